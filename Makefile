@@ -1,0 +1,50 @@
+# Every habit of the project is one verb; each sets up .venv by itself when it is missing or out of date.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: setup demo test test-slow check format bench docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    a zoo, a meta-model, a table and demo/report.html in minutes"
+	@echo "make test    the default test suite"
+	@echo "make check   format, lint, types, floors, tests: exactly what CI runs"
+	@echo "also: setup format test-slow bench docs clean"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "weightspace needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": run make PYTHON=python3.11 setup")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/weightspace demo --out demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+docs: setup
+	$(BIN)/python -m pytest tests/test_docs.py
+
+clean:
+	rm -rf .venv demo build dist .pytest_cache .ruff_cache

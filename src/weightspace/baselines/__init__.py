@@ -1,0 +1,1 @@
+"""The methods a sceptic would name, behind the same `Predictor` as the meta-models."""

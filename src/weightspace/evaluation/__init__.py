@@ -1,0 +1,1 @@
+"""Metrics with intervals, side-by-side comparison, plots and reports."""

@@ -1,0 +1,1 @@
+"""Meta-models: transformers that read weights."""

@@ -1,0 +1,1 @@
+"""One function per experiment, each returning a whole frozen configuration."""

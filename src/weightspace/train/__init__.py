@@ -1,0 +1,1 @@
+"""One visible training loop, its optimiser, its checkpoints and exact resume."""

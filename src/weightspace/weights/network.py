@@ -1,0 +1,130 @@
+"""One network: a spec, its flat weights, and what is known about it; to and from safetensors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weightspace.weights.spec import NetworkSpec, SpecError
+
+METADATA_KEY = "weightspace"
+"""The single safetensors metadata entry we write: one key, because several are stored in no fixed order."""
+
+
+class NetworkError(ValueError):
+    """Weights, or a file of weights, that cannot be used."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """The weights of one network.
+
+    Attributes:
+        spec: what the arrays are.
+        weights: (spec.size,) float32, the arrays flattened row-major in leaf order.
+        metadata: JSON-serialisable facts: `architecture` (how to build the module), labels, seeds, provenance.
+    """
+
+    spec: NetworkSpec
+    weights: np.ndarray
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.weights.shape != (self.spec.size,) or self.weights.dtype != np.float32:
+            raise NetworkError(
+                f"the weights are {self.weights.dtype} of shape {self.weights.shape}; "
+                f"the spec needs float32 of shape ({self.spec.size},)"
+            )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Views of the named arrays, in leaf order."""
+        return self.spec.split(self.weights)
+
+    def check_finite(self) -> None:
+        """Raise a NetworkError that names the array, if a weight is NaN or infinite."""
+        check_finite(self.spec, self.weights, "the network")
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file with one float32 tensor a leaf, and the spec and metadata as its metadata.
+
+        The file appears whole or not at all; tensors stand in the format's own order, the spec keeps ours.
+        """
+        from safetensors.numpy import save
+
+        record = {"spec": self.spec.to_json(), "metadata": dict(self.metadata)}
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays().items()}
+        write_atomically(Path(path), save(arrays, {METADATA_KEY: json.dumps(record, sort_keys=True)}))
+
+    @staticmethod
+    def load(path: str | Path) -> Network:
+        """Read a file that `save` wrote.
+
+        Raises:
+            NetworkError: if the file is missing, torn, no safetensors file, not one of ours, or does not fit its own
+                spec. For safetensors made elsewhere see `weightspace.weights.state_dict.load_state_dict`.
+        """
+        arrays, metadata = read_safetensors(path)
+        if METADATA_KEY not in metadata:
+            raise NetworkError(
+                f"{path} carries no weightspace description: read it with load_state_dict, or save it with Network.save"
+            )
+        try:
+            record = json.loads(metadata[METADATA_KEY])
+            spec = NetworkSpec.from_json(record["spec"])
+            return Network(spec, spec.join(arrays), record["metadata"])
+        except (KeyError, TypeError, json.JSONDecodeError, SpecError) as error:
+            raise NetworkError(f"{path} does not fit its own description: {error}") from error
+
+
+def check_finite(spec: NetworkSpec, weights: np.ndarray, what: str) -> None:
+    """Raise a NetworkError if flat weights (size,) hold a NaN or an infinity; it names `what` and the array."""
+    finite = np.isfinite(weights)
+    if not finite.all():
+        first = int(np.argmin(finite))
+        raise NetworkError(
+            f"{what} has {int((~finite).sum())} weights that are NaN or infinite, the first in array "
+            f"{spec.leaf_at(first).name!r}: leave it out or repair it"
+        )
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Named arrays and metadata of a safetensors file; nothing in it is executed.
+
+    Raises:
+        NetworkError: if the file is missing, unreadable or not whole.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise NetworkError(f"there is no file {path}")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            names = list(file.keys())  # noqa: SIM118 - a safetensors file is no dictionary
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except (SafetensorError, OSError, TypeError) as error:
+        raise NetworkError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a kill, a crash or a full disk leaves the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # the rename itself must reach the disk too
+    finally:
+        os.close(directory)

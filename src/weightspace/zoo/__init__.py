@@ -1,0 +1,1 @@
+"""Populations of networks with known truth: describe, train, store, check."""
