@@ -1,0 +1,136 @@
+"""A population: many networks as one sequence, held as matrices of flat weights, one for each spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, overload
+
+import numpy as np
+
+from weightspace.weights.network import Network, NetworkError, check_finite
+from weightspace.weights.spec import NetworkSpec
+
+
+class Source(Protocol):
+    """Where a population's weights lie: memory, or the shards of a zoo."""
+
+    specs: tuple[NetworkSpec, ...]
+    """The different specs, each once."""
+
+    def spec_ids(self, rows: np.ndarray) -> np.ndarray:
+        """For each row (n,) the position of its spec in `specs`, (n,) int64."""
+        ...
+
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Copy the flat weights of rows (n,) of one spec into `out` (n, spec.size) float32."""
+        ...
+
+    def metadata(self, row: int) -> Mapping[str, Any]:
+        """What is known about one network."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Population(Sequence[Network]):
+    """Some of the networks of a source, in an order of the caller's.
+
+    A predictor is given any sequence of networks; `Population.of` turns each kind into this one, which hands out whole
+    matrices instead of networks one by one.
+    """
+
+    source: Source
+    rows: np.ndarray
+
+    @staticmethod
+    def of(networks: Sequence[Network]) -> Population:
+        """The networks as a population; one that is a population already is returned as it is."""
+        if isinstance(networks, Population):
+            return networks
+        memory = _Memory(networks)
+        return Population(memory, np.arange(len(networks)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Network: ...
+    @overload
+    def __getitem__(self, index: slice) -> Population: ...
+    def __getitem__(self, index: int | slice) -> Network | Population:
+        if isinstance(index, slice):
+            return Population(self.source, self.rows[index])
+        row = self.rows[index : index + 1] if index >= 0 else self.rows[index:][:1]
+        if len(row) == 0:
+            raise IndexError(f"network {index} of a population of {len(self)}")
+        spec = self.source.specs[int(self.source.spec_ids(row)[0])]
+        weights = np.empty((1, spec.size), np.float32)
+        self.source.read(row, weights)
+        return Network(spec, weights[0], self.source.metadata(int(row[0])))
+
+    def select(self, positions: np.ndarray) -> Population:
+        """The networks at `positions` (n,), in that order."""
+        return Population(self.source, self.rows[positions])
+
+    @property
+    def specs(self) -> tuple[NetworkSpec, ...]:
+        """The specs that occur, in the order of the source's list."""
+        ids = np.unique(self.source.spec_ids(self.rows)) if len(self) else []
+        return tuple(self.source.specs[int(i)] for i in ids)
+
+    def groups(self) -> Iterator[tuple[NetworkSpec, np.ndarray]]:
+        """Each spec that occurs, with the positions (n,) of its networks."""
+        if not len(self):
+            return
+        ids = self.source.spec_ids(self.rows)
+        for i in np.unique(ids):
+            yield self.source.specs[int(i)], np.flatnonzero(ids == i)
+
+    def read(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Flat weights (n, size) float32 of the networks at `positions` (n,), which must share one spec.
+
+        Args:
+            out: a buffer to fill and return; reusing one avoids fresh memory for every batch.
+        """
+        rows = self.rows[positions]
+        if out is None:
+            ids = self.source.spec_ids(rows)
+            if len(ids) == 0 or (ids != ids[0]).any():
+                raise NetworkError(
+                    "one matrix was asked of networks with different specs, or of none: read by `groups`"
+                )
+            out = np.empty((len(rows), self.source.specs[int(ids[0])].size), np.float32)
+        self.source.read(rows, out)
+        return out
+
+    def check_finite(self) -> None:
+        """Raise a NetworkError that names network and array, if any weight is NaN or infinite."""
+        for spec, positions in self.groups():
+            for block in np.array_split(positions, -(-len(positions) // 1024)):
+                matrix = self.read(block)
+                for bad in block[~np.isfinite(matrix).all(axis=1)]:
+                    network = self[int(bad)]
+                    name = network.metadata.get("network", int(bad))
+                    check_finite(spec, network.weights, f"network {name}")
+
+
+class _Memory:
+    """A source over networks that lie in memory."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self.networks = list(networks)
+        places: dict[NetworkSpec, int] = {}
+        self.ids = np.array(
+            [places.setdefault(n.spec, len(places)) for n in self.networks], np.int64
+        )
+        self.specs = tuple(places)
+
+    def spec_ids(self, rows: np.ndarray) -> np.ndarray:
+        return self.ids[rows]
+
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        for target, row in zip(out, rows, strict=True):
+            target[:] = self.networks[int(row)].weights
+
+    def metadata(self, row: int) -> Mapping[str, Any]:
+        return self.networks[row].metadata

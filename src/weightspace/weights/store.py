@@ -1,0 +1,380 @@
+"""The store on disk: shards of flat weights, one index of everything known, checksums, splits, resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weightspace.weights.network import METADATA_KEY, write_atomically
+from weightspace.weights.population import Population
+from weightspace.weights.spec import NetworkSpec, SpecError
+
+FORMAT = 1
+"""Version of the store's format; `docs/architecture.md` describes it field by field."""
+SPLITS = ("train", "validation", "test")
+DESCRIPTION, MANIFEST, INDEX, SHARDS = "zoo.json", "manifest.json", "index.parquet", "shards"
+
+
+class ZooError(ValueError):
+    """A zoo directory that is missing, incomplete, damaged or of another kind."""
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One network, or one checkpoint of it, as it goes into a shard.
+
+    Attributes:
+        spec: what its arrays are.
+        weights: (spec.size,) float32, or None for a network that was dropped.
+        facts: its row of the index: `network` (its number), `split`, labels, seeds, metrics; JSON-serialisable.
+    """
+
+    spec: NetworkSpec
+    weights: np.ndarray | None
+    facts: Mapping[str, Any]
+
+
+def split_of(network: int, seed: int, fractions: Sequence[float] = (0.6, 0.15, 0.25)) -> str:
+    """The split of a network: a function of its number and the zoo's seed alone.
+
+    So every method sees the same split, every checkpoint of a network falls on the same side, and a zoo that grows
+    keeps the splits of the networks that it had.
+    """
+    digest = hashlib.blake2b(f"split {seed} {network}".encode(), digest_size=8).digest()
+    place = int.from_bytes(digest, "big") / 2**64
+    return SPLITS[int(np.searchsorted(np.cumsum(fractions[:-1]), place, side="right"))]
+
+
+def checksum(weights: np.ndarray) -> str:
+    """Sixteen hexadecimal digits that change when a byte of the flat weights does."""
+    return hashlib.blake2b(np.ascontiguousarray(weights).tobytes(), digest_size=8).hexdigest()
+
+
+def write_description(folder: Path, description: Mapping[str, Any]) -> None:
+    """Begin a zoo: write what it is to be. Its presence is what makes a directory a zoo."""
+    text = json.dumps({"format": FORMAT, **description}, indent=1, sort_keys=True)
+    write_atomically(folder / DESCRIPTION, text.encode())
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / SHARDS / f"{number:05d}.safetensors"
+
+
+def write_shard(folder: Path, number: int, records: Iterable[Record]) -> None:
+    """Write one shard: a safetensors file with a matrix for each spec, and its rows of the index as metadata.
+
+    It appears whole or not at all. The same records give the same bytes.
+    """
+    from safetensors.numpy import save
+
+    matrices: dict[str, list[np.ndarray]] = {}
+    specs: dict[str, NetworkSpec] = {}
+    rows = []
+    for record in records:
+        signature = record.spec.signature
+        specs[signature] = record.spec
+        row = {**record.facts, "signature": signature, "shard": number, "row": -1, "checksum": ""}
+        if record.weights is not None:
+            row["row"] = len(matrices.setdefault(signature, []))
+            row["checksum"] = checksum(record.weights)
+            matrices[signature].append(record.weights)
+        rows.append(row)
+    header = {
+        "format": FORMAT,
+        "rows": rows,
+        "specs": {name: spec.to_json() for name, spec in sorted(specs.items())},
+    }
+    tensors = {name: np.stack(matrix) for name, matrix in sorted(matrices.items())}
+    content = save(tensors, {METADATA_KEY: json.dumps(header, sort_keys=True)})
+    write_atomically(shard_path(folder, number), content)
+
+
+def finish(folder: Path, shards: int) -> None:
+    """Complete a zoo: gather the shards' rows into the index, and note the hash of every file in the manifest."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    opened = [Shard.open(shard_path(folder, number)) for number in range(shards)]
+    rows = [row for shard in opened for row in shard.rows]
+    columns = sorted({name for row in rows for name in row})
+    table = pa.table({name: [row.get(name) for row in rows] for name in columns})
+    specs = {name: record for shard in opened for name, record in shard.specs.items()}
+    buffer = BytesIO()
+    pq.write_table(table.replace_schema_metadata({}), buffer, compression="zstd")
+    write_atomically(folder / INDEX, buffer.getvalue())
+    files = [folder / INDEX, *(shard_path(folder, number) for number in range(shards))]
+    hashes = {str(path.relative_to(folder)): file_hash(path) for path in files}
+    manifest = {
+        "format": FORMAT,
+        "networks": len(rows),
+        "shards": shards,
+        "specs": specs,
+        "sha256": hashes,
+    }
+    write_atomically(folder / MANIFEST, json.dumps(manifest, sort_keys=True).encode())
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """One opened shard: its rows, and its matrices mapped into memory, not read."""
+
+    path: Path
+    rows: list[dict[str, Any]]
+    specs: dict[str, Any]
+    matrices: dict[str, np.ndarray]
+
+    @staticmethod
+    def open(path: Path) -> Shard:
+        """Map a shard.
+
+        Raises:
+            ZooError: if the file is missing, torn, or no shard.
+        """
+        try:
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise ZooError(
+                f"shard {path} is missing: make the zoo again to restore just this shard"
+            ) from None
+        except ValueError:  # an empty file cannot be mapped
+            raise ZooError(f"shard {path} is empty: {_REPAIR}") from None
+        try:
+            (length,) = struct.unpack_from("<Q", mapped, 0)
+            header = json.loads(mapped[8 : 8 + length])
+            record = json.loads(header.pop("__metadata__")[METADATA_KEY])
+            matrices = {}
+            for name, tensor in header.items():
+                start, end = tensor["data_offsets"]
+                shape = tuple(tensor["shape"])
+                if (
+                    tensor["dtype"] != "F32"
+                    or end - start != 4 * shape[0] * shape[1]
+                    or 8 + length + end > len(mapped)
+                ):
+                    raise ValueError(f"matrix {name} does not fit the file's {len(mapped)} bytes")
+                values = np.frombuffer(mapped, "<f4", shape[0] * shape[1], 8 + length + start)
+                matrices[name] = values.reshape(shape)
+            return Shard(path, record["rows"], record["specs"], matrices)
+        except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ZooError(f"shard {path} is torn or not a shard ({error}): {_REPAIR}") from None
+
+
+_REPAIR = "delete that file and run the same `weightspace zoo make` again, which makes only what is missing"
+
+
+def read_description(folder: str | Path) -> dict[str, Any]:
+    """What a zoo was asked to be: recipe, configuration, seed, count.
+
+    Raises:
+        ZooError: if the directory is no zoo, or one of another format.
+    """
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        raise ZooError(
+            f"{folder} is not a zoo: it has no {DESCRIPTION}; make one with `weightspace zoo make RECIPE`"
+        )
+    try:
+        description = json.loads(path.read_bytes())
+        version = description["format"]
+    except (ValueError, KeyError, TypeError):
+        raise ZooError(
+            f"{path} is damaged: it should be JSON with a format number; restore it or make the zoo anew"
+        ) from None
+    if version != FORMAT:
+        raise ZooError(
+            f"{folder} has format {version}, this weightspace reads format {FORMAT}: make the zoo again"
+        )
+    return description
+
+
+@dataclass(frozen=True, eq=False)
+class Zoo:
+    """A complete zoo, opened for reading.
+
+    Attributes:
+        folder: where it lies.
+        description: what it was asked to be.
+        manifest: number of shards, specs, and the hash of every file.
+    """
+
+    folder: Path
+    description: dict[str, Any]
+    manifest: dict[str, Any]
+    _shards: dict[int, Shard] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def open(folder: str | Path) -> Zoo:
+        """Open a complete zoo; nothing but its description and manifest is read yet.
+
+        Raises:
+            ZooError: if it is no zoo, or not complete, or its manifest is damaged.
+        """
+        folder = Path(folder)
+        description = read_description(folder)
+        try:
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+            manifest["networks"], manifest["specs"], manifest["sha256"], manifest["shards"]
+        except FileNotFoundError:
+            done = len(list((folder / SHARDS).glob("*.safetensors")))
+            raise ZooError(
+                f"zoo {folder} is not complete ({done} shards): run the same `weightspace zoo make` again"
+            ) from None
+        except (ValueError, KeyError, TypeError):
+            raise ZooError(
+                f"{folder / MANIFEST} is damaged: delete it and run the same `weightspace zoo make`"
+            ) from None
+        return Zoo(folder, description, manifest)
+
+    @cached_property
+    def specs(self) -> tuple[NetworkSpec, ...]:
+        """The different specs of the zoo's networks, by signature."""
+        return tuple(
+            NetworkSpec.from_json(self.manifest["specs"][name]) for name in self._signatures
+        )
+
+    @cached_property
+    def _signatures(self) -> list[str]:
+        return sorted(self.manifest["specs"])
+
+    def column(self, name: str) -> np.ndarray:
+        """One column of the index, one entry a row; strings come as objects, missing values as None or NaN.
+
+        Raises:
+            ZooError: if the index has no such column or cannot be read; the message lists the columns.
+        """
+        if name not in self.columns:
+            raise ZooError(
+                f"zoo {self.folder} has no column {name!r}; it has {', '.join(self.columns)}"
+            )
+        return self._index.column(name).to_numpy()
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(self._index.column_names)
+
+    @cached_property
+    def _index(self) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.read_table(self.folder / INDEX, memory_map=True)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ZooError(
+                f"{self.folder / INDEX} cannot be read ({error}): delete it and {MANIFEST}, then run the same "
+                "`weightspace zoo make` again"
+            ) from None
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Shard, row in its matrix, and spec position of every row of the index."""
+        position = {name: i for i, name in enumerate(self._signatures)}
+        signature = self._index.column("signature").combine_chunks().dictionary_encode()
+        codes = np.array([position[str(name)] for name in signature.dictionary])
+        return (
+            self.column("shard").astype(np.int64),
+            self.column("row").astype(np.int64),
+            codes[signature.indices.to_numpy()],
+        )
+
+    def population(self, split: str | None = None) -> Population:
+        """The networks of one split, or all of them; those that were dropped have no weights and are left out."""
+        keep = self._places[1] >= 0
+        if split is not None:
+            if split not in SPLITS:
+                raise ZooError(f"there is no split {split!r}: choose from {', '.join(SPLITS)}")
+            keep &= self.column("split") == split
+        return Population(self, np.flatnonzero(keep))
+
+    def shard(self, number: int) -> Shard:
+        """One shard, opened at its first use."""
+        if number not in self._shards:
+            self._shards[number] = Shard.open(shard_path(self.folder, number))
+        return self._shards[number]
+
+    # -- what a Population needs of its source --------------------------------------------------------------------
+
+    def spec_ids(self, rows: np.ndarray) -> np.ndarray:
+        return self._places[2][rows]
+
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Copy flat weights of rows (n,) of one spec into `out` (n, size), shard by shard."""
+        shards, places, ids = (column[rows] for column in self._places)
+        signature = self._signatures[int(ids[0])] if len(rows) else ""
+        order = np.argsort(shards, kind="stable")
+        bounds = np.flatnonzero(np.diff(shards[order], prepend=-1, append=-1))
+        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+            chosen = order[start:end]
+            matrix = self.shard(int(shards[chosen[0]])).matrices[signature]
+            out[chosen] = matrix[places[chosen]]
+
+    def metadata(self, row: int) -> Mapping[str, Any]:
+        facts = self._index.slice(row, 1).to_pylist()[0]
+        with suppress(KeyError, TypeError, ValueError):
+            facts["architecture"] = json.loads(facts["architecture"])
+        return facts
+
+
+def verify(folder: str | Path) -> list[str]:
+    """Compare every byte of a zoo with its checksums.
+
+    Returns:
+        one sentence for each thing found wrong, naming the network where it is one; empty for a sound zoo.
+    """
+    zoo = Zoo.open(folder)
+    found = []
+    for name, expected in zoo.manifest["sha256"].items():
+        path = zoo.folder / name
+        if not path.is_file():
+            found.append(f"{name} is missing: run the same `weightspace zoo make` again")
+        elif file_hash(path) != expected:
+            found += (
+                _locate(path, name)
+                if name != INDEX
+                else [f"{name} has changed since it was written"]
+            )
+    return found
+
+
+def _locate(path: Path, name: str) -> list[str]:
+    """Which networks of a changed shard are damaged."""
+    try:
+        shard = Shard.open(path)
+        for record in shard.specs.values():
+            NetworkSpec.from_json(record)
+    except (ZooError, SpecError) as error:
+        return [str(error)]
+    found = []
+    for row in shard.rows:
+        try:
+            intact = (
+                row["row"] < 0
+                or checksum(shard.matrices[row["signature"]][row["row"]]) == row["checksum"]
+            )
+        except (KeyError, IndexError, TypeError):
+            intact = False
+        if not intact:
+            found.append(
+                f"network {row.get('network')} in {name} differs from its checksum: {_REPAIR}"
+            )
+    return found or [
+        f"{name} has changed since it was written (its labels or padding, no weights): {_REPAIR}"
+    ]
