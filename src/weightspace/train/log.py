@@ -1,0 +1,145 @@
+"""What a run leaves to read: its history, `losses.csv`, and TensorBoard events where they are wanted."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from weightspace.weights.network import write_atomically
+
+LOSSES = "losses.csv"
+COLUMNS = ("step", "training_loss", "learning_rate", "gradient_norm", "seconds")
+"""The columns of every row; `validation_...` columns join at the first evaluation, empty between evaluations."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened in a run, from its first step on, however often it was resumed.
+
+    Attributes:
+        steps: updates made.
+        training_loss: the loss of each update, before it; `steps` numbers.
+        evaluations: what `evaluate` gave, in order, each with `step`, the updates made before it.
+        best_step: the `step` of the evaluation with the lowest loss, None where there was none.
+        seconds: time spent training, evaluations and checkpoints included.
+    """
+
+    steps: int = 0
+    training_loss: list[float] = field(default_factory=list)
+    evaluations: list[dict[str, float | int]] = field(default_factory=list)
+    best_step: int | None = None
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and dictionaries, from which `History(**record)` makes an equal history."""
+        return asdict(self)
+
+
+class LossTable:
+    """`losses.csv` in a folder: one row a step, on its way to the disk as soon as it is appended."""
+
+    def __init__(self, folder: Path, done: int) -> None:
+        """Open the table and drop what stands after step `done`, which a killed run wrote past its checkpoint."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / LOSSES
+        self._write(*_read_until(self.path, done))
+
+    def append(self, rows: Sequence[Mapping[str, object]]) -> None:
+        new = tuple(dict.fromkeys(name for row in rows for name in row if name not in self.columns))
+        if new:
+            self._file.close()
+            self._write((*self.columns, *new), _read_until(self.path, None)[1])
+        csv.DictWriter(self._file, self.columns, lineterminator="\n").writerows(rows)
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Put every row on the disk: a checkpoint must never be ahead of the table."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, columns: tuple[str, ...], rows: Sequence[Mapping[str, object]]) -> None:
+        """Replace the file by `rows` under `columns`, and open it for more."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path, text.getvalue().encode())
+        self.columns = columns
+        self._file = self.path.open("a", newline="")
+
+
+def _read_until(path: Path, done: int | None) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """Columns and whole, consecutive rows of a table up to step `done`; COLUMNS and none if it is not one of ours."""
+    if not path.is_file():
+        return COLUMNS, []
+    with path.open(newline="") as file:
+        table = csv.DictReader(file)
+        columns = tuple(table.fieldnames or ())
+        if columns[: len(COLUMNS)] != COLUMNS:
+            return COLUMNS, []
+        rows: list[dict[str, str]] = []
+        for row in table:
+            # A kill may cut the last row short, and its step with it: 107 would come back as 1 or 10.
+            whole = None not in row and None not in row.values() and row["step"].isdigit()
+            if not whole or (rows and int(row["step"]) != int(rows[-1]["step"]) + 1):
+                break
+            if done is not None and int(row["step"]) > done:
+                break
+            rows.append(row)
+    return columns, rows
+
+
+def open_tensorboard(folder: Path, done: int) -> Any:
+    """A SummaryWriter into `folder`/tensorboard that hides what a killed run wrote after step `done`.
+
+    Raises:
+        ImportError: if TensorBoard is not installed; the message says how to install it.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "tensorboard=True needs TensorBoard: pip install weightspace[tensorboard], or leave it off; "
+            "losses.csv is written either way"
+        ) from error
+    return SummaryWriter(folder / "tensorboard", purge_step=done + 1)
+
+
+class Log:
+    """Where the rows of a run go: `losses.csv`, TensorBoard, or nowhere without a folder."""
+
+    def __init__(self, folder: Path | None, done: int, tensorboard: bool) -> None:
+        if tensorboard and folder is None:
+            raise ValueError("tensorboard=True needs a folder to write events to: give one")
+        self._events = open_tensorboard(folder, done) if folder and tensorboard else None
+        self._table = LossTable(folder, done) if folder else None
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sink in (self._table, self._events):
+            if sink is not None:
+                sink.close()
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows, each with the keys of COLUMNS and possibly `validation_...`."""
+        if self._table is not None:
+            self._table.append(rows)
+        if self._events is not None:
+            for row in rows:
+                for name in row.keys() - {"step", "seconds"}:
+                    self._events.add_scalar(name, row[name], row["step"])
+
+    def sync(self) -> None:
+        if self._table is not None:
+            self._table.sync()
+        if self._events is not None:
+            self._events.flush()

@@ -1,0 +1,254 @@
+"""The training loop: one function, top to bottom, that a kill at any moment and a second call leave unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf, isfinite
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import deterministic
+
+from weightspace.train.checkpoint import (
+    CHECKPOINT,
+    CheckpointError,
+    Progress,
+    load_checkpoint,
+    save_checkpoint,
+    snapshot,
+)
+from weightspace.train.config import Device, TrainingConfig
+from weightspace.train.log import History, Log
+from weightspace.train.optimiser import adamw, learning_rate
+from weightspace.weights.progress import progress as progress_line
+
+__all__ = [
+    "train",
+    "History",
+    "TrainingConfig",
+    "TrainingDiverged",
+    "CheckpointError",
+    "to_device",
+    "choose_device",
+]
+
+READ_EVERY = {"cpu": 1, "cuda": 10}
+"""Steps between readings of the loss: a reading makes the CPU wait for the GPU, so there it is done rarely."""
+
+
+class TrainingDiverged(ValueError):
+    """A loss or gradient that is NaN or infinite."""
+
+
+def train(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Any], Tensor],
+    batch: Callable[[int], Any],
+    config: TrainingConfig,
+    *,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    folder: Path | None = None,
+    description: str = "training",
+    progress: bool = False,
+) -> History:
+    """Train `model` in place and leave the best one in it, on the device it was trained on.
+
+    Where `folder` holds a checkpoint of this config, the run goes on from there, and a finished one returns at once.
+    On a CPU with as many threads, a run killed at any moment and resumed gives every bit of the run that was not.
+    The global random generators of torch are seeded anew at each step and given back as they were.
+
+    Args:
+        model: the module to train; called through `loss`, in training mode.
+        loss: of (model, batch on the device), a scalar to minimise.
+        batch: of step 0 to `config.steps - 1`, what to train on: tensors in tuples, lists, dicts or objects with
+            `.to(device)`. It must be a pure function of the step: that is why nothing of it is ever saved. torch's
+            global generator, seeded with the step, may be used in it.
+        config: how to train.
+        evaluate: of the model in evaluation mode without gradients, on its device and in `config.precision`; gives
+            validation metrics of which `loss` chooses the best model. None: the last model is the best.
+        folder: where checkpoint.safetensors and losses.csv go; None keeps nothing on disk.
+        description: what the progress line says is going on.
+        progress: whether to show a progress line on stderr if it takes longer than two seconds.
+    Raises:
+        TrainingDiverged: at a loss, gradient or validation loss that is NaN or infinite, at most 10 steps later.
+        CheckpointError: if `folder` holds a torn checkpoint or one of another config or model.
+        ValueError: if nothing is trainable, CUDA is asked for and missing, or `loss` or `evaluate` give no loss.
+        ImportError: if TensorBoard is asked for and missing.
+    """
+    device = choose_device(config.device)
+    was_training = model.training
+    model.to(device)
+    optimiser = adamw(model, config)
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    network: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+
+    state = Progress(History(), None, finished=False)
+    path = folder / CHECKPOINT if folder is not None else None
+    if path is not None and path.exists():
+        state = load_checkpoint(path, model, optimiser, config)
+    history, best, finished = state.history, state.best, state.finished
+    losses, evaluations = list(history.training_loss), list(history.evaluations)
+    best_step, started = history.best_step, monotonic() - history.seconds
+
+    if not finished:
+        reproducible = _reproducible(device)
+        log = Log(folder, history.steps, config.tensorboard)
+        line = progress_line(description, config.steps, "steps", progress, done=history.steps)
+        with reproducible, log, line as advance:
+            model.train()
+            unread: list[tuple[int, Tensor, Tensor, float]] = []
+            for step in range(history.steps, config.steps):
+                _seed(device, config.seed, step)
+                rate = learning_rate(step, config)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                with _precision(device, config):
+                    value = loss(network, to_device(batch(step), device))  # ()
+                if value.ndim:
+                    raise ValueError(f"loss gave a tensor of shape {tuple(value.shape)}: take its mean")
+                value.backward()
+                norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm or inf)  # ()
+                optimiser.step()
+                optimiser.zero_grad()
+
+                done = step + 1
+                unread.append((done, value.detach(), norm, rate))
+                finished = done == config.steps
+                evaluating = evaluate is not None and (finished or done % config.evaluate_every == 0)
+                saving = done % config.checkpoint_every == 0
+                if not (finished or evaluating or saving or len(unread) >= READ_EVERY[device.type]):
+                    continue
+
+                rows = [_row(*entry, losses, monotonic() - started) for entry in unread]
+                unread.clear()
+                if evaluate is not None and evaluating:
+                    model.eval()
+                    with torch.no_grad(), _precision(device, config):
+                        metrics = {name: float(x) for name, x in evaluate(network).items()}
+                    model.train()
+                    _check_validation(metrics, done)
+                    rows[-1] |= {f"validation_{name}": x for name, x in metrics.items()}
+                    lowest = min((e["loss"] for e in evaluations), default=inf)
+                    evaluations.append({**metrics, "step": done})
+                    if metrics["loss"] < lowest:
+                        best, best_step = snapshot(model), done
+                    since = sum(e["step"] > (best_step or 0) for e in evaluations)
+                    finished = finished or (config.patience is not None and since >= config.patience)
+                log.write(rows)
+                history = History(done, losses, evaluations, best_step, monotonic() - started)
+                if path is not None and (finished or saving):
+                    log.sync()
+                    save_checkpoint(path, model, optimiser, config, Progress(history, best, finished))
+                advance(len(rows), note=f"loss {losses[-1]:.4g}")
+                if finished:
+                    break
+
+    if best is not None:
+        model.load_state_dict(best)
+    model.train(was_training)
+    return history
+
+
+def choose_device(device: Device) -> torch.device:
+    """The device that `auto`, `cpu` or `cuda` means here.
+
+    Raises:
+        ValueError: if `cuda` is asked for and torch sees none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but torch sees no CUDA device: use 'auto' or 'cpu'")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """`batch` with its tensors on `device`: inside tuples, lists and dicts, and whatever has a `.to(device)`."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(item, device) for key, item in batch.items()}
+    if isinstance(batch, list | tuple):
+        items = [to_device(item, device) for item in batch]
+        return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
+    return batch.to(device) if hasattr(batch, "to") else batch
+
+
+def _row(done: int, value: Tensor, norm: Tensor, rate: float, losses: list[float], seconds: float) -> dict[str, Any]:
+    """A row of the log, its loss appended to `losses`; a TrainingDiverged if it or the gradient is not finite."""
+    number, length = float(value), float(norm)
+    if not (isfinite(number) and isfinite(length)):
+        what = f"gradient's norm is {length}" if isfinite(number) else f"training loss is {number}"
+        last = f"the last finite loss was {losses[-1]:.6g}" if losses else "it never was finite"
+        raise TrainingDiverged(
+            f"the {what} at step {done}, {last}: lower the learning rate (now {rate:.3g}), warm up longer, or look "
+            "for NaN in the data; the last checkpoint, if any, is kept"
+        )
+    losses.append(number)
+    return {
+        "step": done,
+        "training_loss": number,
+        "learning_rate": rate,
+        "gradient_norm": length,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _check_validation(metrics: dict[str, float], done: int) -> None:
+    if "loss" not in metrics:
+        raise ValueError(f"evaluate gave {sorted(metrics)} without 'loss', which chooses the best model")
+    if not isfinite(metrics["loss"]):
+        raise TrainingDiverged(
+            f"the validation loss is {metrics['loss']} at step {done}, while the training loss is finite: look for "
+            "NaN in the validation data; the last checkpoint, if any, is kept"
+        )
+
+
+def _precision(device: torch.device, config: TrainingConfig) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
+def _seed(device: torch.device, seed: int, step: int) -> None:
+    """Seed the generators of the CPU and of `device` with (seed, step)."""
+    mixed = mix(seed, step)
+    torch.default_generator.manual_seed(mixed)  # torch.manual_seed would reach every GPU's too
+    if device.type == "cuda":
+        torch.cuda.manual_seed(mixed)
+
+
+def mix(seed: int, step: int) -> int:
+    """A 64-bit number from two, such that neighbours have nothing in common (SplitMix64, Steele et al., 2014).
+
+    The CPU generator of torch uses the low 32 bits of a seed alone, so they must depend on all of both numbers.
+    """
+    state = 0
+    for part in (seed, step):
+        state = ((state ^ part) + 0x9E3779B97F4A7C15) % 2**64
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+        state ^= state >> 31
+    return state
+
+
+@contextmanager
+def _reproducible(device: torch.device) -> Iterator[None]:
+    """Give the global generators back as they were, and on a CPU add gradients in a fixed order.
+
+    Without that, the gradient of indexing (`table[index]`) is summed by several threads at once and its last bits
+    differ from run to run. On a GPU it would forbid fast kernels, and the caller's setting stands.
+    """
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = deterministic  # a module whose property type checkers do not see
+    fill = memory.fill_uninitialized_memory
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            if device.type == "cpu":
+                torch.use_deterministic_algorithms(True, warn_only=True)
+                memory.fill_uninitialized_memory = False  # costs time, and changes no result
+            yield
+        finally:
+            torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+            memory.fill_uninitialized_memory = fill
