@@ -35,7 +35,6 @@ REAL = os.environ.get(DATA_VARIABLE) or (str(SHARED) if SHARED.is_dir() else Non
 needs_real_files = pytest.mark.skipif(
     REAL is None, reason=f"no image files: {DATA_VARIABLE} is unset and ../shared/data absent"
 )
-FOLDERS = {"mnist": "mnist", "fashion-mnist": "fashion_mnist"}
 
 
 @pytest.fixture(autouse=True)
@@ -281,6 +280,12 @@ def test_a_changed_file_is_read_again(tmp_path: Path, trust: Callable[..., None]
     os.utime(tmp_path / "train-images-idx3-ubyte.gz", ns=(1, 1))
     with pytest.raises(ImageError, match="MD5"):
         load_images("mnist", tmp_path)
+
+
+def test_a_path_may_be_the_folder_of_the_set_or_of_several_sets(tmp_path: Path, trust: Callable[..., None]) -> None:
+    tiny_mnist(tmp_path / "mnist")
+    trust("mnist", tmp_path / "mnist")
+    assert load_images("mnist", tmp_path) is load_images("mnist", str(tmp_path / "mnist"))
 
 
 @pytest.mark.parametrize("name", ["usps", "gtsrb", "cifar10-jpeg", "cifar10-subset"])
@@ -562,11 +567,15 @@ def test_the_jpeg_copy_is_decoded_once_and_then_taken_from_the_cache(
     assert np.array_equal(first.train_images, again.train_images)
     assert np.array_equal(first.test_images, again.test_images)
 
-    kept.write_bytes(kept.read_bytes()[:-100])  # a torn cache is decoded again, and mended
-    module._load.cache_clear()
-    mended = load_images("cifar10-jpeg", tmp_path / "c.npz")
-    assert np.array_equal(first.train_images, mended.train_images)
-    assert np.load(kept).shape == (5, 3, 32, 32)
+    torn = kept.read_bytes()[:-100]
+    with kept.open("wb") as stream:
+        np.save(stream, np.zeros((4, 3, 32, 32), np.uint8))
+    for bad in (kept.read_bytes(), torn):  # decoded again, and mended
+        kept.write_bytes(bad)
+        module._load.cache_clear()
+        mended = load_images("cifar10-jpeg", tmp_path / "c.npz")
+        assert np.array_equal(first.train_images, mended.train_images)
+        assert np.load(kept).shape == (5, 3, 32, 32)
 
 
 def test_another_jpeg_copy_does_not_get_the_first_ones_pixels(tmp_path: Path, cache: Path) -> None:

@@ -109,7 +109,8 @@ def load_images(name: str, path: str | Path | None = None) -> ImageSet:
 
     Args:
         name: one of `IMAGE_SETS`.
-        path: the set's own folder, or its file where it is a single one. For sets other than `digits`.
+        path: the set's own folder, a folder laid out like `WEIGHTSPACE_DATA`, or the file where the set is a single
+            one. Not for `digits`.
     Raises:
         ImageError: on an unknown name (the close one is named), a missing, torn or altered file, or a failed
             download; nothing that failed its checksum stays in the cache.
@@ -258,6 +259,8 @@ def _given(source: _Source, path: Path) -> tuple[Path, ...]:
     if not path.is_dir():
         kind = "one file, not its folder" if path.is_file() else "neither a file nor a folder"
         raise ImageError(f"{path} is {kind}: give the folder of {_names(source)}")
+    if not any((path / file.name).is_file() for file in source.files) and (path / source.folder).is_dir():
+        path = path / source.folder
     return _whole(source, path)
 
 
