@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,50 @@ class Network:
         return self.spec.split(self.weights)
 
     def check_finite(self) -> None:
+        """Raise a NetworkError that names the array, if a weight is NaN or infinite."""
+        check_finite(self.spec, self.weights, "the network")
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file with one float32 tensor a leaf, and the spec and metadata as its metadata.
+
+        The file appears whole or not at all; tensors stand in the format's own order, the spec keeps ours.
+        """
+        from safetensors.numpy import save
+
+        record = {"spec": self.spec.to_json(), "metadata": dict(self.metadata)}
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays().items()}
+        write_atomically(Path(path), save(arrays, {METADATA_KEY: json.dumps(record, sort_keys=True)}))
+
+    @staticmethod
+    def load(path: str | Path, specs: Iterable[NetworkSpec] = ()) -> Network:
+        """Read a safetensors file.
+
+        Args:
+            specs: for a file that carries no description of ours: it is taken for a network of the first of these specs
+                whose names and shapes its arrays have.
+        Raises:
+            NetworkError: if the file is missing, torn, no safetensors file, does not fit its own description, or carries
+                none and fits no spec. `weightspace.weights.state_dict.load_state_dict` reads any other.
+        """
+        arrays, metadata = read_safetensors(path)
+        if METADATA_KEY not in metadata:
+            shapes = {name: array.shape for name, array in arrays.items()}
+            for spec in specs:
+                if shapes == {leaf.name: leaf.shape for leaf in spec.leaves}:
+                    return Network(spec, spec.join(arrays), {})
+            raise NetworkError(
+                f"{path} carries no weightspace description, and its arrays fit no network that is expected here: save "
+                "it with Network.save, or read it with load_state_dict"
+            )
+        try:
+            record = json.loads(metadata[METADATA_KEY])
+            spec = NetworkSpec.from_json(record["spec"])
+            return Network(spec, spec.join(arrays), record["metadata"])
+        except (KeyError, TypeError, json.JSONDecodeError, SpecError) as error:
+            raise NetworkError(f"{path} does not fit its own description: {error}") from error
+
+
+def check_finite(self) -> None:
         """Raise a NetworkError that names the array, if a weight is NaN or infinite."""
         check_finite(self.spec, self.weights, "the network")
 
@@ -105,7 +149,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
         raise NetworkError(f"there is no file {path}")
     try:
         with safe_open(str(path), framework="numpy") as file:
-            names = list(file.keys())  # noqa: SIM118 - a safetensors file is no dictionary
+            names = list(file.keys())
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except (SafetensorError, OSError, TypeError) as error:
         raise NetworkError(f"{path} is not a whole safetensors file: {error}") from error

@@ -120,9 +120,7 @@ class _Memory:
     def __init__(self, networks: Sequence[Network]) -> None:
         self.networks = list(networks)
         places: dict[NetworkSpec, int] = {}
-        self.ids = np.array(
-            [places.setdefault(n.spec, len(places)) for n in self.networks], np.int64
-        )
+        self.ids = np.array([places.setdefault(n.spec, len(places)) for n in self.networks], np.int64)
         self.specs = tuple(places)
 
     def spec_ids(self, rows: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 
 from weightspace.weights.network import METADATA_KEY, write_atomically
 from weightspace.weights.population import Population
-from weightspace.weights.spec import NetworkSpec, SpecError
+from weightspace.weights.spec import NetworkSpec
 
 FORMAT = 1
 """Version of the store's format; `docs/architecture.md` describes it field by field."""
@@ -95,9 +95,16 @@ def write_shard(folder: Path, number: int, records: Iterable[Record]) -> None:
         "rows": rows,
         "specs": {name: spec.to_json() for name, spec in sorted(specs.items())},
     }
+    header["checksum"] = _header_checksum(header)
     tensors = {name: np.stack(matrix) for name, matrix in sorted(matrices.items())}
     content = save(tensors, {METADATA_KEY: json.dumps(header, sort_keys=True)})
     write_atomically(shard_path(folder, number), content)
+
+
+def _header_checksum(header: Mapping[str, Any]) -> str:
+    """Hash of a shard's rows and specs: labels are worth as much as weights."""
+    text = json.dumps([header["rows"], header["specs"]], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def finish(folder: Path, shards: int) -> None:
@@ -151,9 +158,7 @@ class Shard:
             with path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
-            raise ZooError(
-                f"shard {path} is missing: make the zoo again to restore just this shard"
-            ) from None
+            raise ZooError(f"shard {path} is missing: make the zoo again to restore just this shard") from None
         except ValueError:  # an empty file cannot be mapped
             raise ZooError(f"shard {path} is empty: {_REPAIR}") from None
         try:
@@ -164,14 +169,12 @@ class Shard:
             for name, tensor in header.items():
                 start, end = tensor["data_offsets"]
                 shape = tuple(tensor["shape"])
-                if (
-                    tensor["dtype"] != "F32"
-                    or end - start != 4 * shape[0] * shape[1]
-                    or 8 + length + end > len(mapped)
-                ):
+                if tensor["dtype"] != "F32" or end - start != 4 * shape[0] * shape[1] or 8 + length + end > len(mapped):
                     raise ValueError(f"matrix {name} does not fit the file's {len(mapped)} bytes")
                 values = np.frombuffer(mapped, "<f4", shape[0] * shape[1], 8 + length + start)
                 matrices[name] = values.reshape(shape)
+            if record["checksum"] != _header_checksum(record):
+                raise ValueError("its labels differ from their checksum")
             return Shard(path, record["rows"], record["specs"], matrices)
         except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ZooError(f"shard {path} is torn or not a shard ({error}): {_REPAIR}") from None
@@ -188,9 +191,7 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
-        raise ZooError(
-            f"{folder} is not a zoo: it has no {DESCRIPTION}; make one with `weightspace zoo make RECIPE`"
-        )
+        raise ZooError(f"{folder} is not a zoo: it has no {DESCRIPTION}; make one with `weightspace zoo make RECIPE`")
     try:
         description = json.loads(path.read_bytes())
         version = description["format"]
@@ -199,9 +200,7 @@ def read_description(folder: str | Path) -> dict[str, Any]:
             f"{path} is damaged: it should be JSON with a format number; restore it or make the zoo anew"
         ) from None
     if version != FORMAT:
-        raise ZooError(
-            f"{folder} has format {version}, this weightspace reads format {FORMAT}: make the zoo again"
-        )
+        raise ZooError(f"{folder} has format {version}, this weightspace reads format {FORMAT}: make the zoo again")
     return description
 
 
@@ -246,9 +245,7 @@ class Zoo:
     @cached_property
     def specs(self) -> tuple[NetworkSpec, ...]:
         """The different specs of the zoo's networks, by signature."""
-        return tuple(
-            NetworkSpec.from_json(self.manifest["specs"][name]) for name in self._signatures
-        )
+        return tuple(NetworkSpec.from_json(self.manifest["specs"][name]) for name in self._signatures)
 
     @cached_property
     def _signatures(self) -> list[str]:
@@ -261,9 +258,7 @@ class Zoo:
             ZooError: if the index has no such column or cannot be read; the message lists the columns.
         """
         if name not in self.columns:
-            raise ZooError(
-                f"zoo {self.folder} has no column {name!r}; it has {', '.join(self.columns)}"
-            )
+            raise ZooError(f"zoo {self.folder} has no column {name!r}; it has {', '.join(self.columns)}")
         return self._index.column(name).to_numpy()
 
     @cached_property
@@ -346,35 +341,27 @@ def verify(folder: str | Path) -> list[str]:
         if not path.is_file():
             found.append(f"{name} is missing: run the same `weightspace zoo make` again")
         elif file_hash(path) != expected:
-            found += (
-                _locate(path, name)
-                if name != INDEX
-                else [f"{name} has changed since it was written"]
-            )
+            found += _locate(path, name) if name != INDEX else [f"{name} has changed since it was written"]
     return found
 
 
 def _locate(path: Path, name: str) -> list[str]:
     """Which networks of a changed shard are damaged."""
+    damaged = damaged_networks(path)
+    if isinstance(damaged, str):
+        return [damaged]
+    found = [f"network {network} in {name} differs from its checksum: {_REPAIR}" for network in damaged]
+    return found or [f"{name} has changed since it was written, though no weight or label did: {_REPAIR}"]
+
+
+def damaged_networks(path: Path) -> list[int] | str:
+    """Numbers of the networks of a shard whose weights differ from their checksum; a sentence if it cannot be read."""
     try:
         shard = Shard.open(path)
-        for record in shard.specs.values():
-            NetworkSpec.from_json(record)
-    except (ZooError, SpecError) as error:
-        return [str(error)]
-    found = []
-    for row in shard.rows:
-        try:
-            intact = (
-                row["row"] < 0
-                or checksum(shard.matrices[row["signature"]][row["row"]]) == row["checksum"]
-            )
-        except (KeyError, IndexError, TypeError):
-            intact = False
-        if not intact:
-            found.append(
-                f"network {row.get('network')} in {name} differs from its checksum: {_REPAIR}"
-            )
-    return found or [
-        f"{name} has changed since it was written (its labels or padding, no weights): {_REPAIR}"
+    except ZooError as error:
+        return str(error)
+    return [
+        row["network"]
+        for row in shard.rows
+        if row["row"] >= 0 and checksum(shard.matrices[row["signature"]][row["row"]]) != row["checksum"]
     ]

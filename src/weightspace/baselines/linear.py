@@ -1,0 +1,78 @@
+"""A linear probe: logistic regression on the raw weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from weightspace.tasks.base import Examples, Predictions
+from weightspace.weights.network import Network
+from weightspace.weights.population import Population
+
+
+class Linear:
+    """Multinomial logistic regression on flat weights, standardised entry by entry on the training split.
+
+    The strength of the L2 penalty with the lowest validation loss wins. Networks of different sizes are padded with
+    zeros to the largest of the training split, or cut to it. Weights are first projected on the span of the training
+    networks, which loses nothing: the penalised optimum lies in it.
+    """
+
+    name = "linear"
+    strengths = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.models: dict[str, Any] = {}
+        self.classes: dict[str, int] = {}
+
+    def fit(self, training: Examples, validation: Examples) -> Self:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics import log_loss
+
+        self.size = max(spec.size for spec in training.networks.specs)
+        x = self._matrix(training.networks)
+        self.mean, self.deviation = x.mean(0), x.std(0) + 1e-12
+        _, _, self.basis = np.linalg.svd((x - self.mean) / self.deviation, full_matrices=False)
+        x, held = self._project(x), self._project(self._matrix(validation.networks))
+        for target in training.targets:
+            known, held_known = training.known(target.name), validation.known(target.name)
+            labels, truth = training.labels[target.name][known], validation.labels[target.name][held_known]
+            lowest = np.inf
+            self.classes[target.name] = len(target.classes)
+            for strength in self.strengths:
+                model = LogisticRegression(C=strength, max_iter=300)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ConvergenceWarning)  # the loss below judges, converged or not
+                    model.fit(x[known], labels)
+                answers = _spread(model, held[held_known], len(target.classes))
+                loss = log_loss(truth, np.clip(answers, 1e-12, 1), labels=list(range(len(target.classes))))
+                if loss < lowest:
+                    self.models[target.name], lowest = model, loss
+        return self
+
+    def predict(self, networks: Sequence[Network]) -> Predictions:
+        x = self._project(self._matrix(networks))
+        return {name: _spread(model, x, self.classes[name]) for name, model in self.models.items()}
+
+    def _matrix(self, networks: Sequence[Network]) -> np.ndarray:
+        population = Population.of(networks)
+        matrix = np.zeros((len(population), self.size))
+        for spec, positions in population.groups():
+            kept = min(spec.size, self.size)
+            matrix[positions, :kept] = population.read(positions)[:, :kept]
+        return matrix
+
+    def _project(self, x: np.ndarray) -> np.ndarray:
+        return ((x - self.mean) / self.deviation) @ self.basis.T
+
+
+def _spread(model: Any, x: np.ndarray, classes: int) -> np.ndarray:
+    """Probabilities (n, classes), zero for classes that the training split did not have."""
+    probabilities = np.zeros((len(x), classes))
+    probabilities[:, model.classes_] = model.predict_proba(x)
+    return probabilities

@@ -1,0 +1,30 @@
+"""The baseline that does not look: every network gets the class frequencies of the training split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+
+from weightspace.tasks.base import Examples, Predictions
+from weightspace.weights.network import Network
+
+
+class Majority:
+    """Answers with the training split's most frequent class; its probabilities are the frequencies."""
+
+    name = "majority"
+
+    def __init__(self) -> None:
+        self.frequencies: Predictions = {}
+
+    def fit(self, training: Examples, validation: Examples) -> Self:  # noqa: ARG002 - nothing to choose
+        for target in training.targets:
+            labels = training.labels[target.name][training.known(target.name)]
+            counts = np.bincount(labels, minlength=len(target.classes))
+            self.frequencies[target.name] = counts / counts.sum()
+        return self
+
+    def predict(self, networks: Sequence[Network]) -> Predictions:
+        return {name: np.tile(row, (len(networks), 1)) for name, row in self.frequencies.items()}

@@ -1,0 +1,299 @@
+"""The verbs a person types: each parses its options, calls one function below, and prints what comes back."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from tyro.conf import Positional
+
+from weightspace.models.config import MetaModelConfig
+from weightspace.recipes.metamodels import METAMODEL_RECIPES
+
+# Nothing heavier up here: `weightspace --help` must answer at once. Each verb imports what it calls.
+
+SMALL = METAMODEL_RECIPES["small"]()
+if TYPE_CHECKING:
+    ConfigByRecipe = MetaModelConfig
+else:
+    ConfigByRecipe = tyro.extras.subcommand_type_from_defaults(
+        {name: make() for name, make in METAMODEL_RECIPES.items()}
+    )
+
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "digits to a trained meta-model, a table and a report, in minutes"),
+    "zoo make": ("zoo_make", "train a population of networks by a recipe, or what is missing of it"),
+    "zoo info": ("zoo_info", "what a zoo holds"),
+    "zoo check": ("zoo_check", "verify every checksum and look for leaks"),
+    "train": ("train", "train a meta-model on a zoo"),
+    "evaluate": ("evaluate", "score a trained meta-model on a zoo's held-out networks"),
+    "compare": ("compare", "meta-model and baselines on one zoo: table, results.json, report.html"),
+    "predict": ("predict", "ask a trained meta-model about networks in safetensors files"),
+    "report": ("report", "make the HTML report of a results.json"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb. Returns 0, 1 where a check found something, or 2 on bad input, which is one sentence on stderr."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] == "--version":
+        from weightspace import __version__
+
+        return _say(f"weightspace {__version__}")
+    for count in (2, 1):
+        name = " ".join(words[:count])
+        if name in VERBS:
+            return _run(globals()[VERBS[name][0]], f"weightspace {name}", words[count:])
+    if not words or words[0] in ("-h", "--help"):
+        return _say(_usage())
+    if words[0] == "zoo":
+        return _fail(f"weightspace zoo needs one of make, info, check, not {' '.join(words[1:2]) or 'nothing'}")
+    return _fail(f"there is no verb {words[0]!r}: see weightspace --help")
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in VERBS.items())
+    return (
+        "usage: weightspace VERB [options]\n\nMeta-models: neural networks that read the weights of other networks.\n\n"
+        f"{verbs}\n\nweightspace VERB --help explains one verb; weightspace --version prints the version."
+    )
+
+
+def _run(verb: Callable[..., int], name: str, words: list[str]) -> int:
+    try:
+        return tyro.cli(
+            verb, prog=name, args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+        )
+    except KeyboardInterrupt:
+        return _fail("interrupted: run the same command again to go on", code=130)
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        if os.environ.get("WEIGHTSPACE_DEBUG"):
+            raise
+        return _fail(_sentence(error))
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"the disk is full{where}: free some space and run the same command again; what was finished is kept"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {(error.strerror or str(error)).lower()}"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: use fewer workers or a smaller zoo"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _say(text: str) -> int:
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def _json(value: Any) -> int:
+    return _say(json.dumps(value, indent=1, allow_nan=False))
+
+
+def _fail(sentence: str, code: int = 2) -> int:
+    sys.stderr.write(f"weightspace: {sentence}\n")
+    return code
+
+
+# -- the verbs ------------------------------------------------------------------------------------------------------
+
+
+def demo(out: Path = Path("demo"), workers: int | None = None, json: bool = False) -> int:
+    """From scikit-learn's digits to a trained meta-model, in minutes on two CPU cores and with no download.
+
+    Args:
+        out: folder for results.json, report.html, the zoo and the meta-model.
+        workers: processes that train base networks; one a core unless given.
+        json: print results.json instead of the table.
+    """
+    from weightspace.evaluation.results import format_table
+    from weightspace.recipes.experiments import demo as run
+    from weightspace.zoo.engine import ProcessEngine
+
+    results = run(out, ProcessEngine(workers=workers))
+    if json:
+        return _json(results.to_json())
+    return _say(f"{format_table(results)}\n{out / 'report.html'}\n{out / 'results.json'}")
+
+
+def zoo_make(
+    recipe: Positional[str],
+    out: Path | None = None,
+    count: int | None = None,
+    seed: int | None = None,
+    images: str | None = None,
+    data: Path | None = None,
+    epochs: int | None = None,
+    engine: str = "process",
+    workers: int | None = None,
+    device: str = "cuda",
+    json: bool = False,
+) -> int:
+    """Train a population of networks with known hyperparameters; a killed run goes on when it is called again.
+
+    Args:
+        recipe: which population; an unknown name lists them all.
+        out: folder of the zoo; zoos/RECIPE unless given.
+        count: number of networks, instead of the recipe's.
+        seed: of the zoo.
+        images: image set, instead of the recipe's.
+        data: folder in which the images are looked for first.
+        epochs: passes over the training images, instead of the recipe's.
+        engine: process (one single-threaded process a core) or stacked (hundreds of networks at once on a GPU).
+        workers: processes of the engine `process`; one a core unless given.
+        device: where the engine `stacked` trains.
+        json: print what the zoo holds as JSON.
+    """
+    from weightspace.recipes.zoos import zoo_recipe
+    from weightspace.zoo.engine import engine_of
+    from weightspace.zoo.generate import make_zoo
+
+    where = str(data) if data is not None else None
+    config = zoo_recipe(recipe, count=count, seed=seed, images=images, data=where, epochs=epochs)
+    zoo = make_zoo(config, out or Path("zoos") / recipe, engine_of(engine, workers=workers, device=device))
+    return zoo_info(zoo.folder, json)
+
+
+def zoo_info(zoo: Positional[Path], json: bool = False) -> int:
+    """What a zoo holds: counts, splits, accuracy, labels.
+
+    Args:
+        zoo: its folder.
+        json: print JSON.
+    """
+    from weightspace.zoo.generate import info
+
+    facts = info(zoo)
+    return _json(facts) if json else _say("\n".join(f"{name:<16}{value}" for name, value in facts.items()))
+
+
+def zoo_check(zoo: Positional[Path], json: bool = False) -> int:
+    """Verify every checksum of a zoo and look for leaks; exit status 1 if something was found.
+
+    Args:
+        zoo: its folder.
+        json: print JSON.
+    """
+    from weightspace.zoo.generate import check_zoo
+
+    found = check_zoo(zoo)
+    if json:
+        _json([{"kind": finding.kind, "text": finding.text} for finding in found])
+    else:
+        _say("\n".join(f"{finding.kind}: {finding.text}" for finding in found) or f"{zoo}: sound, no leaks found")
+    return 1 if found else 0
+
+
+def train(
+    zoo: Positional[Path],
+    out: Path,
+    config: ConfigByRecipe = SMALL,
+    targets: tuple[str, ...] = (),
+    json: bool = False,
+) -> int:
+    """Train a meta-model on a zoo's training split; a killed run goes on when it is called again.
+
+    Args:
+        zoo: folder of the zoo.
+        out: folder for the meta-model, its checkpoint and losses.csv.
+        config: a recipe, `small` or `paper`, whose options can be changed one by one.
+        targets: what it shall answer; every choice of the zoo unless given.
+        json: print the training history as JSON.
+    """
+    from weightspace.recipes.experiments import train_metamodel
+
+    model = train_metamodel(zoo, out, config, targets or None)
+    if json:
+        return _json(model.history.to_json())
+    best = min(model.history.evaluations, key=lambda entry: entry["loss"])
+    return _say(f"{out}: validation accuracy {best['accuracy']:.3f} at step {best['step']}, {model.parameters} weights")
+
+
+def evaluate(run: Positional[Path], zoo: Positional[Path], split: str = "test", json: bool = False) -> int:
+    """Score a trained meta-model on networks of a zoo that it has not seen, with 95% intervals over networks.
+
+    Args:
+        run: folder of the meta-model.
+        zoo: folder of the zoo.
+        split: which of its networks: train, validation or test.
+        json: print the rows as JSON.
+    """
+    from dataclasses import asdict
+
+    from weightspace.evaluation.results import Results, format_table
+    from weightspace.recipes.experiments import evaluate_metamodel
+
+    rows = evaluate_metamodel(run, zoo, split)
+    if json:
+        return _json([asdict(row) for row in rows])
+    return _say(format_table(Results(task=f"{run} on the {split} split of {zoo}", rows=tuple(rows))))
+
+
+def compare(
+    zoo: Positional[Path],
+    out: Path,
+    config: ConfigByRecipe = SMALL,
+    targets: tuple[str, ...] = (),
+    json: bool = False,
+) -> int:
+    """Fit the meta-model and every baseline on one zoo and one split, and score them side by side.
+
+    Args:
+        zoo: folder of the zoo.
+        out: folder for results.json, report.html and the meta-model.
+        config: a meta-model recipe, `small` or `paper`, whose options can be changed one by one.
+        targets: what to ask; every choice of the zoo unless given.
+        json: print results.json instead of the table.
+    """
+    from weightspace.evaluation.results import format_table
+    from weightspace.recipes.experiments import compare_on_zoo
+
+    results = compare_on_zoo(zoo, out, config, targets or None)
+    return _json(results.to_json()) if json else _say(f"{format_table(results)}\n{out / 'report.html'}")
+
+
+def predict(run: Positional[Path], networks: Positional[tuple[Path, ...]], json: bool = False) -> int:
+    """Ask a trained meta-model about networks in safetensors files, as `weightspace` saves them.
+
+    Args:
+        run: folder of the meta-model.
+        networks: the files.
+        json: print all probabilities as JSON.
+    """
+    from weightspace.recipes.experiments import predict_files
+
+    answers = predict_files(run, networks)
+    if json:
+        return _json(answers)
+    lines = []
+    for answer in answers:
+        best = {name: max(classes.items(), key=lambda item: item[1]) for name, classes in answer["targets"].items()}
+        lines.append(f"{answer['file']}: " + ", ".join(f"{n} {c} ({p:.0%})" for n, (c, p) in best.items()))
+    return _say("\n".join(lines))
+
+
+def report(results: Positional[Path], out: Path | None = None) -> int:
+    """Make the HTML report of a comparison again.
+
+    Args:
+        results: a results.json.
+        out: the page; report.html beside it unless given.
+    """
+    from weightspace.evaluation.report import write_report
+    from weightspace.evaluation.results import Results
+
+    page = out or results.with_name("report.html")
+    write_report(Results.load(results), page)
+    return _say(str(page))

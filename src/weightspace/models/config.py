@@ -1,0 +1,79 @@
+"""What a meta-model is: every choice of its shape and of how it reads weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from weightspace.train.config import TrainingConfig
+
+Pooling = Literal["first", "mean"]
+Normalisation = Literal["layer", "global"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaModelConfig:
+    """The paper's meta-model (Langosco et al., Figure 1) and the choices around it.
+
+    The defaults are the published ones where there is one: width 256, 6 layers, 4 heads, pre-norm, not causal, answer
+    read at token 0.
+
+    Raises:
+        ValueError: if a field is out of its range; the message says what is allowed.
+    """
+
+    chunk_size: int = 128
+    """Weights a token, 8 to 1024."""
+
+    width: int = 256
+    """Size of a token's vector, a multiple of `heads`."""
+
+    depth: int = 6
+    """Transformer layers, at least 1."""
+
+    heads: int = 4
+    """Attention heads a layer."""
+
+    causal: bool = False
+    """Whether a token attends only to itself and those before it, as a decoder's do."""
+
+    pooling: Pooling = "first"
+    """Where the answer is read: at a learnt token before all others, or from the mean over the network's tokens. A
+    causal model puts the learnt token behind all others, where it can see them."""
+
+    dropout: float = 0.0
+    """Share of each sublayer's output that is dropped in training, 0 to below 1."""
+
+    normalisation: Normalisation = "layer"
+    """Weights are divided by a standard deviation of the training split: of each layer's arrays of one role, or of all
+    weights together."""
+
+    layer_encoding: bool = True
+    """Whether a token also carries which roles and which layers its weights have (the paper's layer encoding)."""
+
+    permute: bool = True
+    """Whether each training example gets its neurons in a new random order (the paper's augmentation)."""
+
+    permutations: int = 2048
+    """Random orders that are drawn once for each spec; an example uses one of them each time it is seen."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """How it is trained."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            f"chunk_size {self.chunk_size}": (8 <= self.chunk_size <= 1024, "8 to 1024"),
+            f"depth {self.depth}": (self.depth >= 1, "at least 1"),
+            f"heads {self.heads}": (self.heads >= 1, "at least 1"),
+            f"width {self.width}": (
+                self.width >= 1 and self.width % max(1, self.heads) == 0,
+                f"a multiple of the {self.heads} heads",
+            ),
+            f"dropout {self.dropout}": (0 <= self.dropout < 1, "0 to below 1"),
+            f"permutations {self.permutations}": (self.permutations >= 1, "at least 1"),
+            f"pooling {self.pooling!r}": (self.pooling in get_args(Pooling), "first or mean"),
+            f"normalisation {self.normalisation!r}": (self.normalisation in get_args(Normalisation), "layer or global"),
+        }
+        for what, (holds, allowed) in checks.items():
+            if not holds:
+                raise ValueError(f"the meta-model's {what} will not do: choose {allowed}")

@@ -1,0 +1,181 @@
+"""From flat weights to vectors: normalise by the training split, cut into chunks, embed each linearly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from weightspace.weights.population import Population
+from weightspace.weights.spec import ROLES, NetworkSpec
+from weightspace.weights.tokens import chunk, leaf_composition
+
+MAX_LAYERS = 64
+"""Layers that have an encoding of their own; deeper ones share the last."""
+FITTING_SAMPLE = 2000
+"""Networks that the normalisation is fitted on, at most."""
+
+
+def layer_numbers(spec: NetworkSpec) -> list[int]:
+    """For each leaf the layer it belongs to: the number of kernels and embeddings up to it, from 0."""
+    numbers, layer = [], -1
+    for leaf in spec.leaves:
+        layer += leaf.role in ("kernel", "embedding")
+        numbers.append(min(max(layer, 0), MAX_LAYERS - 1))
+    return numbers
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Means and standard deviations of the training split's weights.
+
+    Attributes:
+        statistics: for each "role/layer" (such as "kernel/0") or for "all": mean and standard deviation.
+    """
+
+    statistics: Mapping[str, tuple[float, float]]
+
+    @staticmethod
+    def fit(networks: Population, by_layer: bool, seed: int = 0) -> Normaliser:
+        """Take the statistics over a population, or over 2,000 of its networks where it is larger.
+
+        They are taken in float64 after dividing by the largest weight, so weights of any finite scale are sane.
+        """
+        chosen = np.arange(len(networks))
+        if len(chosen) > FITTING_SAMPLE:
+            chosen = np.sort(np.random.default_rng(seed).choice(chosen, FITTING_SAMPLE, replace=False))
+        parts: dict[str, list[np.ndarray]] = {}
+        sample = networks.select(chosen)
+        for spec, positions in sample.groups():
+            weights = sample.read(positions).astype(np.float64)
+            for (_, place), key in zip(spec.slices(), _keys(spec, by_layer), strict=True):
+                parts.setdefault(key, []).append(weights[:, place].reshape(-1))
+                if by_layer:
+                    parts.setdefault("all", []).append(parts[key][-1])
+        statistics = {}
+        for key, values in parts.items():
+            together = np.concatenate(values)
+            scale = float(np.abs(together).max()) or 1.0
+            deviation = float((together / scale).std() * scale)
+            # A constant array, such as biases that never moved, has no scale of its own: leave its units alone
+            statistics[key] = (float((together / scale).mean() * scale), deviation or scale)
+        return Normaliser(statistics)
+
+    def columns(self, spec: NetworkSpec) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Mean and standard deviation for every entry of flat weights; a layer never seen gets those of all weights."""
+        return _columns(self, spec)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: list(values) for key, values in self.statistics.items()}
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Normaliser:
+        return Normaliser({key: (float(mean), float(deviation)) for key, (mean, deviation) in record.items()})
+
+
+def _keys(spec: NetworkSpec, by_layer: bool) -> list[str]:
+    if not by_layer:
+        return ["all"] * len(spec.leaves)
+    return [f"{leaf.role}/{layer}" for leaf, layer in zip(spec.leaves, layer_numbers(spec), strict=True)]
+
+
+@lru_cache(maxsize=4096)
+def _columns(normaliser: Normaliser, spec: NetworkSpec) -> tuple[Tensor, Tensor]:
+    mean, deviation = torch.empty(spec.size), torch.empty(spec.size)
+    for (_, place), key in zip(spec.slices(), _keys(spec, by_layer=True), strict=True):
+        found = normaliser.statistics.get(key, normaliser.statistics["all"])
+        mean[place], deviation[place] = found
+    return mean, deviation
+
+
+@lru_cache(maxsize=4096)
+def composition(spec: NetworkSpec, size: int) -> Float[Tensor, "t kinds"]:
+    """Which share of each token has which role (columns 0 to 7) and which layer (the following 64)."""
+    shares = leaf_composition(spec, size)  # (t, leaves)
+    kinds = torch.zeros(len(spec.leaves), len(ROLES) + MAX_LAYERS)
+    for row, leaf, layer in zip(kinds, spec.leaves, layer_numbers(spec), strict=True):
+        row[ROLES.index(leaf.role)] = 1
+        row[len(ROLES) + layer] = 1
+    return shares @ kinds
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A batch of networks as tokens.
+
+    Attributes:
+        values: (b, t, chunk) normalised weights, zero on padding.
+        mask: (b, t) False where a network has no token, having fewer than the largest in the batch.
+        kinds: (b, t, 72) what `composition` says.
+    """
+
+    values: Float[Tensor, "b t c"]
+    mask: Bool[Tensor, "b t"]
+    kinds: Float[Tensor, "b t k"]
+
+    def to(self, device: torch.device) -> Tokens:
+        move = lambda x: x.to(device, non_blocking=True)  # noqa: E731
+        return Tokens(move(self.values), move(self.mask), move(self.kinds))
+
+
+def squash(x: Tensor) -> Tensor:
+    """The inverse hyperbolic sine: the identity near 0, a signed logarithm far out.
+
+    A weight a million standard deviations away must not drown its token, and float32 squares must not overflow.
+    """
+    return torch.asinh(x.clamp(-1e30, 1e30))
+
+
+class Embedding(nn.Module):
+    """Tokens to vectors: a linear map, a learnt position, and learnt encodings of role and layer.
+
+    Args:
+        chunk_size: weights a token.
+        width: size of a vector.
+        tokens: most tokens that a network may have.
+        layer_encoding: whether to add the encodings of role and layer, mixed as the token mixes them.
+    """
+
+    def __init__(self, chunk_size: int, width: int, tokens: int, layer_encoding: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(chunk_size, width)
+        self.position = nn.Parameter(torch.randn(tokens, width) * 0.02)
+        self.kind = nn.Linear(len(ROLES) + MAX_LAYERS, width, bias=False) if layer_encoding else None
+
+    def forward(self, tokens: Tokens) -> Float[Tensor, "b t d"]:
+        x = self.linear(tokens.values) + self.position[: tokens.values.shape[1]]
+        return x if self.kind is None else x + self.kind(tokens.kinds)
+
+
+def tokenise(weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: Normaliser, size: int) -> Tokens:
+    """Networks of one spec as tokens, without padding beyond the last chunk."""
+    mean, deviation = normaliser.columns(spec)
+    values, _ = chunk(squash((weights - mean) / deviation), size)
+    b, t, _ = values.shape
+    return Tokens(values, torch.ones(b, t, dtype=torch.bool), composition(spec, size).expand(b, -1, -1))
+
+
+def gather_tokens(parts: list[tuple[np.ndarray, Tokens]]) -> Tokens:
+    """One padded batch from tokens of several specs, each with the positions (k,) of its networks in the batch."""
+    if len(parts) == 1 and (np.diff(parts[0][0]) == 1).all():
+        return parts[0][1]
+    count = sum(len(positions) for positions, _ in parts)
+    longest = max(tokens.values.shape[1] for _, tokens in parts)
+    first = parts[0][1]
+    values = torch.zeros(count, longest, first.values.shape[2])
+    mask = torch.zeros(count, longest, dtype=torch.bool)
+    kinds = torch.zeros(count, longest, first.kinds.shape[2])
+    for positions, tokens in parts:
+        t = tokens.values.shape[1]
+        rows = torch.from_numpy(positions)
+        values[rows, :t], mask[rows, :t], kinds[rows, :t] = tokens.values, tokens.mask, tokens.kinds
+    return Tokens(values, mask, kinds)

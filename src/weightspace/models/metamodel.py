@@ -1,0 +1,305 @@
+"""The meta-model: a transformer that reads a network's weights and answers every target at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from weightspace import __version__
+from weightspace.models.config import MetaModelConfig
+from weightspace.models.embed import Embedding, Normaliser, Tokens, gather_tokens, tokenise
+from weightspace.models.encoder import Encoder
+from weightspace.models.heads import ClassificationHead, classification_loss
+from weightspace.tasks.base import Examples, Predictions, Target, TaskError
+from weightspace.train.config import TrainingConfig
+from weightspace.train.log import History
+from weightspace.train.loop import choose_device, to_device, train
+from weightspace.weights.augment import permutation_pool, permute_batch
+from weightspace.weights.network import METADATA_KEY, Network, NetworkError, read_safetensors, write_atomically
+from weightspace.weights.population import Population
+from weightspace.weights.spec import NetworkSpec
+from weightspace.weights.tokens import token_count
+
+FORMAT = 1
+MODEL_FILE = "model.safetensors"
+
+
+class ScopeError(ValueError):
+    """A network that the meta-model was not made for."""
+
+
+class Transformer(nn.Module):
+    """Embedding, encoder and head (Langosco et al., Figure 1): tokens of a network in, logits of every target out."""
+
+    def __init__(self, config: MetaModelConfig, tokens: int, classes: Sequence[int]) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = Embedding(config.chunk_size, config.width, tokens, config.layer_encoding)
+        self.first = nn.Parameter(torch.randn(config.width) * 0.02)
+        self.encoder = Encoder(config.width, config.depth, config.heads, config.causal, config.dropout)
+        self.head = ClassificationHead(config.width, classes)
+
+    def forward(self, tokens: Tokens) -> tuple[Tensor, ...]:
+        """Logits of each target, (b, classes)."""
+        x, mask = self.embedding(tokens), tokens.mask  # (b, t, d), (b, t)
+        if self.config.pooling == "mean":
+            x = self.encoder(x, mask) * mask[..., None]
+            return self.head(x.sum(1) / mask.sum(1, keepdim=True))
+        learnt = self.first.expand(len(x), 1, -1)
+        seen = torch.ones_like(mask[:, :1])
+        if self.config.causal:
+            x, mask = torch.cat([x, learnt], 1), torch.cat([mask, seen], 1)
+            return self.head(self.encoder(x, mask)[:, -1])
+        x, mask = torch.cat([learnt, x], 1), torch.cat([seen, mask], 1)
+        return self.head(self.encoder(x, mask)[:, 0])
+
+
+class MetaModel:
+    """The paper's meta-model as a `Predictor`.
+
+    Args:
+        config: its shape, its reading of weights and its training.
+        folder: where checkpoints and logs go, so that a killed `fit` goes on when it is called again; None for nowhere.
+        show: whether to show a progress line.
+    """
+
+    name = "meta-model"
+
+    def __init__(
+        self, config: MetaModelConfig | None = None, *, folder: str | Path | None = None, show: bool = False
+    ) -> None:
+        self.config = config or MetaModelConfig()
+        self.folder = Path(folder) if folder is not None else None
+        self.show = show
+        self.history = History()
+        self.targets: tuple[Target, ...] = ()
+        self.specs: tuple[NetworkSpec, ...] = ()
+        self.tokens = 0
+        self.facts: Mapping[str, Any] = {}
+
+    # -- learning -----------------------------------------------------------------------------------------------------
+
+    def fit(self, training: Examples, validation: Examples) -> Self:
+        """Train on `training`, keep the weights with the lowest loss on `validation`.
+
+        Raises:
+            NetworkError: if a weight is NaN or infinite.
+            TaskError: if there is nothing to train on.
+        """
+        if len(training) == 0 or len(validation) == 0:
+            raise TaskError("a meta-model needs networks to train on and others to validate on: make a larger zoo")
+        training.networks.check_finite()
+        validation.networks.check_finite()
+        config = self.config
+        specs = self.specs = training.networks.specs
+        self.targets = training.targets
+        self.tokens = max(token_count(spec.size, config.chunk_size) for spec in specs)
+        self.normaliser = Normaliser.fit(training.networks, config.normalisation == "layer", config.training.seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.training.seed)
+            self.model = Transformer(config, self.tokens, [len(target.classes) for target in self.targets])
+        pools = {
+            spec: permutation_pool(spec, config.permutations, config.training.seed)
+            for spec in (specs if config.permute else ())
+        }
+        labels = self._labels(training)  # (n, targets)
+        held_labels = self._labels(validation)
+
+        self._bind(labels)
+
+        def batch(step: int) -> tuple[Tokens, Tensor]:
+            chosen = epoch_batch(len(training), config.training.batch_size, step, config.training.seed)
+            generator = torch.Generator().manual_seed(config.training.seed * 1_000_003 + step)
+            return self._tokens(training.networks.select(chosen), pools, generator), labels[torch.from_numpy(chosen)]
+
+        def loss(model: nn.Module, examples: tuple[Tokens, Tensor]) -> Tensor:
+            return classification_loss(model(examples[0]), examples[1])
+
+        def evaluate(model: nn.Module) -> dict[str, float]:
+            logits = self._logits(model, validation.networks)
+            truth = held_labels.to(logits[0].device)
+            right = [
+                (values.argmax(1) == answer)[answer >= 0].float().mean()
+                for values, answer in zip(logits, truth.unbind(1), strict=True)
+            ]
+            return {
+                "loss": float(classification_loss(logits, truth)),
+                "accuracy": float(torch.stack(right).mean()),
+            }
+
+        self.history = train(
+            self.model,
+            loss,
+            batch,
+            config.training,
+            evaluate=evaluate,
+            folder=self.folder,
+            description="training the meta-model",
+            progress=self.show,
+        )
+        return self
+
+    def _bind(self, labels: Tensor) -> None:
+        """Tie the folder to these training networks: its checkpoint must not go on with others."""
+        if self.folder is None:
+            return
+        facts = [self.normaliser.to_json(), [spec.signature for spec in self.specs], asdict(self.config)]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + labels.numpy().tobytes()).hexdigest()
+        record = self.folder / "fitted_on.json"
+        if record.exists() and json.loads(record.read_bytes())["sha256"] != digest:
+            raise TaskError(
+                f"{self.folder} holds a meta-model of other networks, targets or settings: choose another folder, or "
+                "delete that one"
+            )
+        write_atomically(record, json.dumps({"sha256": digest}).encode())
+
+    def _labels(self, examples: Examples) -> Tensor:
+        return torch.from_numpy(np.stack([examples.labels[target.name] for target in self.targets], 1))
+
+    # -- answering ----------------------------------------------------------------------------------------------------
+
+    def predict(self, networks: Sequence[Network]) -> Predictions:
+        """Probabilities (n, classes) for each target.
+
+        Raises:
+            NetworkError: if a weight is NaN or infinite.
+            ScopeError: if a network's arrays are not such as it was trained on.
+        """
+        population = Population.of(networks)
+        population.check_finite()
+        for spec in population.specs:
+            self.check_scope(spec)
+        device = choose_device(self.config.training.device)
+        self.model.to(device).eval()
+        with torch.no_grad():
+            logits = self._logits(self.model, population)
+        return {
+            target.name: values.double().softmax(1).cpu().numpy()
+            for target, values in zip(self.targets, logits, strict=True)
+        }
+
+    def check_scope(self, spec: NetworkSpec) -> None:
+        """Raise a ScopeError unless networks with this spec can be judged.
+
+        A meta-model trained on one spec judges that one alone: the place of a weight is what tells it apart. One
+        trained on several judges every network that is no larger than the largest of them.
+        """
+        if spec in self.specs:
+            return
+        count = token_count(spec.size, self.config.chunk_size)
+        if len(self.specs) == 1 or count > self.tokens:
+            most = self.tokens * self.config.chunk_size
+            raise ScopeError(
+                f"a network with arrays {describe(spec)} is out of scope: this meta-model was trained on "
+                f"{len(self.specs)} other architecture(s) of at most {most} weights; train one on such networks"
+            )
+
+    def _logits(self, model: nn.Module, population: Population) -> tuple[Tensor, ...]:
+        device = next(self.model.parameters()).device
+        size = max(1, self.config.training.batch_size)
+        blocks = [np.arange(i, min(i + size, len(population))) for i in range(0, len(population), size)]
+        parts = [model(to_device(self._tokens(population.select(block), {}, None), device)) for block in blocks]
+        if not parts:
+            return tuple(torch.zeros(0, len(target.classes)) for target in self.targets)
+        return tuple(torch.cat([part[i].float() for part in parts]) for i in range(len(self.targets)))
+
+    def _tokens(
+        self, networks: Population, pools: Mapping[NetworkSpec, Tensor], generator: torch.Generator | None
+    ) -> Tokens:
+        """Networks as one batch, each in a random order of neurons where its spec has a pool of them."""
+        parts = []
+        for spec, positions in networks.groups():
+            weights = torch.from_numpy(networks.read(positions))
+            if generator is not None and spec in pools:
+                weights = permute_batch(weights, pools[spec], generator)
+            parts.append((positions, tokenise(weights, spec, self.normaliser, self.config.chunk_size)))
+        return gather_tokens(parts)
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> Path:
+        """Write `model.safetensors` into a folder: tensors, and as metadata everything needed to use them.
+
+        Args:
+            facts: what else to keep, such as the zoo it was trained on; JSON-serialisable.
+        """
+        from safetensors.torch import save
+
+        record = {
+            "format": FORMAT,
+            "version": __version__,
+            "config": asdict(self.config),
+            "targets": [{"name": target.name, "classes": list(target.classes)} for target in self.targets],
+            "specs": [spec.to_json() for spec in self.specs],
+            "tokens": self.tokens,
+            "normaliser": self.normaliser.to_json(),
+            "history": self.history.to_json(),
+            "facts": dict(facts or {}),
+        }
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        path = Path(folder) / MODEL_FILE
+        write_atomically(path, save(tensors, {METADATA_KEY: json.dumps(record, sort_keys=True)}))
+        return path
+
+    @staticmethod
+    def load(folder: str | Path) -> MetaModel:
+        """Read a meta-model that `save` wrote; nothing in the file is executed.
+
+        Raises:
+            NetworkError: if there is none, or it is damaged.
+        """
+        path = Path(folder) / MODEL_FILE if Path(folder).is_dir() else Path(folder)
+        if not path.is_file():
+            raise NetworkError(f"{folder} holds no meta-model ({MODEL_FILE}): train one with `weightspace train ZOO`")
+        arrays, metadata = read_safetensors(path)
+        try:
+            record = json.loads(metadata[METADATA_KEY])
+            options = record["config"]
+            training = options.pop("training")
+            training["betas"] = tuple(training["betas"])
+            loaded = MetaModel(MetaModelConfig(**options, training=TrainingConfig(**training)))
+            loaded.targets = tuple(Target(t["name"], tuple(t["classes"])) for t in record["targets"])
+            loaded.specs = tuple(NetworkSpec.from_json(spec) for spec in record["specs"])
+            loaded.tokens = int(record["tokens"])
+            loaded.normaliser = Normaliser.from_json(record["normaliser"])
+            loaded.model = Transformer(loaded.config, loaded.tokens, [len(t.classes) for t in loaded.targets])
+            loaded.model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+            loaded.facts = record["facts"]
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise NetworkError(f"{path} is not a whole meta-model: {error}") from error
+        return loaded
+
+    @property
+    def parameters(self) -> int:
+        """Number of its own weights."""
+        return sum(p.numel() for p in self.model.parameters())
+
+
+def epoch_batch(count: int, size: int, step: int, seed: int) -> np.ndarray:
+    """Positions (size,) of the examples of a step: every epoch a new order, each example once an epoch.
+
+    A pure function of its arguments, so that a resumed run goes on with the same batches. An epoch's end may fall
+    inside a batch.
+    """
+    positions = np.arange(step * size, (step + 1) * size)
+    epochs = positions // count
+    batch = np.empty(size, np.int64)
+    for epoch in np.unique(epochs):
+        order = np.random.default_rng([seed, int(epoch)]).permutation(count)
+        inside = epochs == epoch
+        batch[inside] = order[positions[inside] % count]
+    return batch
+
+
+def describe(spec: NetworkSpec, most: int = 4) -> str:
+    """The first few arrays of a spec, for a message."""
+    shown = ", ".join(f"{leaf.name} {list(leaf.shape)}" for leaf in spec.leaves[:most])
+    return shown + (", ..." if len(spec.leaves) > most else "") + f" ({spec.size} weights)"

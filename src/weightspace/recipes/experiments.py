@@ -1,0 +1,135 @@
+"""Whole experiments: from a zoo to trained predictors, a table, a record and a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from weightspace.baselines.linear import Linear
+from weightspace.baselines.majority import Majority
+from weightspace.baselines.statistics import StatisticsBoosting
+from weightspace.evaluation.compare import compare, curve_of, results_of, score
+from weightspace.evaluation.report import write_report
+from weightspace.evaluation.results import Results, Row
+from weightspace.models.config import MetaModelConfig
+from weightspace.models.metamodel import MetaModel
+from weightspace.recipes.metamodels import small
+from weightspace.recipes.zoos import zoo_recipe
+from weightspace.tasks.base import TaskError
+from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples
+from weightspace.weights.network import Network
+from weightspace.weights.store import MANIFEST, Zoo, file_hash
+from weightspace.zoo.engine import Engine
+from weightspace.zoo.generate import make_zoo
+
+
+def train_metamodel(
+    folder: str | Path,
+    out: str | Path,
+    config: MetaModelConfig | None = None,
+    targets: Sequence[str] | None = None,
+    *,
+    show: bool = True,
+) -> MetaModel:
+    """Train a meta-model on a zoo's training split and save it in `out`; killed and called again, it goes on."""
+    zoo = Zoo.open(folder)
+    asked = categorical_targets(zoo, targets)
+    training, validation = (hyperparameter_examples(zoo, split, asked) for split in ("train", "validation"))
+    model = MetaModel(config or small(), folder=Path(out), show=show).fit(training, validation)
+    model.save(out, _facts(zoo))
+    return model
+
+
+def evaluate_metamodel(run: str | Path, folder: str | Path, split: str = "test", *, seed: int = 0) -> list[Row]:
+    """Score a saved meta-model on a split of a zoo.
+
+    Raises:
+        TaskError: if the zoo does not have the targets, with the classes, that the meta-model answers.
+        ScopeError: if the zoo's networks are not such as it was trained on.
+    """
+    model, zoo = MetaModel.load(run), Zoo.open(folder)
+    possible = {target.name: target for target in categorical_targets(zoo)}
+    for target in model.targets:
+        if possible.get(target.name) != target:
+            found = possible[target.name].classes if target.name in possible else "no such label"
+            raise TaskError(
+                f"the meta-model answers {target.name!r} with {target.classes}, zoo {folder} has {found}: evaluate it "
+                "on a zoo of the recipe that it was trained on"
+            )
+    training, test = (hyperparameter_examples(zoo, s, model.targets) for s in ("train", split))
+    start = time.perf_counter()
+    predictions = model.predict(test.networks)
+    seconds = (0.0, time.perf_counter() - start)
+    return score(model.name, predictions, training, test, seed, seconds, model.parameters)
+
+
+def predict_files(run: str | Path, files: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """A saved meta-model's answers about networks in safetensors files.
+
+    A file that `Network.save` wrote describes itself; any other is matched by the names and shapes of its arrays with
+    the networks that the meta-model was trained on.
+
+    Returns:
+        for each file its name and, for each target, the probability of every class.
+    Raises:
+        NetworkError, ScopeError: naming the file that cannot be judged.
+    """
+    model = MetaModel.load(run)
+    answers = []
+    for file in files:
+        try:
+            predictions = model.predict([Network.load(file, model.specs)])
+        except ValueError as error:
+            raise type(error)(f"{file}: {error}" if str(file) not in str(error) else str(error)) from error
+        targets = {
+            target.name: dict(zip(target.classes, map(float, predictions[target.name][0]), strict=True))
+            for target in model.targets
+        }
+        answers.append({"file": str(file), "targets": targets})
+    return answers
+
+
+def compare_on_zoo(
+    folder: str | Path,
+    out: str | Path,
+    config: MetaModelConfig | None = None,
+    targets: Sequence[str] | None = None,
+    *,
+    show: bool = True,
+    started: float | None = None,
+) -> Results:
+    """Meta-model and baselines on one zoo and one split; writes `results.json`, `report.html` and the meta-model."""
+    start = time.perf_counter() if started is None else started
+    zoo, out = Zoo.open(folder), Path(out)
+    asked = categorical_targets(zoo, targets)
+    training, validation, test = (hyperparameter_examples(zoo, s, asked) for s in ("train", "validation", "test"))
+    model = MetaModel(config or small(), folder=out / "metamodel", show=show)
+    predictors = [Majority(), Linear(), StatisticsBoosting(), model]
+    rows, answers = compare(predictors, training, validation, test, show=show)
+    model.save(out / "metamodel", _facts(zoo))
+    results = results_of(
+        f"hyperparameters from weights ({zoo.description['config']['recipe']})",
+        zoo,
+        rows,
+        answers,
+        test,
+        {model.name: curve_of(model.history)},
+        seconds=time.perf_counter() - start,
+    )
+    results.save(out / "results.json")
+    write_report(results, out / "report.html")
+    return results
+
+
+def demo(out: str | Path, engine: Engine | None = None, *, show: bool = True) -> Results:
+    """The first light: scikit-learn's digits, 800 small CNNs, a meta-model, the baselines, a report."""
+    start = time.perf_counter()
+    zoo = make_zoo(zoo_recipe("digits-small"), Path(out) / "zoo", engine, show=show)
+    return compare_on_zoo(zoo.folder, out, show=show, started=start)
+
+
+def _facts(zoo: Zoo) -> dict[str, str]:
+    """What a saved meta-model says of the zoo that it was trained on."""
+    return {"recipe": zoo.description["config"]["recipe"], "zoo_manifest_sha256": file_hash(zoo.folder / MANIFEST)}

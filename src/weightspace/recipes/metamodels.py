@@ -1,0 +1,38 @@
+"""Meta-model recipes: settings by name, small ones for two CPU cores and the paper's side by side."""
+
+from __future__ import annotations
+
+from weightspace.models.config import MetaModelConfig
+from weightspace.train.config import TrainingConfig
+
+
+def small() -> MetaModelConfig:
+    """For a few hundred networks of a few thousand weights: about a minute on two cores."""
+    return MetaModelConfig(
+        chunk_size=32,
+        width=64,
+        depth=3,
+        heads=4,
+        pooling="mean",
+        dropout=0.1,
+        training=TrainingConfig(
+            steps=1500,
+            batch_size=64,
+            learning_rate=2e-3,
+            weight_decay=1e-2,
+            warmup=0.1,
+            evaluate_every=100,
+            checkpoint_every=500,
+        ),
+    )
+
+
+def paper() -> MetaModelConfig:
+    """The paper's meta-model: width 256, 6 layers, 4 heads, 100,000 steps of 64 networks: a GPU's work."""
+    return MetaModelConfig(
+        chunk_size=1024,
+        training=TrainingConfig(steps=100_000, batch_size=64, learning_rate=3e-4, precision="bfloat16"),
+    )
+
+
+METAMODEL_RECIPES = {"small": small, "paper": paper}

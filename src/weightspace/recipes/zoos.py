@@ -1,0 +1,138 @@
+"""Zoo recipes: populations by name, small ones for two CPU cores and paper-scale ones side by side."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+
+from weightspace.zoo.hyperparameters import Choice, Distribution, Given, LogUniform, Uniform, ZooConfig
+
+ACTIVATIONS = Choice(("relu", "gelu", "tanh", "sigmoid"))
+INITIALISATIONS = Choice(("uniform", "normal", "kaiming_uniform", "kaiming_normal"))
+OPTIMISERS = Choice(("momentum", "adam", "rmsprop"))
+
+
+class RecipeError(ValueError):
+    """An unknown recipe, or an option that it does not take."""
+
+
+def digits_small() -> ZooConfig:
+    """800 CNNs of 1,898 weights on scikit-learn's digits: two to three minutes on two cores, no download."""
+    return ZooConfig(
+        recipe="digits-small",
+        count=800,
+        family="digits-cnn",
+        images="digits",
+        space=_space(),
+        fixed={"batch_size": 64, "epochs": 12},
+    )
+
+
+def _space() -> dict[str, Distribution]:
+    """Activation, initialisation, optimiser and learning rate; the rate depends on the optimiser, as in practice."""
+    adaptive = LogUniform(1e-3, 1e-2)
+    rates = Given("optimiser", {"momentum": LogUniform(1e-2, 1e-1), "adam": adaptive, "rmsprop": adaptive})
+    return {
+        "activation": ACTIVATIONS,
+        "initialisation": INITIALISATIONS,
+        "optimiser": OPTIMISERS,
+        "learning_rate": rates,
+    }
+
+
+def mnist_small() -> ZooConfig:
+    """400 of the digits recipe's networks on 4,000 MNIST images at 14x14."""
+    return _on_images("mnist-small", "mnist")
+
+
+def fashion_mnist_small() -> ZooConfig:
+    """400 of the digits recipe's networks on 4,000 Fashion-MNIST images at 14x14."""
+    return _on_images("fashion-mnist-small", "fashion-mnist")
+
+
+def _on_images(recipe: str, images: str) -> ZooConfig:
+    return replace(
+        digits_small(),
+        recipe=recipe,
+        images=images,
+        count=400,
+        image_size=14,
+        image_count=4000,
+        fixed={"batch_size": 64, "epochs": 6, "test_count": 1000},
+    )
+
+
+def cnn_s() -> ZooConfig:
+    """Schurholt's ModelZoos "CNN-s" distribution on MNIST at full size: 2,464 weights, 50 epochs, batch 10.
+
+    Activation, dropout, initialisation, optimiser, learning rate and weight decay as they list them.
+    """
+    return ZooConfig(
+        recipe="cnn-s",
+        count=2560,
+        family="cnn-s",
+        images="mnist",
+        space={
+            "activation": Choice(("tanh", "relu", "sigmoid", "gelu")),
+            "dropout": Choice((0.0, 0.5)),
+            "initialisation": INITIALISATIONS,
+            "optimiser": Choice(("adam", "sgd")),
+            "learning_rate": Choice((1e-3, 1e-4)),
+            "weight_decay": Choice((1e-3, 1e-4)),
+        },
+        fixed={"batch_size": 10, "epochs": 50},
+    )
+
+
+def eilertsen_fixed() -> ZooConfig:
+    """Eilertsen et al. 2020, fixed architecture: 92,868 values on 32x32x3 images, a GPU's work."""
+    return ZooConfig(
+        recipe="eilertsen-fixed",
+        count=3000,
+        family="eilertsen",
+        images="cifar10",
+        image_size=32,
+        image_channels=3,
+        space={
+            "learning_rate": Uniform(2e-4, 5e-3),
+            "batch_size": Choice((32, 64, 128, 256)),
+            "optimiser": Choice(("adam", "rmsprop", "momentum")),
+            "activation": Choice(("relu", "elu", "sigmoid", "tanh")),
+            "initialisation": Choice(("constant", "standard_normal", "glorot_uniform", "glorot_normal")),
+        },
+        fixed={"momentum": 0.95, "schedule": "exponential", "epochs": 50},
+    )
+
+
+ZOO_RECIPES: dict[str, Callable[[], ZooConfig]] = {
+    "digits-small": digits_small,
+    "mnist-small": mnist_small,
+    "fashion-mnist-small": fashion_mnist_small,
+    "cnn-s": cnn_s,
+    "eilertsen-fixed": eilertsen_fixed,
+}
+
+
+def zoo_recipe(
+    name: str,
+    *,
+    count: int | None = None,
+    seed: int | None = None,
+    images: str | None = None,
+    data: str | None = None,
+    epochs: int | None = None,
+) -> ZooConfig:
+    """The configuration of a recipe, with the options that were given in place of its own.
+
+    Raises:
+        RecipeError: on an unknown name; the message names the close one and lists all.
+    """
+    if name not in ZOO_RECIPES:
+        close = difflib.get_close_matches(name, ZOO_RECIPES, n=1)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        raise RecipeError(f"no zoo recipe is named {name!r}: {meant}There are {', '.join(ZOO_RECIPES)}")
+    config = ZOO_RECIPES[name]()
+    given = {"count": count, "seed": seed, "images": images, "data": data}
+    config = replace(config, **{key: value for key, value in given.items() if value is not None})
+    return config if epochs is None else replace(config, fixed={**config.fixed, "epochs": epochs})

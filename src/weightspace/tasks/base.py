@@ -1,0 +1,91 @@
+"""What a task is: networks, targets with their classes, the truth; and what every method that answers must do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from weightspace.weights.network import Network
+from weightspace.weights.population import Population
+
+Predictions = dict[str, np.ndarray]
+"""For each target's name the probabilities of its classes, (networks, classes), rows summing to 1."""
+
+
+class TaskError(ValueError):
+    """A task that a zoo cannot answer, or a predictor that does not fit it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One question with a finite set of answers.
+
+    Attributes:
+        name: what is asked, such as "optimiser".
+        classes: the possible answers, at least two, in the order of the probabilities.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+            raise TaskError(f"target {self.name!r} needs at least two different classes, not {self.classes}")
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Networks with the truth about them.
+
+    Attributes:
+        networks: n networks.
+        labels: for each target's name the position of the true class, (n,) int64; -1 where it is not known.
+        targets: what is asked.
+    """
+
+    networks: Population
+    labels: Mapping[str, np.ndarray]
+    targets: tuple[Target, ...]
+
+    def __post_init__(self) -> None:
+        for target in self.targets:
+            labels = self.labels[target.name]
+            if labels.shape != (len(self.networks),):
+                raise TaskError(f"target {target.name!r} has {len(labels)} labels for {len(self.networks)} networks")
+            if len(labels) and not (labels.min() >= -1 and labels.max() < len(target.classes)):
+                raise TaskError(f"target {target.name!r} has labels outside its {len(target.classes)} classes")
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    def select(self, positions: np.ndarray) -> Examples:
+        """The examples at `positions` (k,), in that order."""
+        labels = {name: values[positions] for name, values in self.labels.items()}
+        return Examples(self.networks.select(positions), labels, self.targets)
+
+    def known(self, target: str) -> np.ndarray:
+        """Positions (k,) of the networks whose class of `target` is known."""
+        return np.flatnonzero(self.labels[target] >= 0)
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A method that answers questions about networks: a meta-model or a baseline.
+
+    `tasks.checks.check_predictor` tests whether a class keeps this contract.
+    """
+
+    name: str
+    """What tables call it."""
+
+    def fit(self, training: Examples, validation: Examples) -> Self:
+        """Learn from `training`; `validation` is for choosing settings and for early stopping, never for more."""
+        ...
+
+    def predict(self, networks: Sequence[Network]) -> Predictions:
+        """Probabilities for every target that it was fitted on. Each network is judged alone: the others beside it
+        do not matter."""
+        ...

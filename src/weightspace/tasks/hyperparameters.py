@@ -1,0 +1,52 @@
+"""Hyperparameters from weights: how was this network trained? (Langosco et al., section 3.1)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from weightspace.tasks.base import Examples, Target, TaskError
+from weightspace.weights.store import Zoo
+
+
+def categorical_targets(zoo: Zoo, names: Sequence[str] | None = None) -> tuple[Target, ...]:
+    """The hyperparameters of a zoo that can be asked for.
+
+    Args:
+        names: which; None for every choice of at least two values that is not architectural (those a spec gives away).
+    Raises:
+        TaskError: if a name is not among them; the message lists them.
+    """
+    config = zoo.description["config"]
+    possible = {
+        name: Target(name, tuple(str(value) for value in distribution["values"]))
+        for name, distribution in config["space"].items()
+        if distribution["kind"] == "Choice" and len(distribution["values"]) > 1 and name not in config["architectural"]
+    }
+    wanted = list(possible) if names is None else list(names)
+    for name in wanted:
+        if name not in possible:
+            raise TaskError(
+                f"zoo {zoo.folder} cannot be asked for {name!r}: it has {', '.join(possible) or 'no choices'}"
+            )
+    if not wanted:
+        raise TaskError(f"zoo {zoo.folder} varies no hyperparameter that is a choice: make one with another recipe")
+    return tuple(possible[name] for name in wanted)
+
+
+def hyperparameter_examples(zoo: Zoo, split: str, targets: Sequence[Target]) -> Examples:
+    """The networks of one split with their hyperparameters as labels.
+
+    Raises:
+        TaskError: if the zoo has no network in the split.
+    """
+    networks = zoo.population(split)
+    if len(networks) == 0:
+        raise TaskError(f"zoo {zoo.folder} has no networks in its {split} split: make it larger with --count")
+    labels = {}
+    for target in targets:
+        position = {name: i for i, name in enumerate(target.classes)}
+        values = zoo.column(target.name)[networks.rows]
+        labels[target.name] = np.array([position.get(str(value), -1) for value in values], np.int64)
+    return Examples(networks, labels, tuple(targets))

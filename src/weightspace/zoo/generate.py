@@ -1,0 +1,258 @@
+"""Making a zoo: plans to shards to a finished store, resumable at any moment; and checking it for leaks."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weightspace import __version__
+from weightspace.weights.progress import progress as progress_line
+from weightspace.weights.store import (
+    DESCRIPTION,
+    MANIFEST,
+    Record,
+    Zoo,
+    ZooError,
+    damaged_networks,
+    file_hash,
+    finish,
+    read_description,
+    shard_path,
+    verify,
+    write_description,
+    write_shard,
+)
+from weightspace.zoo.engine import Engine, ProcessEngine, seconds_a_network
+from weightspace.zoo.hyperparameters import ZooConfig, plan
+from weightspace.zoo.records import TrainedNetwork
+
+
+def make_zoo(config: ZooConfig, folder: str | Path, engine: Engine | None = None, *, show: bool = True) -> Zoo:
+    """Make the zoo of `config` in `folder`, or what is still missing of it.
+
+    A run that was killed at any moment and is started again ends in the same zoo, byte for byte: shards that are whole
+    are kept, the others made anew, each network from its own seed.
+
+    Args:
+        engine: who trains; by default one process a core.
+        show: print the estimate and the progress on standard error.
+    Raises:
+        ZooError: if the folder holds something else or a zoo of another configuration, or another run writes into it.
+        OSError: if the disk is full; finished shards stay.
+    """
+    folder = Path(folder)
+    _begin(config, folder)
+    with _lock(folder):
+        shards = -(-config.count // config.shard_size)
+        missing = [number for number in range(shards) if not _is_whole(folder, number)]
+        if not missing and (folder / MANIFEST).exists() and not verify(folder):
+            return Zoo.open(folder)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        plans = {n: [plan(config, i) for i in _numbers(config, n)] for n in missing}
+        total = sum(map(len, plans.values()))
+        note = ""
+        if show and plans:
+            cores = len(os.sched_getaffinity(0)) if isinstance(engine or ProcessEngine(), ProcessEngine) else 1
+            seconds = seconds_a_network(plans[missing[0]][0]) * total / cores
+            note = f", about {max(1, round(seconds))} s" if seconds < 120 else f", about {seconds / 60:.0f} min"
+        with progress_line(f"training {total} networks{note}", total=total, unit="networks", enabled=show) as advance:
+            (engine or ProcessEngine()).run(plans, partial(_write, folder), advance)
+        finish(folder, shards)
+    return Zoo.open(folder)
+
+
+def _numbers(config: ZooConfig, shard: int) -> range:
+    return range(shard * config.shard_size, min(config.count, (shard + 1) * config.shard_size))
+
+
+def _begin(config: ZooConfig, folder: Path) -> None:
+    """Write the description of a new zoo, or hold an old one against `config`."""
+    wanted = json.loads(json.dumps({"config": config.to_json(), "version": __version__}))
+    if (folder / DESCRIPTION).exists():
+        found = read_description(folder)
+        differing = _differences(found.get("config", {}), wanted["config"])
+        if differing:
+            raise ZooError(
+                f"{folder} holds a zoo of another configuration, which differs in {', '.join(differing)}: choose "
+                "another folder, or the options it was made with"
+            )
+        return
+    if folder.exists() and not folder.is_dir():
+        raise ZooError(f"{folder} is a file: choose a folder for the zoo")
+    if folder.exists() and any(folder.iterdir()):
+        raise ZooError(f"{folder} is not empty and holds no zoo: choose another folder, nothing in it was touched")
+    write_description(folder, wanted)
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    names = sorted(found.keys() | wanted.keys())
+    return [f"{n} ({found.get(n)!r}, not {wanted.get(n)!r})" for n in names if found.get(n) != wanted.get(n)]
+
+
+def _is_whole(folder: Path, number: int) -> bool:
+    """Whether a shard is there with every weight and label intact; one that is not is made again."""
+    return shard_path(folder, number).exists() and damaged_networks(shard_path(folder, number)) == []
+
+
+def _write(folder: Path, number: int, networks: Sequence[TrainedNetwork]) -> None:
+    write_shard(folder, number, [_record(network) for network in networks])
+
+
+def _record(trained: TrainedNetwork) -> Record:
+    """A trained network as a row of the index and a row of a matrix. Nothing that varies from run to run may enter."""
+    from weightspace.zoo.networks import spec_of
+
+    plan = trained.plan
+    facts: dict[str, Any] = {
+        **{name: value for name, value in plan.hyperparameters.items()},
+        "network": plan.network,
+        "epoch": plan.epochs,
+        "seed": plan.seed,
+        "split": plan.split,
+        "dropped": trained.dropped,
+        "architecture": json.dumps(plan.architecture.to_json(), sort_keys=True),
+    }
+    for name, curve in trained.curves.items():
+        finite = [value if np.isfinite(value) else None for value in curve]  # JSON has no NaN
+        facts[f"{name}_by_epoch"] = finite
+        facts[name] = finite[-1] if finite else None
+    return Record(spec_of(plan.architecture), trained.weights, facts)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Let one run at a time write into a zoo; the lock falls with the process, so none can go stale."""
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ZooError(
+                f"another run is writing into {folder} ({file.read().strip()}): wait for it or end it"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()}")
+        file.flush()
+        yield
+
+
+# -- leaks ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that `check_zoo` found: damage, or a leak by which a method could score without reading weights."""
+
+    kind: str
+    text: str
+
+
+def check_zoo(folder: str | Path, alpha: float = 1e-3) -> list[Finding]:
+    """Verify every checksum, and look for leaks.
+
+    Looked for: labels that the names, shapes, dtypes or order of the arrays give away; labels that the number, the seed
+    or the place in a shard gives away; the same network, by weights or by seed, on both sides of a split.
+
+    Args:
+        alpha: chance of a false alarm for each label, for the tests of independence.
+    Returns:
+        what was found; empty for a sound zoo.
+    """
+    found = [Finding("damage", text) for text in verify(folder)]
+    zoo = Zoo.open(folder)
+    try:
+        facts = {name: zoo.column(name) for name in ("network", "split", "checksum", "signature", "row", "seed")}
+    except ZooError as error:
+        return [*found, Finding("damage", str(error))]
+    kept = facts["row"] >= 0
+    facts = {name: column[kept] for name, column in facts.items()}
+    found += _twins(facts)
+    config = zoo.description["config"]
+    for name in config["space"]:
+        if name in config["architectural"] or name not in zoo.columns:
+            continue
+        labels = zoo.column(name)[kept].astype(str)
+        if 1 < len(set(labels)) <= 50:
+            thirds = np.arange(len(labels)) * 3 // max(1, len(labels))
+            for what, clue in (
+                ("names, shapes, dtypes or order of the arrays", facts["signature"]),
+                ("number of the network", thirds),
+                ("split", facts["split"]),
+            ):
+                p = _association(labels, clue)
+                if p < alpha:
+                    text = f"label {name!r} can be told from the {what} (p = {p:.1e}): make it independent of them"
+                    found.append(Finding("leak", text))
+    return found
+
+
+def _twins(facts: dict[str, np.ndarray]) -> list[Finding]:
+    """Networks that stand on both sides of a split, as checkpoints, by their weights or by their seed."""
+    found = []
+    for what, key in (("number", "network"), ("weights", "checksum"), ("seed", "seed")):
+        sides: dict[Any, set[str]] = {}
+        for value, split in zip(facts[key], facts["split"], strict=True):
+            sides.setdefault(value, set()).add(split)
+        shared = [value for value, where in sides.items() if len(where) > 1]
+        if shared:
+            text = f"{len(shared)} networks stand on both sides of a split by their {what}, the first is {shared[0]}"
+            found.append(Finding("leak", text))
+    return found
+
+
+def _association(labels: np.ndarray, clue: np.ndarray) -> float:
+    """P-value of independence between two categorical columns (chi-square; 1 if one of them is constant)."""
+    from scipy.stats import chi2_contingency
+
+    _, rows = np.unique(labels, return_inverse=True)
+    _, columns = np.unique(clue.astype(str), return_inverse=True)
+    table = np.zeros((rows.max() + 1, columns.max() + 1))
+    np.add.at(table, (rows, columns), 1)
+    return 1.0 if min(table.shape) < 2 else float(chi2_contingency(table).pvalue)
+
+
+def info(folder: str | Path) -> dict[str, Any]:
+    """What a zoo holds: counts, splits, drops by reason, accuracy, sizes on disk, hash of its manifest."""
+    zoo = Zoo.open(folder)
+    kept = zoo.column("row") >= 0
+    reasons = [str(r).split(":")[0] for r in zoo.column("dropped")[~kept]]
+    accuracy = zoo.column("test_accuracy")[kept].astype(float)
+    splits = zoo.column("split")[kept]
+    return {
+        "folder": str(folder),
+        "recipe": zoo.description["config"]["recipe"],
+        "seed": zoo.description["config"]["seed"],
+        "version": zoo.description["version"],
+        "networks": int(kept.sum()),
+        "dropped": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
+        "splits": {name: int((splits == name).sum()) for name in ("train", "validation", "test")},
+        "architectures": len(zoo.specs),
+        "parameters": sorted({spec.size for spec in zoo.specs}),
+        "test_accuracy": {
+            name: round(float(value), 4)
+            for name, value in zip(("min", "median", "max"), np.quantile(accuracy, [0, 0.5, 1]), strict=True)
+        }
+        if len(accuracy)
+        else {},
+        "labels": {name: config_values(spec) for name, spec in zoo.description["config"]["space"].items()},
+        "bytes": sum(path.stat().st_size for path in zoo.folder.rglob("*") if path.is_file()),
+        "manifest_sha256": file_hash(zoo.folder / MANIFEST),
+    }
+
+
+def config_values(distribution: dict[str, Any]) -> Any:
+    """A distribution of a zoo's description in a form that reads well."""
+    if distribution["kind"] == "Choice":
+        return list(distribution["values"])
+    return {name: value for name, value in distribution.items() if name != "kind"} | {
+        "distribution": distribution["kind"]
+    }

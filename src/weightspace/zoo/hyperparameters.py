@@ -1,0 +1,160 @@
+"""Hyperparameters: distributions to draw them from, and the plan of network i of a zoo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from weightspace.weights.store import split_of
+from weightspace.zoo.records import TrainingPlan
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of `values`, all equally likely."""
+
+    values: tuple[Any, ...]
+
+    def sample(self, rng: np.random.Generator, drawn: Mapping[str, Any]) -> Any:  # noqa: ARG002
+        return self.values[int(rng.integers(len(self.values)))]
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A number uniform in [low, high)."""
+
+    low: float
+    high: float
+
+    def sample(self, rng: np.random.Generator, drawn: Mapping[str, Any]) -> float:  # noqa: ARG002
+        return float(rng.uniform(self.low, self.high))
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """A positive number whose logarithm is uniform between those of `low` and `high`."""
+
+    low: float
+    high: float
+
+    def sample(self, rng: np.random.Generator, drawn: Mapping[str, Any]) -> float:  # noqa: ARG002
+        return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
+
+
+@dataclass(frozen=True)
+class Given:
+    """A distribution for each value of a hyperparameter drawn before: the learning rate given the optimiser."""
+
+    on: str
+    cases: Mapping[Any, Choice | Uniform | LogUniform]
+
+    def sample(self, rng: np.random.Generator, drawn: Mapping[str, Any]) -> Any:
+        return self.cases[drawn[self.on]].sample(rng, drawn)
+
+
+Distribution = Choice | Uniform | LogUniform | Given
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooConfig:
+    """A whole zoo as data.
+
+    Attributes:
+        recipe: its name, for messages and for the zoo's description.
+        count: number of networks.
+        seed: of the zoo; together with a network's number it decides everything about it.
+        family: base network, a name of `networks.FAMILIES`.
+        images: image set, a name of `images.IMAGE_SETS`.
+        data: folder in which the images are looked for first.
+        image_size, image_channels, image_count: how the images are prepared; None leaves them as they are.
+        space: what is drawn for each network, in this order. A name that the family's function knows is an option of
+            the architecture; one that `TrainingPlan` knows sets that field; `images` may be drawn too.
+        fixed: the same for all networks, with the same two kinds of names.
+        architectural: names in `space` that a spec gives away by its very nature, such as the number of layers; they
+            are labels that no task may ask for, and `zoo check` does not complain about them.
+        shard_size: networks a shard, the unit that is made anew after a kill.
+    """
+
+    recipe: str
+    count: int
+    seed: int = 0
+    family: str
+    images: str
+    data: str | None = None
+    image_size: int | None = None
+    image_channels: int | None = None
+    image_count: int | None = None
+    space: Mapping[str, Distribution]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    architectural: tuple[str, ...] = ()
+    shard_size: int = 16
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.shard_size < 1:
+            raise ValueError(f"a zoo of {self.count} networks in shards of {self.shard_size}: both must be at least 1")
+
+    def classes(self, name: str) -> tuple[str, ...]:
+        """The values that a categorical hyperparameter can take, as text; empty for one that is no choice."""
+        distribution = self.space.get(name)
+        return tuple(str(value) for value in distribution.values) if isinstance(distribution, Choice) else ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that decides the zoo's bytes; where the images lie does not."""
+        record = asdict(self)
+        record.pop("data")
+        record["space"] = {
+            name: {"kind": type(distribution).__name__, **asdict(distribution)}
+            for name, distribution in self.space.items()
+        }
+        return record
+
+
+_DECIDED = {
+    "network",
+    "seed",
+    "split",
+    "architecture",
+    "hyperparameters",
+    "data",
+    "image_size",
+    "image_channels",
+    "image_count",
+}
+_PLAN_FIELDS = frozenset(TrainingPlan.__dataclass_fields__) - _DECIDED
+
+
+def plan(config: ZooConfig, network: int) -> TrainingPlan:
+    """What network number `network` of the zoo is to be: a pure function of the configuration, its seed and the number."""
+    from weightspace.zoo.networks import architecture_of
+
+    rng = np.random.default_rng([config.seed, network])
+    seed = int(rng.integers(2**31))
+    drawn: dict[str, Any] = {}
+    for name, distribution in config.space.items():
+        drawn[name] = distribution.sample(rng, drawn)
+    settings = {"images": config.images, **config.fixed, **drawn}
+    options = {name: value for name, value in settings.items() if name not in _PLAN_FIELDS}
+    fields = {name: value for name, value in settings.items() if name in _PLAN_FIELDS}
+    return TrainingPlan(
+        network=network,
+        seed=seed,
+        split=split_of(network, config.seed),
+        data=config.data,
+        image_size=config.image_size,
+        image_channels=config.image_channels,
+        image_count=config.image_count,
+        architecture=architecture_of(config.family, input_shape(config, fields["images"]), **options),
+        hyperparameters=drawn,
+        **fields,
+    )
+
+
+def input_shape(config: ZooConfig, images: str) -> tuple[int, int, int]:
+    """(channels, height, width) of the images after they are prepared."""
+    from weightspace.zoo.images import load_images
+
+    channels, height, width = load_images(images, config.data).train_images.shape[1:]
+    return config.image_channels or channels, config.image_size or height, config.image_size or width

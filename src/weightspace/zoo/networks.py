@@ -1,0 +1,338 @@
+"""Base networks: each architecture as data, built into one plain PyTorch module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from weightspace.weights.modules import load_into_module, spec_of_module
+from weightspace.weights.network import Network, NetworkError
+from weightspace.weights.spec import NetworkSpec
+from weightspace.zoo.records import Architecture
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "leaky_relu": nn.LeakyReLU,
+    "silu": nn.SiLU,
+}
+
+
+class ChannelLayerNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each pixel, as Flax applies it to images; epsilon 1e-6 as there."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in nn.LayerNorm
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation that leaves its running statistics to the caller, so that stacks of networks can train.
+
+    In training mode it normalises by the batch and keeps `batch_statistics` (mean and variance, (channels,) each);
+    `update_running_statistics` moves the running ones. In evaluation mode it uses the running ones.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.batch_statistics: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:  # (b, channels) or (b, channels, h, w)
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        if self.training:
+            over = (0, *range(2, x.ndim))
+            variance, mean = torch.var_mean(x, over, correction=0)
+            self.batch_statistics = (mean, variance)
+        else:
+            mean, variance = self.running_mean, self.running_var
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return x * scale.reshape(shape) + (self.bias - mean * scale).reshape(shape)
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask is a function of (key, layer), so that every engine and device draws the same.
+
+    `key` is a 0-dimensional int64 tensor that the engine sets for each step; without one, as in evaluation mode,
+    nothing is dropped. The mask comes from an integer hash (a 31-bit multiply-xorshift) of the entry's number.
+    """
+
+    def __init__(self, rate: float, layer: int) -> None:
+        super().__init__()
+        self.rate, self.layer = rate, layer
+        self.key: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.key is None or self.rate == 0:
+            return x
+        entry = torch.arange(x.numel(), device=x.device).reshape(x.shape)
+        keep = _hash31(entry + _hash31(self.key + 7919 * self.layer)) >= int(self.rate * 2**31)
+        return x * keep / (1 - self.rate)
+
+
+def _hash31(x: Tensor) -> Tensor:
+    """A 31-bit mixing hash of int64 values, in arithmetic that every device does alike."""
+    x = x & 0x7FFFFFFF
+    for multiplier in (0x2C1B3C6D, 0x297A2D39):
+        x = ((x ^ (x >> 15)) * multiplier) & 0x7FFFFFFF
+    return x ^ (x >> 15)
+
+
+def build(architecture: Architecture) -> nn.Sequential:
+    """The module of an architecture, with the names `conv1`, `norm1`, `dense1`, ... in order, and PyTorch's weights.
+
+    Raises:
+        ValueError: on an unknown layer or activation, or a layer that does not fit what reaches it.
+    """
+    if architecture.activation not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {architecture.activation!r}: choose from {', '.join(ACTIVATIONS)}")
+    modules: dict[str, nn.Module] = {}
+    counts: dict[str, int] = {}
+
+    def add(kind: str, module: nn.Module) -> None:
+        counts[kind] = counts.get(kind, 0) + 1
+        modules[f"{kind}{counts[kind]}"] = module
+
+    channels, height, width = architecture.input_shape
+    features: int | None = None
+    for position, (kind, *options) in enumerate(architecture.layers):
+        match kind, options:
+            case "convolution", [int(out), int(kernel), int(stride), "same" | "valid" as padding]:
+                pad = kernel // 2 if padding == "same" else 0
+                add("conv", nn.Conv2d(channels, out, kernel, stride, pad))
+                channels = out
+                height, width = ((n + 2 * pad - kernel) // stride + 1 for n in (height, width))
+            case "dense", [int(out)] if features is not None:
+                add("dense", nn.Linear(features, out))
+                features = out
+            case "batch_norm", []:
+                add("norm", BatchNorm(channels if features is None else features))
+            case "layer_norm", []:
+                add("norm", ChannelLayerNorm(channels) if features is None else nn.LayerNorm(features, eps=1e-6))
+            case "activation", []:
+                add("act", ACTIVATIONS[architecture.activation]())
+            case "max_pool", [int(size)]:
+                add("pool", nn.MaxPool2d(size, ceil_mode=True))
+                height, width = ceil(height / size), ceil(width / size)
+            case "dropout", [float(rate)]:
+                add("dropout", Dropout(rate, position))
+            case "flatten", []:
+                add("flatten", nn.Flatten())
+                features = channels * height * width
+            case "global_average_pool", []:
+                add("pool", nn.AdaptiveAvgPool2d(1))
+                add("flatten", nn.Flatten())
+                features = channels
+            case "global_max_pool", []:
+                add("pool", nn.AdaptiveMaxPool2d(1))
+                add("flatten", nn.Flatten())
+                features = channels
+            case _:
+                raise ValueError(
+                    f"layer {position} of the architecture is {[kind, *options]}, which cannot stand there"
+                )
+        if min(height, width) < 1:
+            raise ValueError(f"layer {position} ({kind}) leaves no pixels of an input of {architecture.input_shape}")
+    network = nn.Sequential()
+    for name, module in modules.items():
+        network.add_module(name, module)
+    return network
+
+
+@lru_cache(maxsize=256)
+def spec_of(architecture: Architecture) -> NetworkSpec:
+    """The spec of every network with this architecture."""
+    module = build(architecture).eval()
+    return spec_of_module(module, torch.zeros(2, *architecture.input_shape))
+
+
+def module_of(network: Network) -> nn.Module:
+    """The network as a module in evaluation mode, ready to run on images (b, channels, height, width) float32.
+
+    Raises:
+        NetworkError: if the network's metadata does not say which architecture it has.
+    """
+    record = network.metadata.get("architecture")
+    if not isinstance(record, Mapping):
+        raise NetworkError(
+            "the network's metadata has no architecture, so it cannot be run: only its weights can be read"
+        )
+    return load_into_module(network, build(Architecture.from_json(record))).eval()
+
+
+def running_statistics(module: nn.Module) -> list[tuple[str, BatchNorm]]:
+    """Each batch normalisation layer of a module with its name."""
+    return [(name, layer) for name, layer in module.named_modules() if isinstance(layer, BatchNorm)]
+
+
+# -- the families ---------------------------------------------------------------------------------------------------
+
+
+def digits_cnn(
+    input_shape: tuple[int, int, int] = (1, 8, 8), *, activation: str = "relu", width: int = 8
+) -> Architecture:
+    """Two 3x3 convolutions of stride 2 and one dense layer: 1,898 parameters on 8x8 images at width 8.
+
+    Strides instead of pooling: on a CPU the pooling would cost as much as all the rest.
+    """
+    layers: list[tuple[Any, ...]] = []
+    for n in (width, 2 * width):
+        layers += [("convolution", n, 3, 2, "same"), ("activation",)]
+    layers += [("flatten",), ("dense", 10)]
+    return Architecture(input_shape=input_shape, layers=tuple(layers), activation=activation)
+
+
+def cnn_s(
+    input_shape: tuple[int, int, int] = (1, 28, 28), *, activation: str = "relu", dropout: float = 0.0
+) -> Architecture:
+    """Schurholt's CNN-s: convolutions 8-6-4 of size 5, 5, 2, dense 20-10; 2,464 parameters on one channel."""
+    drop = [("dropout", float(dropout))] if dropout else []
+    layers = [
+        *[("convolution", 8, 5, 1, "valid"), ("max_pool", 2), ("activation",), *drop],
+        *[("convolution", 6, 5, 1, "valid"), ("max_pool", 2), ("activation",), *drop],
+        *[("convolution", 4, 2, 1, "valid"), ("activation",), *drop],
+        *[("flatten",), ("dense", 20), ("activation",), *drop, ("dense", 10)],
+    ]
+    return Architecture(input_shape=input_shape, layers=tuple(layers), activation=activation)
+
+
+def small_cnn(
+    input_shape: tuple[int, int, int] = (1, 28, 28), *, activation: str = "relu", dropout: float = 0.0
+) -> Architecture:
+    """The Small CNN Zoo's network (Unterthiner et al. 2020): three 3x3 convolutions of 16, 4,970 parameters.
+
+    Stride 2, global average pooling and one dense layer of 10.
+    """
+    drop = [("dropout", float(dropout))] if dropout else []
+    block = [("convolution", 16, 3, 2, "valid"), ("activation",), *drop]
+    layers = [*block, *block, *block, ("global_average_pool",), ("dense", 10)]
+    return Architecture(input_shape=input_shape, layers=tuple(layers), activation=activation)
+
+
+def eilertsen(
+    input_shape: tuple[int, int, int] = (3, 32, 32),
+    *,
+    activation: str = "relu",
+    filter_size: int = 5,
+    convolution_depth: int = 3,
+    convolution_width: int = 8,
+    dense_depth: int = 2,
+    dense_width: int = 128,
+    dropout: float = 0.5,
+) -> Architecture:
+    """Eilertsen et al. 2020, the variable family; the defaults are their fixed architecture of 92,868 values.
+
+    Three blocks of convolutions, widths doubling, the surplus layers in the last blocks, each convolution followed by
+    batch normalisation and activation, each block by pooling; dense layers halve in width, with activation, batch
+    normalisation and dropout in this order; 20 outputs, whatever the number of classes.
+    """
+    blocks = [convolution_depth // 3 + (block >= 3 - convolution_depth % 3) for block in range(3)]
+    layers: list[tuple[Any, ...]] = []
+    for block, depth in enumerate(blocks):
+        convolution = ("convolution", convolution_width * 2**block, filter_size, 1, "same")
+        layers += [convolution, ("batch_norm",), ("activation",)] * depth + [("max_pool", 2)]
+    layers.append(("flatten",))
+    drop = [("dropout", float(dropout))] if dropout else []
+    for i in range(dense_depth):
+        layers += [("dense", dense_width // 2**i), ("activation",), ("batch_norm",), *drop]
+    return Architecture(input_shape=input_shape, layers=(*layers, ("dense", 20)), activation=activation)
+
+
+def backdoor_cnn(
+    input_shape: tuple[int, int, int] = (3, 32, 32), *, activation: str = "relu", width: int = 16, classes: int = 10
+) -> Architecture:
+    """The paper's backdoor network (Figure 7): three blocks of two 3x3 convolutions with LayerNorm.
+
+    Widths 16, 32, 64, global max pooling, one dense layer; 73,178 parameters on CIFAR-10.
+    """
+    layers: list[tuple[Any, ...]] = []
+    for n in (width, 2 * width, 4 * width):
+        convolution = ("convolution", n, 3, 1, "same")
+        layers += [convolution, ("layer_norm",), ("activation",)]
+        layers += [convolution, ("max_pool", 2), ("layer_norm",), ("activation",)]
+    layers += [("global_max_pool",), ("dense", classes)]
+    return Architecture(input_shape=input_shape, layers=tuple(layers), activation=activation)
+
+
+FAMILIES = {
+    "digits-cnn": digits_cnn,
+    "cnn-s": cnn_s,
+    "small-cnn": small_cnn,
+    "eilertsen": eilertsen,
+    "backdoor-cnn": backdoor_cnn,
+}
+
+
+def architecture_of(family: str, input_shape: tuple[int, int, int], **options: Any) -> Architecture:
+    """The architecture of a family with its options.
+
+    Raises:
+        ValueError: on an unknown family or an option that it does not have.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"unknown base network {family!r}: choose from {', '.join(FAMILIES)}")
+    try:
+        return FAMILIES[family](input_shape, **options)
+    except TypeError as error:
+        raise ValueError(f"base network {family!r} was given options that it does not have: {error}") from None
+
+
+def initialise(module: nn.Module, scheme: str, generator: torch.Generator, bias: str = "zero") -> None:
+    """Draw new weights for every dense and convolution layer, in place; normalisation layers start at one and zero.
+
+    Args:
+        scheme: a name of `INITIALISATIONS`.
+        bias: "zero", or "uniform" as PyTorch's layers: U(-1, 1) / sqrt(fan in).
+    Raises:
+        ValueError: on an unknown scheme.
+    """
+    if scheme not in INITIALISATIONS or bias not in ("zero", "uniform"):
+        raise ValueError(
+            f"unknown initialisation {scheme!r} with biases {bias!r}: choose from {', '.join(INITIALISATIONS)}, "
+            "biases zero or uniform"
+        )
+    draw, options = INITIALISATIONS[scheme]
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            draw(layer.weight, **options, **({} if draw is nn.init.constant_ else {"generator": generator}))
+            if layer.bias is not None and bias == "zero":
+                nn.init.zeros_(layer.bias)
+            elif layer.bias is not None:
+                bound = (layer.weight[0].numel()) ** -0.5
+                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
+
+INITIALISATIONS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "uniform": (nn.init.uniform_, {"a": -0.1, "b": 0.1}),
+    "normal": (nn.init.normal_, {"std": 0.1}),
+    "kaiming_uniform": (nn.init.kaiming_uniform_, {}),
+    "kaiming_normal": (nn.init.kaiming_normal_, {}),
+    "glorot_uniform": (nn.init.xavier_uniform_, {}),
+    "glorot_normal": (nn.init.xavier_normal_, {}),
+    "standard_normal": (nn.init.normal_, {"std": 1.0}),
+    "constant": (nn.init.constant_, {"val": 0.1}),
+    "orthogonal": (nn.init.orthogonal_, {}),
+}
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy (b, classes), (b,) -> (); spelled out because it must also run under vmap on any device."""
+    return F.cross_entropy(logits, labels)

@@ -1,0 +1,130 @@
+"""Records: what a base network is to be before it is trained, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+SCHEDULES = ("constant", "exponential", "triangular")
+OPTIMISERS = ("sgd", "momentum", "adam", "adamw", "rmsprop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A feed-forward base network as data.
+
+    Attributes:
+        input_shape: (channels, height, width) of one image.
+        layers: one tuple a layer, a kind and its options: ("convolution", channels, kernel, stride, "same"|"valid"),
+            ("dense", width), ("batch_norm",), ("layer_norm",), ("activation",), ("max_pool", size),
+            ("dropout", rate), ("flatten",), ("global_average_pool",), ("global_max_pool",).
+        activation: the nonlinearity at every ("activation",).
+    """
+
+    input_shape: tuple[int, int, int]
+    layers: tuple[tuple[Any, ...], ...]
+    activation: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "input_shape": list(self.input_shape),
+            "layers": [list(layer) for layer in self.layers],
+            "activation": self.activation,
+        }
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Architecture:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: if the record is not one that `to_json` makes.
+        """
+        try:
+            channels, height, width = (int(n) for n in record["input_shape"])
+            return Architecture(
+                input_shape=(channels, height, width),
+                layers=tuple(tuple(layer) for layer in record["layers"]),
+                activation=str(record["activation"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not the description of an architecture: {error!r}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """Everything that decides one network of a zoo: a pure function of (configuration, zoo seed, number).
+
+    Attributes:
+        network: its number in the zoo.
+        seed: seeds its weights, its order of images and its dropout.
+        split: "train", "validation" or "test".
+        images: name of the image set; `data` is a folder to look in first.
+        image_size, image_channels, image_count: pixels a side, channels and number of training images; None for as is.
+        test_count: how many test images the metrics are taken on; None for all.
+        architecture: what is trained.
+        initialisation, bias_initialisation: names that `networks.initialise` knows.
+        optimiser: one of `OPTIMISERS`; "momentum" is SGD with `momentum`.
+        learning_rate: at the start (constant, exponential) or at the peak (triangular).
+        schedule: constant; exponential (times 0.96 an epoch); triangular (up for a fifth of the steps, then down to 0).
+        weight_decay: added to the gradient, except for adamw, where it is decoupled.
+        clip_norm: largest norm of the gradient, None for no clipping.
+        batch_size: images a step; the last, smaller batch of an epoch is left out.
+        epochs: passes over the training images.
+        hyperparameters: what was sampled, as it goes into the index: the labels of the zoo.
+    """
+
+    network: int
+    seed: int
+    split: str
+    images: str
+    data: str | None = None
+    image_size: int | None = None
+    image_channels: int | None = None
+    image_count: int | None = None
+    test_count: int | None = None
+    architecture: Architecture
+    initialisation: str
+    bias_initialisation: str = "zero"
+    optimiser: str
+    learning_rate: float
+    schedule: str = "constant"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    batch_size: int
+    epochs: int
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("optimiser", self.optimiser, OPTIMISERS),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"unknown {name} {value!r}: choose from {', '.join(allowed)}")
+        if self.batch_size < 1 or self.epochs < 0 or not self.learning_rate > 0:
+            raise ValueError(
+                f"a network cannot train with batch size {self.batch_size}, {self.epochs} epochs and learning rate "
+                f"{self.learning_rate}: the first must be at least 1, the second 0, the third above 0"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """What came of a plan.
+
+    Attributes:
+        plan: what it was to be.
+        weights: (spec.size,) float32 in the order of `networks.spec_of(plan.architecture)`, or None if dropped.
+        curves: `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, one value an epoch; the training ones are
+            means over the epoch's batches, the others are taken after it.
+        dropped: why the network is not part of the population, such as "diverged: loss is NaN in epoch 3"; or None.
+    """
+
+    plan: TrainingPlan
+    weights: np.ndarray | None
+    curves: Mapping[str, list[float]]
+    dropped: str | None = None

@@ -1,0 +1,367 @@
+"""Training base networks: one network alone, or a stack of like ones in one vectorised step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn import functional as F
+
+from weightspace.zoo.images import ImageSet, channel_statistics, load_images, prepare
+from weightspace.zoo.networks import BatchNorm, Dropout, build, initialise, spec_of
+from weightspace.zoo.records import TrainedNetwork, TrainingPlan
+
+BATCH_NORM_MOMENTUM = 0.1
+"""Share of the batch in the running statistics, whose variance is the biased one (as in Eilertsen's TensorLayer)."""
+EVALUATION_BATCH = 500
+
+
+def train_networks(plans: Sequence[TrainingPlan], device: torch.device | str = "cpu") -> list[TrainedNetwork]:
+    """Train networks of one shape of training together, in one vectorised loop; a single one without `vmap`.
+
+    What comes out for a plan does not depend on the plans beside it, up to the rounding of float32 sums: weights, order
+    of images and dropout are drawn from the plan's own seed, always on the CPU.
+
+    Args:
+        plans: with equal `stack_key`s.
+        device: where to train.
+    Returns:
+        one result a plan, in the order of the plans; a network whose loss became NaN or infinite is marked dropped.
+    """
+    if len({stack_key(plan) for plan in plans}) != 1:
+        raise ValueError("only networks that agree in architecture, images, batch size and epochs train as one stack")
+    order = sorted(range(len(plans)), key=lambda i: plans[i].optimiser)  # each optimiser gets consecutive rows
+    trained = _train([plans[i] for i in order], torch.device(device))
+    return [trained[order.index(i)] for i in range(len(plans))]
+
+
+def stack_key(plan: TrainingPlan) -> tuple[object, ...]:
+    """What plans must agree in to train in one stack."""
+    images = (plan.images, plan.data, plan.image_size, plan.image_channels, plan.image_count, plan.test_count)
+    return (plan.architecture, *images, plan.batch_size, plan.epochs)
+
+
+def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedNetwork]:
+    first = plans[0]
+    data = _Images.of(first, device)
+    module = build(first.architecture).to(device).train()
+    stack = _Stack.start(module, plans, device)  # stack.weights (n, size)
+    steps = len(data.train_labels) // first.batch_size
+    if steps == 0 and first.epochs:
+        raise ValueError(
+            f"a batch of {first.batch_size} images is larger than the {len(data.train_labels)} training images of "
+            f"{first.images!r}: use a smaller batch or more images"
+        )
+    optimisers = _optimisers(plans, stack.weights)
+    curves: list[dict[str, list[float]]] = [
+        {"train_loss": [], "train_accuracy": [], "test_loss": [], "test_accuracy": []} for _ in plans
+    ]
+    dropped: list[str | None] = [None] * len(plans)
+    gradient = torch.zeros_like(stack.weights)
+    for epoch in range(first.epochs):
+        batches = _batches(plans, epoch, len(data.train_labels), steps).to(device)  # (n, steps, batch)
+        total_loss = torch.zeros(len(plans), device=device)
+        total_right = torch.zeros(len(plans), device=device)
+        for step in range(steps):
+            number = epoch * steps + step
+            x, y = data.batch(batches[:, step])  # (n, batch, c, h, w) float32, (n, batch)
+            loss, right = stack.gradient(x, y, number, out=gradient)
+            for rows, optimiser in optimisers:
+                optimiser.step(gradient[rows], _learning_rates(plans[rows], number, steps))
+            total_loss += loss
+            total_right += right
+        test_loss, test_accuracy = stack.evaluate(data)
+        for i, values in enumerate(
+            zip(
+                (total_loss / steps).tolist(),
+                (total_right / (steps * first.batch_size)).tolist(),
+                test_loss.tolist(),
+                test_accuracy.tolist(),
+                strict=True,
+            )
+        ):
+            if dropped[i] is None:
+                for name, value in zip(curves[i], values, strict=True):
+                    curves[i][name].append(value if math.isfinite(value) else math.nan)
+                if not math.isfinite(values[0]) or not math.isfinite(values[2]):
+                    dropped[i] = f"diverged: the loss is not finite in epoch {epoch + 1}"
+        if all(dropped):
+            break
+    flat = stack.flat()
+    for i, row in enumerate(flat):
+        if dropped[i] is None and not np.isfinite(row).all():
+            dropped[i] = "diverged: a weight is not finite"
+    return [
+        TrainedNetwork(plan, None if reason else row, curve, reason)
+        for plan, row, curve, reason in zip(plans, flat, curves, dropped, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Images:
+    """An image set on a device, as bytes; batches are standardised as they are drawn."""
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    @staticmethod
+    def of(plan: TrainingPlan, device: torch.device) -> _Images:
+        images: ImageSet = prepare(
+            load_images(plan.images, plan.data), plan.image_size, plan.image_channels, plan.image_count
+        )
+        mean, deviation = (torch.tensor(v).reshape(-1, 1, 1) for v in channel_statistics(images))
+        arrays = (
+            images.train_images,
+            images.train_labels,
+            images.test_images[: plan.test_count],
+            images.test_labels[: plan.test_count],
+        )
+        tensors = [torch.from_numpy(np.array(array)) for array in arrays]
+        return _Images(*(tensor.to(device) for tensor in (*tensors, mean, deviation)))
+
+    def batch(self, index: Int[Tensor, "n b"]) -> tuple[Float[Tensor, "n b c h w"], Int[Tensor, "n b"]]:
+        return self.standardise(self.train[index]), self.train_labels[index]
+
+    def standardise(self, images: Tensor) -> Tensor:
+        return (images.float() / 255 - self.mean) / self.deviation
+
+
+@dataclass(eq=False)
+class _Stack:
+    """Trainable weights of n networks as one matrix, with the BatchNorm statistics beside it."""
+
+    module: nn.Sequential
+    plans: Sequence[TrainingPlan]
+    weights: Tensor  # (n, trainable)
+    buffers: dict[str, Tensor]  # name -> (n, channels)
+    names: list[str]
+    shapes: list[torch.Size]
+    norms: list[tuple[str, BatchNorm]]
+    dropouts: list[Dropout]
+    single: list[nn.Parameter] = field(default_factory=list)
+    stacked_gradient: Callable[..., tuple[Tensor, tuple[Tensor, tuple[Tensor, list[tuple[Tensor, Tensor]]]]]] | None = (
+        None
+    )
+
+    @staticmethod
+    def start(module: nn.Sequential, plans: Sequence[TrainingPlan], device: torch.device) -> _Stack:
+        rows = []
+        for plan in plans:  # drawn on the CPU, so that every engine starts from the same weights
+            fresh = build(plan.architecture)
+            generator = torch.Generator().manual_seed(plan.seed)
+            initialise(fresh, plan.initialisation, generator, plan.bias_initialisation)
+            rows.append(torch.cat([p.detach().reshape(-1) for p in fresh.parameters()]))
+        weights = torch.stack(rows).to(device)
+        stack = _Stack(
+            module=module,
+            plans=plans,
+            weights=weights,
+            buffers={name: b.detach().expand(len(plans), *b.shape).clone() for name, b in module.named_buffers()},
+            names=[name for name, _ in module.named_parameters()],
+            shapes=[p.shape for p in module.parameters()],
+            norms=[(name, layer) for name, layer in module.named_modules() if isinstance(layer, BatchNorm)],
+            dropouts=[layer for layer in module.modules() if isinstance(layer, Dropout)],
+        )
+        if len(plans) == 1:  # the module's own parameters become views of the one row
+            pieces = weights[0].split([shape.numel() for shape in stack.shapes])
+            for parameter, piece, shape in zip(module.parameters(), pieces, stack.shapes, strict=True):
+                parameter.data = piece.view(shape)
+            stack.single = list(module.parameters())
+        else:
+            in_dims = (0, 0, 0, 0, 0)
+            stack.stacked_gradient = vmap(grad_and_value(stack._loss, has_aux=True), in_dims=in_dims)
+        return stack
+
+    def gradient(self, x: Tensor, y: Tensor, step: int, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the clipped gradients (n, trainable) into `out`; return mean loss (n,) and number right (n,)."""
+        keys = torch.tensor([(plan.seed + 1000003 * step) & 0x7FFFFFFF for plan in self.plans])
+        if self.stacked_gradient is None:
+            self._set_dropout(keys[0])
+            logits = self.module(x[0])
+            loss = F.cross_entropy(logits, y[0])
+            pieces = torch.autograd.grad(loss, self.single)
+            torch.cat([piece.reshape(-1) for piece in pieces], out=out[0])
+            losses = loss.detach()[None]
+            right = (logits.detach().argmax(1) == y[0]).sum()[None]
+            statistics = [tuple(s.detach()[None] for s in layer.batch_statistics or ()) for _, layer in self.norms]
+        else:
+            values, (losses, (right, statistics)) = self.stacked_gradient(
+                self.weights, self.buffers, x, y, keys.to(x.device)
+            )
+            out.copy_(values)
+        self._clip(out)
+        for (name, _), (mean, variance) in zip(self.norms, statistics, strict=True):
+            self.buffers[f"{name}.running_mean"].lerp_(mean, BATCH_NORM_MOMENTUM)
+            self.buffers[f"{name}.running_var"].lerp_(variance, BATCH_NORM_MOMENTUM)
+        return losses, right
+
+    def _loss(
+        self, weights: Tensor, buffers: dict[str, Tensor], x: Tensor, y: Tensor, key: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, list[tuple[Tensor, Tensor]]]]:
+        """Loss of one network of the stack, inside `vmap`."""
+        self._set_dropout(key)
+        logits = functional_call(self.module, {**self._named(weights), **buffers}, (x,))
+        statistics = [layer.batch_statistics for _, layer in self.norms if layer.batch_statistics is not None]
+        return F.cross_entropy(logits, y), ((logits.argmax(1) == y).sum(), statistics)
+
+    def _named(self, weights: Tensor) -> dict[str, Tensor]:
+        pieces = weights.split([shape.numel() for shape in self.shapes])
+        return {n: p.view(s) for n, p, s in zip(self.names, pieces, self.shapes, strict=True)}
+
+    def _set_dropout(self, key: Tensor | None) -> None:
+        for layer in self.dropouts:
+            layer.key = key
+
+    def _clip(self, gradient: Tensor) -> None:
+        if any(plan.clip_norm is not None for plan in self.plans):
+            limits = torch.tensor([plan.clip_norm or math.inf for plan in self.plans], device=gradient.device)
+            norms = gradient.norm(dim=1)
+            gradient.mul_((limits / (norms + 1e-6)).clamp(max=1)[:, None])
+
+    @torch.no_grad()
+    def evaluate(self, data: _Images) -> tuple[Tensor, Tensor]:
+        """Mean loss (n,) and accuracy (n,) on the test images."""
+        self.module.eval()
+        self._set_dropout(None)
+        total_loss = torch.zeros(len(self.plans), device=data.test.device)
+        total_right = torch.zeros(len(self.plans), device=data.test.device)
+        for start in range(0, len(data.test), EVALUATION_BATCH):
+            x = data.standardise(data.test[start : start + EVALUATION_BATCH])
+            y = data.test_labels[start : start + EVALUATION_BATCH]
+            if self.single:
+                for name, buffer in self.module.named_buffers():
+                    buffer.copy_(self.buffers[name][0])
+                logits = self.module(x)[None]
+            else:
+                forward = partial(_forward, self.module, self._named)
+                logits = vmap(forward, in_dims=(0, 0, None))(self.weights, self.buffers, x)
+            losses = F.cross_entropy(logits.flatten(0, 1), y.repeat(len(logits)), reduction="none")
+            total_loss += losses.view(len(logits), -1).sum(1)
+            total_right += (logits.argmax(2) == y).sum(1)
+        self.module.train()
+        return total_loss / len(data.test), total_right / len(data.test)
+
+    def flat(self) -> np.ndarray:
+        """The networks' weights (n, spec.size) float32 in the order of their spec, statistics included."""
+        spec = spec_of(self.plans[0].architecture)
+        pieces = self.weights.split([shape.numel() for shape in self.shapes], dim=1)
+        named = {**dict(zip(self.names, pieces, strict=True)), **self.buffers}
+        columns = [named[leaf.name].reshape(len(self.plans), -1) for leaf in spec.leaves]
+        return torch.cat(columns, dim=1).cpu().numpy()
+
+
+def _forward(
+    module: nn.Module,
+    named: Callable[[Tensor], dict[str, Tensor]],
+    weights: Tensor,
+    buffers: dict[str, Tensor],
+    x: Tensor,
+) -> Tensor:
+    return functional_call(module, {**named(weights), **buffers}, (x,))
+
+
+def _batches(plans: Sequence[TrainingPlan], epoch: int, images: int, steps: int) -> Int[Tensor, "n steps batch"]:
+    """The images of every step of an epoch: each network's own permutation, from its own seed."""
+    batch = plans[0].batch_size
+    orders = [
+        torch.randperm(images, generator=torch.Generator().manual_seed(plan.seed * 10007 + epoch + 1)) for plan in plans
+    ]
+    return torch.stack(orders)[:, : steps * batch].view(len(plans), steps, batch)
+
+
+def _learning_rates(plans: Sequence[TrainingPlan], step: int, steps_an_epoch: int) -> list[float]:
+    """The learning rate of each network at a step."""
+    rates = []
+    for plan in plans:
+        total = max(1, plan.epochs * steps_an_epoch)
+        match plan.schedule:
+            case "exponential":  # Eilertsen et al.: times 0.96 an epoch
+                scale = 0.96 ** (step // max(1, steps_an_epoch))
+            case "triangular":
+                peak = max(1, total // 5)
+                scale = min((step + 1) / peak, (total - step) / max(1, total - peak))
+            case _:
+                scale = 1.0
+        rates.append(plan.learning_rate * scale)
+    return rates
+
+
+def _optimisers(plans: Sequence[TrainingPlan], weights: Tensor) -> list[tuple[slice, FlatOptimiser]]:
+    """One optimiser for each run of plans that name the same one, with its rows."""
+    found, start = [], 0
+    for end in range(1, len(plans) + 1):
+        if end == len(plans) or plans[end].optimiser != plans[start].optimiser:
+            rows = slice(start, end)
+            found.append((rows, FlatOptimiser(plans[rows], weights[rows])))
+            start = end
+    return found
+
+
+class FlatOptimiser:
+    """SGD, Adam, AdamW or RMSProp over rows of flat weights, each row with its own rates.
+
+    The formulas and constants are those of `torch.optim` (Adam: betas 0.9 and 0.999, epsilon 1e-8; RMSProp: alpha 0.99,
+    epsilon 1e-8), which costs several times more here: it visits every array of every network by itself.
+
+    Args:
+        plans: n plans that name one optimiser.
+        weights: (n, size), changed in place by `step`.
+    """
+
+    def __init__(self, plans: Sequence[TrainingPlan], weights: Tensor) -> None:
+        self.kind = plans[0].optimiser
+        self.weights = weights
+        self.steps = 0
+        column = partial(_column, device=weights.device)
+        self.momentum = column([plan.momentum for plan in plans])
+        self.decay = column([plan.weight_decay for plan in plans])
+        self.decays = any(plan.weight_decay for plan in plans)
+        self.first = torch.zeros_like(weights) if self.kind in ("momentum", "adam", "adamw") else None
+        self.second = torch.zeros_like(weights) if self.kind in ("adam", "adamw", "rmsprop") else None
+
+    def step(self, gradient: Tensor, rates: Sequence[float]) -> None:
+        """Move the weights against `gradient` (n, size), which is overwritten; `rates` has n learning rates."""
+        self.steps += 1
+        # A plain number is several times cheaper than a column of one
+        rate = _column(rates, device=gradient.device) if len(rates) > 1 else rates[0]
+        if self.decays and self.kind == "adamw":
+            self.weights.mul_(1 - rate * self.decay)
+        elif self.decays:
+            gradient.addcmul_(self.weights, self.decay)
+        match self.kind:
+            case "sgd":
+                update = gradient
+            case "momentum":
+                assert self.first is not None
+                update = self.first.mul_(self.momentum).add_(gradient)
+            case "rmsprop":
+                assert self.second is not None
+                self.second.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
+                update = gradient.div_(self.second.sqrt().add_(1e-8))
+            case _:
+                assert self.first is not None
+                assert self.second is not None
+                self.first.lerp_(gradient, 0.1)
+                self.second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+                scale = (1 - 0.999**self.steps) ** 0.5
+                update = self.first.div(self.second.sqrt().div_(scale).add_(1e-8))
+                rate = rate / (1 - 0.9**self.steps)
+        if isinstance(rate, Tensor):
+            self.weights.addcmul_(update, rate, value=-1)
+        else:
+            self.weights.add_(update, alpha=-rate)
+
+
+def _column(values: Sequence[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None]
