@@ -66,11 +66,11 @@ class Network:
         """Read a safetensors file.
 
         Args:
-            specs: for a file that carries no description of ours: it is taken for a network of the first of these specs
-                whose names and shapes its arrays have.
+            specs: for a file that carries no description of ours: it is taken for a network of the first of these
+                specs whose names and shapes its arrays have.
         Raises:
-            NetworkError: if the file is missing, torn, no safetensors file, does not fit its own description, or carries
-                none and fits no spec. `weightspace.weights.state_dict.load_state_dict` reads any other.
+            NetworkError: if the file is missing, torn, no safetensors file, does not fit its own description, or
+                carries none and fits no spec. `weightspace.weights.state_dict.load_state_dict` reads any other.
         """
         arrays, metadata = read_safetensors(path)
         if METADATA_KEY not in metadata:
@@ -81,42 +81,6 @@ class Network:
             raise NetworkError(
                 f"{path} carries no weightspace description, and its arrays fit no network that is expected here: save "
                 "it with Network.save, or read it with load_state_dict"
-            )
-        try:
-            record = json.loads(metadata[METADATA_KEY])
-            spec = NetworkSpec.from_json(record["spec"])
-            return Network(spec, spec.join(arrays), record["metadata"])
-        except (KeyError, TypeError, json.JSONDecodeError, SpecError) as error:
-            raise NetworkError(f"{path} does not fit its own description: {error}") from error
-
-
-def check_finite(self) -> None:
-        """Raise a NetworkError that names the array, if a weight is NaN or infinite."""
-        check_finite(self.spec, self.weights, "the network")
-
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file with one float32 tensor a leaf, and the spec and metadata as its metadata.
-
-        The file appears whole or not at all; tensors stand in the format's own order, the spec keeps ours.
-        """
-        from safetensors.numpy import save
-
-        record = {"spec": self.spec.to_json(), "metadata": dict(self.metadata)}
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays().items()}
-        write_atomically(Path(path), save(arrays, {METADATA_KEY: json.dumps(record, sort_keys=True)}))
-
-    @staticmethod
-    def load(path: str | Path) -> Network:
-        """Read a file that `save` wrote.
-
-        Raises:
-            NetworkError: if the file is missing, torn, no safetensors file, not one of ours, or does not fit its own
-                spec. For safetensors made elsewhere see `weightspace.weights.state_dict.load_state_dict`.
-        """
-        arrays, metadata = read_safetensors(path)
-        if METADATA_KEY not in metadata:
-            raise NetworkError(
-                f"{path} carries no weightspace description: read it with load_state_dict, or save it with Network.save"
             )
         try:
             record = json.loads(metadata[METADATA_KEY])

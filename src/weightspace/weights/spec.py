@@ -160,9 +160,7 @@ class NetworkSpec:
         for i, leaf in enumerate(self.leaves):
             if leaf.name == name:
                 return i
-        raise SpecError(
-            f"no array is named {name!r}; there are {[leaf.name for leaf in self.leaves]}"
-        )
+        raise SpecError(f"no array is named {name!r}; there are {[leaf.name for leaf in self.leaves]}")
 
     def leaf_at(self, position: int) -> Leaf:
         """The leaf that holds entry `position` of the flat weights."""
@@ -177,10 +175,7 @@ class NetworkSpec:
         """Views of the arrays inside flat weights (..., size), each (..., *leaf.shape)."""
         if flat.shape[-1] != self.size:
             raise SpecError(f"the weights have {flat.shape[-1]} entries, the spec {self.size}")
-        return {
-            leaf.name: flat[..., place].reshape(flat.shape[:-1] + leaf.shape)
-            for leaf, place in self.slices()
-        }
+        return {leaf.name: flat[..., place].reshape(flat.shape[:-1] + leaf.shape) for leaf, place in self.slices()}
 
     def join(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """Flat float32 weights (size,) from named arrays; the inverse of `split`.
@@ -191,16 +186,12 @@ class NetworkSpec:
         names = {leaf.name for leaf in self.leaves}
         if names != set(arrays):
             missing, unexpected = sorted(names - set(arrays)), sorted(set(arrays) - names)
-            raise SpecError(
-                f"the arrays do not fit the spec: missing {missing}, unexpected {unexpected}"
-            )
+            raise SpecError(f"the arrays do not fit the spec: missing {missing}, unexpected {unexpected}")
         flat = np.empty(self.size, np.float32)
         for leaf, place in self.slices():
             array = np.asarray(arrays[leaf.name])
             if array.shape != leaf.shape:
-                raise SpecError(
-                    f"array {leaf.name!r} has shape {array.shape}, the spec says {leaf.shape}"
-                )
+                raise SpecError(f"array {leaf.name!r} has shape {array.shape}, the spec says {leaf.shape}")
             flat[place] = array.reshape(-1)
         return flat
 
@@ -213,16 +204,12 @@ class NetworkSpec:
                     "shape": list(leaf.shape),
                     "role": leaf.role,
                     "dtype": leaf.dtype,
-                    "axes": [
-                        [[[f.group, f.size] for f in segment] for segment in axis.segments]
-                        for axis in leaf.axes
-                    ],
+                    "axes": [[[[f.group, f.size] for f in segment] for segment in axis.segments] for axis in leaf.axes],
                 }
                 for leaf in self.leaves
             ],
             "groups": [
-                {"name": g.name, "size": g.size, "permutable": g.permutable, "parent": g.parent}
-                for g in self.groups
+                {"name": g.name, "size": g.size, "permutable": g.permutable, "parent": g.parent} for g in self.groups
             ],
         }
 
@@ -241,17 +228,14 @@ class NetworkSpec:
                     role=leaf["role"],
                     dtype=leaf["dtype"],
                     axes=tuple(
-                        Axis(
-                            tuple(tuple(Factor(g, int(n)) for g, n in segment) for segment in axis)
-                        )
+                        Axis(tuple(tuple(Factor(g, int(n)) for g, n in segment) for segment in axis))
                         for axis in leaf["axes"]
                     ),
                 )
                 for leaf in record["leaves"]
             )
             groups = tuple(
-                NeuronGroup(g["name"], int(g["size"]), bool(g["permutable"]), g["parent"])
-                for g in record["groups"]
+                NeuronGroup(g["name"], int(g["size"]), bool(g["permutable"]), g["parent"]) for g in record["groups"]
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SpecError(f"not the description of a network: {error!r}") from error
@@ -267,35 +251,23 @@ def _check(spec: NetworkSpec) -> None:
     for group in spec.groups:
         parent = spec._groups.get(group.parent) if group.parent is not None else None
         if group.size < 1:
-            raise SpecError(
-                f"neuron group {group.name!r} has size {group.size}, it needs at least 1"
-            )
+            raise SpecError(f"neuron group {group.name!r} has size {group.size}, it needs at least 1")
         if group.parent is not None and (parent is None or parent.parent is not None):
-            raise SpecError(
-                f"the parent {group.parent!r} of group {group.name!r} is not a group without parent"
-            )
+            raise SpecError(f"the parent {group.parent!r} of group {group.name!r} is not a group without parent")
         if parent is not None and group.size % parent.size:
-            raise SpecError(
-                f"group {group.name!r} of {group.size} does not divide among {parent.size} parents"
-            )
+            raise SpecError(f"group {group.name!r} of {group.size} does not divide among {parent.size} parents")
     seen: set[str] = set()
     for leaf in spec.leaves:
         if leaf.name in seen:
             raise SpecError(f"two arrays are named {leaf.name!r}")
         seen.add(leaf.name)
         if leaf.role not in ROLES or leaf.dtype not in DTYPES:
-            raise SpecError(
-                f"array {leaf.name!r}: unknown role {leaf.role!r} or dtype {leaf.dtype!r}"
-            )
+            raise SpecError(f"array {leaf.name!r}: unknown role {leaf.role!r} or dtype {leaf.dtype!r}")
         if tuple(axis.length for axis in leaf.axes) != leaf.shape or leaf.size == 0:
             lengths = tuple(axis.length for axis in leaf.axes)
-            raise SpecError(
-                f"array {leaf.name!r} of shape {leaf.shape} is described with axes {lengths}"
-            )
+            raise SpecError(f"array {leaf.name!r} of shape {leaf.shape} is described with axes {lengths}")
         for factor in (f for axis in leaf.axes for segment in axis.segments for f in segment):
             if factor.group is None:
                 continue
             if factor.group not in spec._groups or spec._groups[factor.group].size != factor.size:
-                raise SpecError(
-                    f"array {leaf.name!r} indexes {factor}, which is no group of the spec"
-                )
+                raise SpecError(f"array {leaf.name!r} indexes {factor}, which is no group of the spec")

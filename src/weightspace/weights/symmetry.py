@@ -48,12 +48,8 @@ def check_permutation(spec: NetworkSpec, permutation: Mapping[str, np.ndarray]) 
     """
     for group in spec.groups:
         order = np.asarray(permutation.get(group.name, ()))
-        if order.shape != (group.size,) or not np.array_equal(
-            np.sort(order), np.arange(group.size)
-        ):
-            raise SpecError(
-                f"group {group.name!r} needs an order of its {group.size} neurons, each once"
-            )
+        if order.shape != (group.size,) or not np.array_equal(np.sort(order), np.arange(group.size)):
+            raise SpecError(f"group {group.name!r} needs an order of its {group.size} neurons, each once")
         if group.parent is None:
             if not group.permutable and not np.array_equal(order, np.arange(group.size)):
                 raise SpecError(f"group {group.name!r} is not permutable")

@@ -47,9 +47,7 @@ def chunk(
     return padded.unflatten(-1, (count, size)), mask.unflatten(0, (count, size))
 
 
-def unchunk(
-    tokens: Float[Tensor, "*batch t size"], mask: Bool[Tensor, "t size"]
-) -> Float[Tensor, "*batch n"]:
+def unchunk(tokens: Float[Tensor, "*batch t size"], mask: Bool[Tensor, "t size"]) -> Float[Tensor, "*batch n"]:
     """The flat weights that `chunk` cut into `tokens`: its exact inverse."""
     return tokens.flatten(-2)[..., mask.flatten()]
 
@@ -67,7 +65,5 @@ def leaf_composition(spec: NetworkSpec, size: int) -> Float[Tensor, "t leaves"]:
     starts = torch.arange(count) * size  # (t,)
     ends = (starts + size).clamp(max=spec.size)
     offsets = torch.tensor(spec.offsets)  # (leaves + 1,)
-    overlap = torch.minimum(ends[:, None], offsets[None, 1:]) - torch.maximum(
-        starts[:, None], offsets[None, :-1]
-    )
+    overlap = torch.minimum(ends[:, None], offsets[None, 1:]) - torch.maximum(starts[:, None], offsets[None, :-1])
     return overlap.clamp(min=0).float() / (ends - starts)[:, None]
