@@ -104,17 +104,26 @@ def check_finite(spec: NetworkSpec, weights: np.ndarray, what: str) -> None:
 def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Named arrays and metadata of a safetensors file; nothing in it is executed.
 
+    bfloat16, which numpy does not know, arrives as float32 of the same values.
+
     Raises:
         NetworkError: if the file is missing, unreadable or not whole.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError, deserialize, safe_open
 
     if not Path(path).is_file():
         raise NetworkError(f"there is no file {path}")
     try:
         with safe_open(str(path), framework="numpy") as file:
             names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+            brain = {name for name in names if file.get_slice(name).get_dtype() == "BF16"}
+            arrays = {name: file.get_tensor(name) for name in names if name not in brain}
+            metadata = dict(file.metadata() or {})
+        for name, tensor in deserialize(Path(path).read_bytes()) if brain else ():
+            if name in brain:  # the upper half of a float32
+                upper = np.frombuffer(tensor["data"], "<u2").astype(np.uint32) << 16
+                arrays[name] = upper.view(np.float32).reshape(tensor["shape"])
+        return {name: arrays[name] for name in names}, metadata
     except (SafetensorError, OSError, TypeError) as error:
         raise NetworkError(f"{path} is not a whole safetensors file: {error}") from error
 
