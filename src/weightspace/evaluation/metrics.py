@@ -1,0 +1,301 @@
+"""How right a predictor is, and how sure we may be: metrics over networks, with intervals.
+
+The unit is always the network. Labels are class numbers from 0; a label of -1 means that the truth is
+unknown, and that network is left out of every metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+UNKNOWN = -1
+"""The label of a network whose truth is not known."""
+
+_CHUNK = 2_000_000  # resampled entries held at once: 16 MB, whatever the number of networks
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and the interval around it; `low <= estimate <= high`."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def correct(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether the most probable class is the true one, for each network with a known label.
+
+    Args:
+        probabilities: (n, classes), each row from 0 to 1 with sum 1.
+        labels: (n,) integers from 0 to classes - 1, or -1 where unknown.
+    Returns:
+        (m,) booleans, in the order of the m <= n networks with a known label. Of equally probable
+        classes the first counts as the answer.
+    Raises:
+        ValueError: if the arrays do not fit each other, a row is no distribution, a label is no class,
+            or no label is known.
+    """
+    probabilities, labels = _known(probabilities, labels)
+    return probabilities.argmax(axis=1) == labels
+
+
+def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Share of networks answered correctly, 0 to 1. Arguments and errors are those of `correct`."""
+    return float(correct(probabilities, labels).mean())
+
+
+def balanced_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the classes that occur of the share answered correctly, 0 to 1.
+
+    Always giving one answer scores 1 / (classes that occur), however unbalanced they are. Arguments and
+    errors are those of `correct`.
+    """
+    from sklearn.metrics import recall_score
+
+    probabilities, labels = _known(probabilities, labels)
+    # balanced_accuracy_score is the same number, but warns when a class that never occurs is predicted.
+    occurring = np.unique(labels)
+    return float(recall_score(labels, probabilities.argmax(axis=1), labels=occurring, average="macro"))
+
+
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -log(probability of the truth), in nats, 0 and up; a uniform answer scores log(classes).
+
+    Probabilities are clipped at 2.2e-16, so one certain and wrong answer costs 36 nats, not infinity.
+    Arguments and errors are those of `correct`.
+    """
+    from sklearn.metrics import log_loss as sklearn_log_loss
+
+    probabilities, labels = _known(probabilities, labels)
+    return float(sklearn_log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1])))
+
+
+def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean squared distance from the distribution to the truth, 0 to 2 (Brier, 1950).
+
+    Squares are summed over all classes: for two classes this is twice what scikit-learn gives by
+    default. Arguments and errors are those of `correct`.
+    """
+    probabilities, labels = _known(probabilities, labels)
+    truth = np.eye(probabilities.shape[1])[labels]
+    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
+
+
+def auroc(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Area under the ROC curve, 0 to 1: how often a network of a class is ranked above one that is not.
+
+    With more than two classes, the mean over those that occur of one class against the rest. Arguments
+    are those of `correct`.
+
+    Raises:
+        ValueError: as `correct`, and if all known labels are one class: there is nothing to rank.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    probabilities, labels = _known(probabilities, labels)
+    occurring = np.unique(labels)
+    if len(occurring) < 2:
+        raise ValueError(
+            f"all {len(labels)} known labels are class {occurring[0]}: AUROC needs networks of two classes"
+        )
+    return float(np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in occurring]))
+
+
+def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Counts of networks by truth and answer.
+
+    Args:
+        predicted: (n,) integers from 0 to classes - 1.
+        labels: (n,) integers from 0 to classes - 1, or -1 where unknown.
+        classes: number of classes, at least 1.
+    Returns:
+        (classes, classes) integers; row = truth, column = answer.
+    Raises:
+        ValueError: if the arrays do not fit each other, hold other numbers, or no label is known.
+    """
+    from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
+
+    known = _known_labels(labels, classes)
+    if predicted.shape != labels.shape or not np.issubdtype(predicted.dtype, np.integer):
+        raise ValueError(
+            f"predictions are {predicted.dtype} of shape {predicted.shape}, labels have shape "
+            f"{labels.shape}: give one class number for each label"
+        )
+    predicted, labels = predicted[known], labels[known]
+    if predicted.min() < 0 or predicted.max() >= classes:
+        raise ValueError(
+            f"a prediction is class {predicted[(predicted < 0) | (predicted >= classes)][0]}, "
+            f"the classes are 0 to {classes - 1}"
+        )
+    return sklearn_confusion_matrix(labels, predicted, labels=np.arange(classes))
+
+
+def chance(classes: int) -> float:
+    """Accuracy of guessing uniformly among `classes` classes, 0 to 1.
+
+    Raises:
+        ValueError: if there is no class.
+    """
+    if classes < 1:
+        raise ValueError(f"{classes} classes: chance needs at least one")
+    return 1 / classes
+
+
+def majority(train_labels: np.ndarray, test_labels: np.ndarray) -> float:
+    """Accuracy on the test networks of always answering the commonest training label, 0 to 1.
+
+    Args:
+        train_labels: (n,) integers from 0, or -1 where unknown.
+        test_labels: (m,) integers from 0, or -1 where unknown.
+    Returns:
+        The share of known test labels that equal it. Of equally common labels the smallest is the answer.
+    Raises:
+        ValueError: if the labels are no integers from -1, or none of either is known.
+    """
+    train = train_labels[_known_labels(train_labels)]
+    test = test_labels[_known_labels(test_labels)]
+    return float((test == np.bincount(train).argmax()).mean())
+
+
+def bootstrap_interval(
+    statistic: np.ndarray | Callable[[np.ndarray], float],
+    n: int | None = None,
+    *,
+    seed: int,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    proportion: bool = True,
+) -> Interval:
+    """The percentile bootstrap over networks (Efron, 1979): networks are redrawn with replacement.
+
+    The percentile bootstrap degenerates where every network is right, or every one wrong: each resample
+    is the same, and the interval has no width although 20 of 20 correct is compatible with an accuracy
+    of 85%. There, the exact binomial interval takes its place (Clopper and Pearson, 1934), so that no
+    interval has width zero by artefact. For a share that is no mean over networks (a recall, an AUROC)
+    that is the least width that is honest, not a guarantee. Just inside 0 and 1, and below about 20
+    networks, a percentile interval is somewhat too narrow.
+
+    Args:
+        statistic: either values (n,), one a network, whose mean is estimated, such as `correct(...)`; or a
+            function from the indices (n,) of a resample to a number. Resamples for which the function
+            raises a ValueError (an AUROC of one class only) are left out.
+        n: number of networks. Needed with a function; with values it must be their number.
+        seed: seeds the resamples: the same seed gives the same interval.
+        resamples: how many, at least 100.
+        level: coverage aimed at, above 0 and below 1.
+        proportion: whether the statistic is a share from 0 to 1, so that the exact interval applies at
+            these. Say False for differences and losses, for which a constant 0 means just that.
+    Returns:
+        The statistic of all networks, and the interval, widened where needed to contain it.
+    Raises:
+        ValueError: on no networks, values that are not finite or not (n,), other arguments out of range,
+            or a statistic that is undefined for all networks together or for most resamples.
+    """
+    if resamples < 100 or not 0 < level < 1:
+        raise ValueError(f"{resamples} resamples at level {level}: give at least 100, and a level between 0 and 1")
+    generator = np.random.default_rng(seed)
+    if isinstance(statistic, np.ndarray):
+        if statistic.ndim != 1 or n not in (None, len(statistic)):
+            raise ValueError(f"values of shape {statistic.shape} for {n} networks: give one for each")
+        n = len(statistic)
+    if n is None or n < 1:
+        raise ValueError(f"the number of networks is {n}: an interval needs at least one")
+
+    if isinstance(statistic, np.ndarray):
+        values = statistic.astype(np.float64)
+        estimate, draws = float(values.mean()), _resampled_means(values, resamples, generator)
+    else:
+        estimate = float(statistic(np.arange(n)))
+        draws = _resampled_statistics(statistic, n, resamples, generator)
+    if not np.isfinite(estimate):
+        raise ValueError(f"the statistic of all {n} networks is {estimate}: it must be finite")
+    if proportion and not 0 <= estimate <= 1:
+        raise ValueError(f"the statistic is {estimate}, no proportion: say proportion=False")
+    if proportion and estimate in (0, 1) and (draws == estimate).all():
+        return _exact(estimate, n, level)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
+
+
+def _resampled_means(values: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """Means (resamples,) of resamples of values (n,), a bounded number of entries at a time."""
+    n = len(values)
+    at_once = max(1, _CHUNK // n)
+    return np.concatenate(
+        [
+            values[generator.integers(0, n, (min(at_once, resamples - done), n))].mean(axis=1)
+            for done in range(0, resamples, at_once)
+        ]
+    )
+
+
+def _resampled_statistics(
+    statistic: Callable[[np.ndarray], float],
+    n: int,
+    resamples: int,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Values of the statistic for the resamples for which it is defined: at least half of them."""
+    draws: list[float] = []
+    for _ in range(resamples):
+        indices = generator.integers(0, n, n)
+        try:
+            value = float(statistic(indices))
+        except ValueError:
+            continue
+        if np.isfinite(value):
+            draws.append(value)
+    if len(draws) < resamples / 2:
+        raise ValueError(
+            f"the statistic is defined for {len(draws)} of {resamples} resamples of {n} networks: "
+            "there are too few networks for an interval"
+        )
+    return np.array(draws)
+
+
+def _exact(estimate: float, n: int, level: float) -> Interval:
+    """The Clopper-Pearson interval of a share that is 0 or 1 of n networks."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(estimate) * n, n).proportion_ci(level, method="exact")
+    return Interval(estimate, float(interval.low), float(interval.high))
+
+
+def _known(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Checked float64 probabilities (m, classes) and labels (m,) of the networks with a known label."""
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
+        raise ValueError(
+            f"probabilities have shape {probabilities.shape} and labels {labels.shape}: "
+            "give (networks, classes) and (networks,)"
+        )
+    known = _known_labels(labels, probabilities.shape[1])
+    probabilities = probabilities[known].astype(np.float64)
+    sums = probabilities.sum(axis=1, keepdims=True)
+    # 1e-3 lets the softmax of a float16 pass, and logits not.
+    wrong = ~((probabilities >= 0).all(axis=1) & (np.abs(sums[:, 0] - 1) < 1e-3))
+    if wrong.any():
+        row = int(np.flatnonzero(known)[wrong][0])
+        raise ValueError(f"row {row} of the probabilities is no distribution: entries must be 0 to 1 and sum to 1")
+    return probabilities / sums, labels[known]
+
+
+def _known_labels(labels: np.ndarray, classes: int | None = None) -> np.ndarray:
+    """Which labels (n,) are known, as booleans; a ValueError on labels that are no classes."""
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels are {labels.dtype} of shape {labels.shape}: give integers (networks,)")
+    known = labels != UNKNOWN
+    if not known.any():
+        raise ValueError(f"none of the {len(labels)} labels is known (all are -1): nothing to score")
+    lowest, highest = int(labels[known].min()), int(labels[known].max())
+    if lowest < 0 or (classes is not None and highest >= classes):
+        wrong = lowest if lowest < 0 else highest
+        raise ValueError(
+            f"a label is {wrong}; labels are class numbers from 0"
+            + (f" to {classes - 1}" if classes is not None else "")
+            + ", or -1 where unknown"
+        )
+    return known
