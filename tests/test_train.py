@@ -698,10 +698,10 @@ def test_a_terminal_gets_a_bar_and_no_thread(clock: list[float], monkeypatch: py
     with progress("[odd] name", 40, enabled=True) as advance:
         for _ in range(40):
             clock[0] += 0.1
-            advance(note="loss [1]")
+            advance(note="loss [bold]")
         assert threading.active_count() == threads
     shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
-    assert "[odd] name" in shown and "40/40 steps, 10 steps/s, loss [1], in 4 s" in shown
+    assert "[odd] name" in shown and "40/40 steps, 10 steps/s, loss [bold], in 4 s" in shown
 
 
 def test_a_disabled_line_shows_nothing(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
