@@ -89,9 +89,7 @@ def test_a_permuted_network_computes_the_same_function(seed: int, hidden: int) -
     network = random_network(spec, seed)
     x = np.random.default_rng(seed).normal(size=3)
     moved = permute(network, random_permutation(spec, np.random.default_rng(seed)))
-    np.testing.assert_allclose(
-        mlp(moved, x), mlp(network, x), rtol=1e-5, atol=1e-6
-    )  # float32 sums reordered
+    np.testing.assert_allclose(mlp(moved, x), mlp(network, x), rtol=1e-5, atol=1e-6)  # float32 sums reordered
 
 
 def test_permuting_only_one_of_two_leaves_changes_the_function() -> None:
@@ -147,9 +145,7 @@ def test_every_row_of_a_batch_gets_its_own_symmetry() -> None:
     moved = permute_batch(batch, pool, torch.Generator().manual_seed(0)).numpy()
     assert len(np.unique(moved, axis=0)) > 8
     for row in moved:
-        np.testing.assert_allclose(
-            mlp(Network(spec, row), x), mlp(network, x), rtol=1e-5, atol=1e-6
-        )
+        np.testing.assert_allclose(mlp(Network(spec, row), x), mlp(network, x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_spec_survives_json_and_its_signature_tells_specs_apart() -> None:

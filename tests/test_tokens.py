@@ -36,8 +36,6 @@ def test_an_empty_network_is_refused() -> None:
 
 
 def test_the_composition_says_from_which_leaf_a_token_comes() -> None:
-    spec = NetworkSpec(
-        (Leaf("a", (6,), "other", (plain(6),)), Leaf("b", (6,), "other", (plain(6),)))
-    )
+    spec = NetworkSpec((Leaf("a", (6,), "other", (plain(6),)), Leaf("b", (6,), "other", (plain(6),))))
     expected = torch.tensor([[6 / 8, 2 / 8], [0.0, 1.0]])
     assert torch.allclose(leaf_composition(spec, 8), expected)

@@ -148,11 +148,12 @@ class Embedding(nn.Module):
     def __init__(self, chunk_size: int, width: int, tokens: int, layer_encoding: bool) -> None:
         super().__init__()
         self.linear = nn.Linear(chunk_size, width)
-        self.position = nn.Parameter(torch.randn(tokens, width) * 0.02)
+        self.position = nn.Embedding(tokens, width)
+        nn.init.normal_(self.position.weight, std=0.02)
         self.kind = nn.Linear(len(ROLES) + MAX_LAYERS, width, bias=False) if layer_encoding else None
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "b t d"]:
-        x = self.linear(tokens.values) + self.position[: tokens.values.shape[1]]
+        x = self.linear(tokens.values) + self.position.weight[: tokens.values.shape[1]]
         return x if self.kind is None else x + self.kind(tokens.kinds)
 
 

@@ -395,7 +395,8 @@ class Channels:
             if len(axis.segments) > 1:  # parts side by side inside a block have no description
                 self.fix(axis)
                 axis = plain(axis.length)
-            tail += axis.segments[0]
+            (inner,) = axis.segments
+            tail += inner
         return self.resolve(Axis(tuple(segment + tail for segment in outer.segments)))
 
     def select(self, axes: Axes, dimension: int, position: int) -> Axes:
@@ -450,6 +451,7 @@ class Channels:
             resolved = {name: tuple(map(self.resolve, axes)) for name, axes in leaves.items()}
             if before == sum(group.permutable for group in self._groups.values()):
                 break
+        uses = Counter(s for axes in resolved.values() for axis in axes for s in axis.segments)
         names: dict[Segment, str] = {}
         groups: dict[str, NeuronGroup] = {}
 
@@ -470,6 +472,8 @@ class Channels:
             return Factor(names[segment], size)
 
         def describe(segment: Segment) -> Segment:
+            if uses[segment] == 1 and segment[0].size == len(segment) == 1:
+                return (Factor(None, 1),)  # a stretched dimension of a parameter, rather than a neuron
             moving = [f.group is not None and self._moves(f.group) for f in segment]
             if any(moving):
                 return _tidy_factors(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +108,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
     bfloat16, which numpy does not know, arrives as float32 of the same values.
 
     Raises:
-        NetworkError: if the file is missing, unreadable or not whole.
+        NetworkError: if the file is missing, unreadable or not whole, or holds a type without a place here (float8).
     """
     from safetensors import SafetensorError, deserialize, safe_open
 
@@ -116,7 +117,11 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
     try:
         with safe_open(str(path), framework="numpy") as file:
             names = list(file.keys())
-            brain = {name for name in names if file.get_slice(name).get_dtype() == "BF16"}
+            dtypes = {name: str(file.get_slice(name).get_dtype()) for name in names}
+            brain = {name for name in names if dtypes[name] == "BF16"}
+            for name, dtype in dtypes.items():
+                if not re.fullmatch(r"BOOL|[IU](8|16|32|64)|F(16|32|64)|BF16", dtype):
+                    raise NetworkError(f"{path} holds array {name!r} as {dtype}: convert it to F32")
             arrays = {name: file.get_tensor(name) for name in names if name not in brain}
             metadata = dict(file.metadata() or {})
         for name, tensor in deserialize(Path(path).read_bytes()) if brain else ():

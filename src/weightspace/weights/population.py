@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from weightspace.weights.network import Network, NetworkError, check_finite
 from weightspace.weights.spec import NetworkSpec
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where a population's weights lie: memory, or the shards of a zoo."""
 

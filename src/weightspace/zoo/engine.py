@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from weightspace.zoo.records import TrainedNetwork, TrainingPlan
 
@@ -23,6 +23,7 @@ class EngineError(ValueError):
     """An engine that cannot run, or that lost a worker."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Trains whole shards. The plans decide what comes out; the engine decides only how fast."""
 

@@ -1,0 +1,384 @@
+"""Zoos: made, killed, resumed, damaged, checked."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from weightspace.recipes.zoos import ZOO_RECIPES, zoo_recipe
+from weightspace.weights.population import Population
+from weightspace.weights.store import (
+    MANIFEST,
+    Record,
+    Zoo,
+    ZooError,
+    damaged_networks,
+    finish,
+    shard_path,
+    split_of,
+    verify,
+    write_description,
+    write_shard,
+)
+from weightspace.zoo import generate
+from weightspace.zoo.engine import EngineError, ProcessEngine, StackedEngine, engine_of
+from weightspace.zoo.generate import check_zoo, info, make_zoo
+from weightspace.zoo.hyperparameters import Choice, ZooConfig, plan
+from weightspace.zoo.networks import module_of, spec_of
+
+HERE = ProcessEngine(workers=0)
+
+
+def tiny(**changes: object) -> ZooConfig:
+    config = replace(
+        zoo_recipe("digits-small"),
+        recipe="tiny",
+        count=10,
+        shard_size=4,
+        image_count=128,
+        fixed={"batch_size": 64, "epochs": 1, "test_count": 50},
+    )
+    return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a zoo but its lock."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return make_zoo(tiny(), tmp_path_factory.mktemp("zoos") / "tiny", HERE, show=False)
+
+
+@pytest.fixture
+def copy(zoo: Zoo, tmp_path: Path) -> Path:
+    """A copy of the zoo that may be harmed."""
+    for name, content in contents(zoo.folder).items():
+        (tmp_path / "zoo" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "zoo" / name).write_bytes(content)
+    return tmp_path / "zoo"
+
+
+def test_a_zoo_holds_every_network_with_its_seed_hyperparameters_and_curves(zoo: Zoo) -> None:
+    assert list(zoo.column("network")) == list(range(10))
+    config = tiny()
+    for network in zoo.population():
+        expected = plan(config, network.metadata["network"])
+        assert network.metadata["seed"] == expected.seed
+        for name, value in expected.hyperparameters.items():
+            assert network.metadata[name] == value
+        assert len(network.metadata["test_accuracy_by_epoch"]) == 1
+        assert network.metadata["dropped"] is None
+        assert network.spec == spec_of(expected.architecture)
+
+
+def test_a_stored_network_can_be_run_and_has_the_accuracy_that_was_stored(zoo: Zoo) -> None:
+    import torch
+
+    from weightspace.zoo.images import channel_statistics, load_images, prepare, standardise
+
+    images = prepare(load_images("digits"), count=128)
+    pixels = torch.from_numpy(standardise(images.test_images[:50], *channel_statistics(images)))
+    for network in zoo.population()[:3]:
+        with torch.no_grad():
+            answers = module_of(network)(pixels).argmax(1).numpy()
+        accuracy = (answers == images.test_labels[:50]).mean()
+        assert accuracy == pytest.approx(network.metadata["test_accuracy"], abs=0.021)  # one image on a tie
+
+
+def test_the_same_zoo_comes_out_of_any_number_of_workers(zoo: Zoo, tmp_path: Path) -> None:
+    other = make_zoo(tiny(), tmp_path / "other", ProcessEngine(workers=2), show=False)
+    assert contents(other.folder) == contents(zoo.folder)
+
+
+def test_a_network_can_be_made_alone(zoo: Zoo, tmp_path: Path) -> None:
+    """Network 7 of a zoo of 8 is network 7 of a zoo of 10: it depends on recipe, seed and number alone."""
+    smaller = make_zoo(tiny(count=8, shard_size=8), tmp_path / "smaller", HERE, show=False)
+    np.testing.assert_array_equal(smaller.population()[7].weights, zoo.population()[7].weights)
+    reseeded = make_zoo(tiny(count=1, seed=1), tmp_path / "reseeded", HERE, show=False)
+    assert not np.array_equal(reseeded.population()[0].weights, zoo.population()[0].weights)
+
+
+def test_a_killed_zoo_is_resumed_byte_for_byte(tmp_path: Path) -> None:
+    """SIGKILL at several moments, to the parent only: its workers must end by themselves."""
+    script = (
+        "from pathlib import Path; from tests.test_zoo import tiny; from weightspace.zoo.generate import make_zoo\n"
+        "from weightspace.zoo.engine import ProcessEngine\n"
+        "if __name__ == '__main__':\n"
+        f"    make_zoo(tiny(count=24), Path({str(tmp_path / 'killed')!r}), ProcessEngine(workers=2))\n"
+    )
+    (tmp_path / "run.py").write_text(script)
+    root = Path(__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    for shards in (1, 3):
+        process = subprocess.Popen([sys.executable, tmp_path / "run.py"], env=environment, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while len(list((tmp_path / "killed" / "shards").glob("0*"))) < shards and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "killed" / MANIFEST).exists(), "it was not killed in time for this test to mean anything"
+    with pytest.raises(ZooError, match="not complete"):
+        Zoo.open(tmp_path / "killed")
+    resumed = make_zoo(tiny(count=24), tmp_path / "killed", HERE, show=False)
+    whole = make_zoo(tiny(count=24), tmp_path / "whole", HERE, show=False)
+    leftovers = {name for name in contents(resumed.folder) if name.endswith(".tmp")}
+    assert {k: v for k, v in contents(resumed.folder).items() if k not in leftovers} == contents(whole.folder)
+
+
+def test_a_finished_zoo_is_not_made_again(copy: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.safetensors")}
+    make_zoo(tiny(), copy, HERE, show=False)
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.safetensors")} == before
+
+
+def test_a_flipped_byte_is_found_named_and_repaired(copy: Path, zoo: Zoo) -> None:
+    path = shard_path(copy, 1)
+    content = bytearray(path.read_bytes())
+    content[-1898 * 4 - 10] ^= 0x40  # near the end of the last network but one: number 6
+    path.write_bytes(content)
+    assert verify(copy) and "network 6 in shards/00001.safetensors" in verify(copy)[0]
+    assert [finding.kind for finding in check_zoo(copy)] == ["damage"]
+    make_zoo(tiny(), copy, HERE, show=False)
+    assert contents(copy) == contents(zoo.folder)
+
+
+def test_a_flipped_label_is_found_and_repaired(copy: Path, zoo: Zoo) -> None:
+    path = shard_path(copy, 2)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"optimiser") + len(b'optimiser\\": \\"')] ^= 1
+    path.write_bytes(content)
+    assert "labels differ from their checksum" in verify(copy)[0]
+    (copy / MANIFEST).unlink()  # even in a zoo that was never finished
+    make_zoo(tiny(), copy, HERE, show=False)
+    assert contents(copy) == contents(zoo.folder)
+
+
+@pytest.mark.parametrize("harm", ["torn", "empty", "missing", "garbage"])
+def test_a_harmed_shard_is_one_sentence_and_is_made_again(copy: Path, zoo: Zoo, harm: str) -> None:
+    path = shard_path(copy, 0)
+    whole = path.read_bytes()
+    match harm:
+        case "torn":
+            path.write_bytes(whole[: len(whole) // 2])
+        case "empty":
+            path.write_bytes(b"")
+        case "missing":
+            path.unlink()
+        case "garbage":
+            path.write_bytes(b"\x93NUMPY" + bytes(300))
+    with pytest.raises(ZooError, match=r"00000\.safetensors"):
+        Zoo.open(copy).shard(0)
+    assert "00000.safetensors" in verify(copy)[0]
+    make_zoo(tiny(), copy, HERE, show=False)
+    assert contents(copy) == contents(zoo.folder)
+
+
+def test_a_harmed_index_or_manifest_is_one_sentence_and_is_made_again(copy: Path, zoo: Zoo) -> None:
+    (copy / "index.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(ZooError, match="cannot be read"):
+        Zoo.open(copy).population()
+    make_zoo(tiny(), copy, HERE, show=False)
+    (copy / MANIFEST).write_text("{")
+    with pytest.raises(ZooError, match="damaged"):
+        Zoo.open(copy)
+    (copy / MANIFEST).unlink()
+    make_zoo(tiny(), copy, HERE, show=False)
+    assert contents(copy) == contents(zoo.folder)
+
+
+def test_what_is_no_zoo_is_left_alone(tmp_path: Path, copy: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ZooError, match="not empty and holds no zoo"):
+        make_zoo(tiny(), tmp_path / "mine", HERE, show=False)
+    with pytest.raises(ZooError, match="is a file"):
+        make_zoo(tiny(), tmp_path / "mine" / "thesis.tex", HERE, show=False)
+    with pytest.raises(ZooError, match="is not a zoo"):
+        Zoo.open(tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    with pytest.raises(ZooError, match=r"another configuration, which differs in count \(10, not 12\)"):
+        make_zoo(tiny(count=12), copy, HERE, show=False)
+    description = json.loads((copy / "zoo.json").read_text())
+    (copy / "zoo.json").write_text(json.dumps({**description, "format": 99}))
+    with pytest.raises(ZooError, match="format 99, this weightspace reads format 1"):
+        Zoo.open(copy)
+
+
+def test_a_second_run_into_one_zoo_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
+    folder = tmp_path / "held"
+    generate._begin(tiny(), folder)
+    with generate._lock(folder), pytest.raises(ZooError, match=f"process {os.getpid()}"):
+        make_zoo(tiny(), folder, HERE, show=False)
+    make_zoo(tiny(count=10), folder, HERE, show=False)  # the lock fell with its holder
+
+
+def test_a_full_disk_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zoo: Zoo) -> None:
+    real, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 4:  # description and first shard, each with its directory, fit
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        make_zoo(tiny(), tmp_path / "full", HERE, show=False)
+    assert [path.name for path in (tmp_path / "full" / "shards").iterdir()] == ["00000.safetensors"]
+    monkeypatch.setattr(os, "fsync", real)
+    assert contents(make_zoo(tiny(), tmp_path / "full", HERE, show=False).folder) == contents(zoo.folder)
+
+
+def test_a_dead_worker_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="a worker process died"):
+        ProcessEngine(workers=1).run({0: [plan(tiny(), 0)]}, _die, lambda _: None)
+    assert not list(tmp_path.iterdir())
+
+
+def _die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_stacked_engine_makes_the_same_zoo_up_to_rounding(zoo: Zoo, tmp_path: Path) -> None:
+    stacked = make_zoo(tiny(), tmp_path / "stacked", StackedEngine(device="cpu", stack=3), show=False)
+    for ours, theirs in zip(stacked.population(), zoo.population(), strict=True):
+        close = np.isclose(ours.weights, theirs.weights, rtol=1e-3, atol=1e-4)
+        assert close.mean() > 0.99  # entries with a zero gradient may take whole steps of RMSProp
+        for name in ("activation", "seed", "split", "network"):
+            assert ours.metadata[name] == theirs.metadata[name]
+
+
+def test_an_engine_that_cannot_run_says_so() -> None:
+    with pytest.raises(EngineError, match="choose process"):
+        engine_of("cluster")
+    with pytest.raises(EngineError, match="no CUDA GPU"):
+        StackedEngine(device="cuda").run({}, _die, lambda _: None)
+
+
+def test_splits_go_by_network_and_have_the_sizes_that_were_asked_for() -> None:
+    splits = [split_of(i, seed=0) for i in range(4000)]
+    assert splits[:100] == [split_of(i, seed=0) for i in range(100)]
+    shares = [splits.count(name) / 4000 for name in ("train", "validation", "test")]
+    np.testing.assert_allclose(shares, [0.6, 0.15, 0.25], atol=0.03)  # four standard errors of 4,000 draws
+    assert splits != [split_of(i, seed=1) for i in range(4000)]
+
+
+def test_a_recipe_that_does_not_exist_is_met_with_the_close_one() -> None:
+    with pytest.raises(ValueError, match="did you mean 'digits-small'"):
+        zoo_recipe("digit-small")
+    for name in ZOO_RECIPES:
+        assert zoo_recipe(name, count=3, seed=5).count == 3
+
+
+# -- leaks ------------------------------------------------------------------------------------------------------------
+
+
+def leaky(folder: Path, leak: str) -> Path:
+    """A zoo of random weights, made by hand, with one planted leak."""
+    rng = np.random.default_rng(0)
+    config = ZooConfig(
+        recipe="leaky", count=60, family="digits-cnn", images="digits", space={"optimiser": Choice(("adam", "sgd"))}
+    )
+    write_description(folder, {"config": json.loads(json.dumps(config.to_json())), "version": "test"})
+    plain = spec_of(plan(tiny(), 0).architecture)
+    wide = spec_of(plan(tiny(fixed={**tiny().fixed, "width": 9}), 0).architecture)
+    records = []
+    for i in range(60):
+        optimiser = ("adam", "sgd")[rng.integers(2)] if leak != "order" else ("adam", "sgd")[i // 30]
+        spec = wide if leak == "shape" and optimiser == "sgd" else plain
+        facts = {
+            "network": i,
+            "seed": i,
+            "split": split_of(i, 0),
+            "optimiser": optimiser,
+            "test_accuracy": 0.5,
+            "dropped": None,
+        }
+        if leak == "seed" and i == 59:
+            facts["seed"] = next(r.facts["seed"] for r in records if r.facts["split"] != facts["split"])
+        if leak == "split":
+            facts["split"] = "train" if optimiser == "adam" else "test"
+        weights = rng.normal(size=spec.size).astype(np.float32)
+        if leak == "weights" and i == 59:
+            weights = next(r.weights for r in records if r.facts["split"] != facts["split"])
+        records.append(Record(spec, weights, facts))
+    write_shard(folder, 0, records)
+    finish(folder, 1)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("leak", "sentence"),
+    [
+        ("shape", "label 'optimiser' can be told from the names, shapes"),
+        ("order", "label 'optimiser' can be told from the number of the network"),
+        ("split", "label 'optimiser' can be told from the split"),
+        ("weights", "1 networks stand on both sides of a split by their weights"),
+        ("seed", "1 networks stand on both sides of a split by their seed"),
+    ],
+)
+def test_a_planted_leak_is_found(tmp_path: Path, leak: str, sentence: str) -> None:
+    found = check_zoo(leaky(tmp_path / "zoo", leak))
+    assert [finding.kind for finding in found] == ["leak"] * len(found)
+    assert any(sentence in finding.text for finding in found)
+
+
+def test_a_sound_zoo_has_no_findings(zoo: Zoo, tmp_path: Path) -> None:
+    assert check_zoo(leaky(tmp_path / "zoo", "none")) == []
+    assert check_zoo(zoo.folder) == []
+
+
+def test_info_counts_what_is_there(zoo: Zoo) -> None:
+    facts = info(zoo.folder)
+    assert facts["networks"] == 10
+    assert sum(facts["splits"].values()) == 10
+    assert facts["parameters"] == [1898]
+    assert facts["labels"]["optimiser"] == ["momentum", "adam", "rmsprop"]
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_across_shards_comes_in_the_order_that_was_asked_for(zoo: Zoo) -> None:
+    population = zoo.population()
+    positions = np.array([9, 0, 5, 0, 3])
+    batch = population.read(positions)
+    for row, i in zip(batch, positions, strict=True):
+        np.testing.assert_array_equal(row, population[int(i)].weights)
+    buffer = np.empty_like(batch)
+    assert population.read(positions, buffer) is buffer
+    np.testing.assert_array_equal(buffer, batch)
+    chosen = population.select(positions)
+    np.testing.assert_array_equal(chosen[1:3][0].weights, population[0].weights)
+    assert population[-1].metadata["network"] == 9
+
+
+def test_a_population_in_memory_reads_as_one_on_disk(zoo: Zoo) -> None:
+    stored = zoo.population()
+    memory = Population.of(list(stored))
+    np.testing.assert_array_equal(memory.read(np.arange(10)), stored.read(np.arange(10)))
+    assert [list(p) for _, p in memory.groups()] == [list(p) for _, p in stored.groups()]
+    assert memory.specs == stored.specs
+
+
+def test_dropped_networks_are_kept_with_their_reason_and_without_weights(tmp_path: Path) -> None:
+    config = tiny(
+        count=4, fixed={**tiny().fixed, "learning_rate": 1e12}, space={"optimiser": Choice(("momentum", "sgd"))}
+    )
+    config = replace(config, fixed={**config.fixed, "initialisation": "normal", "activation": "relu"})
+    zoo = make_zoo(config, tmp_path / "zoo", HERE, show=False)
+    assert len(zoo.population()) == 0
+    assert all("diverged" in reason for reason in zoo.column("dropped"))
+    assert info(zoo.folder)["dropped"] == {"diverged": 4}
+    assert damaged_networks(shard_path(zoo.folder, 0)) == []
