@@ -140,7 +140,7 @@ def plan(network: int = 0, **changes: object) -> TrainingPlan:
         "initialisation": "kaiming_uniform",
         "optimiser": "adam",
         "learning_rate": 3e-3,
-        "batch_size": 32,
+        "batch_size": 16,
         "epochs": 3,
     }
     return TrainingPlan(**{**options, **changes})  # type: ignore[arg-type]
@@ -181,9 +181,9 @@ def test_a_stack_gives_the_networks_that_training_one_by_one_gives(family: str, 
     small = {
         "image_size": size,
         "image_channels": channels,
-        "image_count": 64,
-        "test_count": 32,
-        "batch_size": 32,
+        "image_count": 32,
+        "test_count": 16,
+        "batch_size": 16,
         "epochs": 1,
     }
     architecture = architecture_of(family, INPUTS[family], **options)
@@ -216,13 +216,13 @@ def test_a_stack_gives_the_networks_that_training_one_by_one_gives(family: str, 
         # gradient is zero up to rounding, as of a bias before BatchNorm, Adam and RMSProp turn its sign into whole
         # steps: those few entries differ by at most two steps up and two down.
         close = np.isclose(stacked.weights, alone.weights, rtol=1e-3, atol=2e-5)
-        assert close.mean() > 0.999
+        assert close.mean() > 0.998
         largest = np.abs(stacked.weights - alone.weights).max()
         assert largest < (
             2e-5 if one.optimiser == "momentum" else 4 * one.learning_rate * (10 if one.optimiser == "rmsprop" else 1)
         )
         np.testing.assert_allclose(stacked.curves["train_loss"], alone.curves["train_loss"], rtol=1e-4)
-        assert stacked.curves["test_accuracy"] == pytest.approx(alone.curves["test_accuracy"], abs=1 / 32 + 1e-9)
+        assert stacked.curves["test_accuracy"] == pytest.approx(alone.curves["test_accuracy"], abs=1 / 16 + 1e-9)
 
 
 def test_training_learns_digits_and_keeps_its_curves() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Linear:
         self.models: dict[str, Any] = {}
         self.classes: dict[str, int] = {}
 
-    def fit(self, training: Examples, validation: Examples) -> Self:
+    def fit(self, training: Examples, validation: Examples) -> Linear:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
         from sklearn.metrics import log_loss

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 
@@ -19,7 +18,7 @@ class Majority:
     def __init__(self) -> None:
         self.frequencies: Predictions = {}
 
-    def fit(self, training: Examples, validation: Examples) -> Self:  # noqa: ARG002 - nothing to choose
+    def fit(self, training: Examples, validation: Examples) -> Majority:  # noqa: ARG002 - nothing to choose
         for target in training.targets:
             labels = training.labels[target.name][training.known(target.name)]
             counts = np.bincount(labels, minlength=len(target.classes))

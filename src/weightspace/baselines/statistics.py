@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class StatisticsBoosting:
         self.leaves = 0
         self.boosters: dict[str, tuple[Any, int]] = {}
 
-    def fit(self, training: Examples, validation: Examples) -> Self:
+    def fit(self, training: Examples, validation: Examples) -> StatisticsBoosting:
         self.leaves = max(len(spec.leaves) for spec in training.networks.specs)
         features = weight_statistics(training.networks, self.leaves)
         held_out = weight_statistics(validation.networks, self.leaves)
@@ -97,6 +97,7 @@ class StatisticsBoosting:
                 "seed": self.seed,
                 "deterministic": True,
                 "force_col_wise": True,
+                "num_threads": 1 if x.size < 1_000_000 else 0,  # on small tables threads wait more than they work
                 "verbose": -1,
                 **settings,
             }

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ class MetaModel:
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
-    def fit(self, training: Examples, validation: Examples) -> Self:
+    def fit(self, training: Examples, validation: Examples) -> MetaModel:
         """Train on `training`, keep the weights with the lowest loss on `validation`.
 
         Raises:

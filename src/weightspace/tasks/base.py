@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -81,7 +81,7 @@ class Predictor(Protocol):
     name: str
     """What tables call it."""
 
-    def fit(self, training: Examples, validation: Examples) -> Self:
+    def fit(self, training: Examples, validation: Examples) -> Predictor:
         """Learn from `training`; `validation` is for choosing settings and for early stopping, never for more."""
         ...
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -316,7 +317,7 @@ class Zoo:
         signature = self._signatures[int(ids[0])] if len(rows) else ""
         order = np.argsort(shards, kind="stable")
         bounds = np.flatnonzero(np.diff(shards[order], prepend=-1, append=-1))
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in pairwise(bounds):
             chosen = order[start:end]
             matrix = self.shard(int(shards[chosen[0]])).matrices[signature]
             out[chosen] = matrix[places[chosen]]
