@@ -499,10 +499,20 @@ def test_an_unknown_operation_costs_only_the_neurons_that_enter_it():
     check_symmetry(module, spec, torch.rand(3, 4), np.random.default_rng(0))
 
 
+def test_neurons_that_stay_keep_those_they_are_added_to():
+    module = Lambda(
+        lambda self, x: self.out(self.first(x) + self.second(x).cumsum(1)),
+        first=nn.Linear(4, 5),
+        second=nn.Linear(4, 5),
+        out=nn.Linear(5, 2),
+    )
+    assert movable(spec_of_module(module, torch.rand(3, 4), strict=True)) == []
+
+
 BLOCKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     # from (batch, heads, tokens, width) and a scale (width,) to (batch, tokens, heads * width)
-    "heads summed": lambda q, _: q.sum(1).repeat(1, 1, 3),
-    "one head picked": lambda q, _: q[:, 1].repeat(1, 1, 3),
+    "heads summed": lambda q, _: (q + q.sum(1, keepdim=True)).transpose(1, 2).flatten(2),
+    "one head picked": lambda q, _: (q * q[:, 1:2]).transpose(1, 2).flatten(2),
     "heads against heads": lambda q, _: ((q.transpose(1, 2) @ q.permute(0, 2, 3, 1)) @ q.transpose(1, 2)).flatten(2),
     "a scale shared by heads": lambda q, scale: (q * scale).transpose(1, 2).flatten(2),
     "rotated": lambda q, _: torch.cat([-q[..., 1:], q[..., :1]], -1).transpose(1, 2).flatten(2),

@@ -392,10 +392,10 @@ class Channels:
         outer, *rest = [axis for axis in map(self.resolve, axes) if axis.length != 1] or [plain(1)]
         tail: Segment = ()
         for axis in rest:
-            if len(axis.segments) > 1:  # parts side by side inside a block have no description
+            inner, *others = axis.segments
+            if others:  # parts side by side inside a block have no description
                 self.fix(axis)
-                axis = plain(axis.length)
-            (inner,) = axis.segments
+                inner = (Factor(None, axis.length),)
             tail += inner
         return self.resolve(Axis(tuple(segment + tail for segment in outer.segments)))
 

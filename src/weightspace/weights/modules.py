@@ -170,8 +170,9 @@ def check_symmetry(
 ) -> None:
     """Raise a SpecError unless a random symmetry of `spec` leaves the module's function on `example` as it is.
 
-    Runs a copy in eval mode, and in float64: a module that makes float32 constants of its own may refuse. A random tenth is added to every weight first, because weights that are all alike
-    (zero biases, fresh BatchNorm statistics) would hide a wrong spec.
+    Runs a copy in eval mode, and in float64: a module that makes float32 constants of its own may refuse. A random
+    tenth is added to every weight first, because weights that are all alike (zero biases, fresh BatchNorm statistics)
+    would hide a wrong spec.
 
     Args:
         tolerance: largest difference of an output, relative to 1 plus the largest output.
