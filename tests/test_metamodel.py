@@ -32,15 +32,6 @@ TINY = MetaModelConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads gain nothing on such small tensors, and wait long for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def fitted() -> MetaModel:
     return MetaModel(TINY).fit(planted_examples(300, 0), planted_examples(100, 1))

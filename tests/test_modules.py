@@ -536,6 +536,123 @@ def test_places_inside_heads_stay_where_an_operation_mixes_the_heads(case: str):
     assert not [group for group in spec.groups if group.permutable and group.parent is not None]
 
 
+HARD: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
+    "blocks of channels in their order": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 1), nn.GroupNorm(4, 8), Lambda(lambda _, x: x.flip(1)), nn.Conv2d(8, 2, 1)
+        ),
+        images,
+    ),
+    "blocks of four added to blocks of two": (
+        lambda: Lambda(
+            lambda self, x: self.out(self.quarters(self.one(x)) + self.halves(self.two(x))),
+            one=nn.Conv2d(3, 8, 1),
+            quarters=nn.GroupNorm(4, 8),
+            two=nn.Conv2d(3, 8, 1),
+            halves=nn.GroupNorm(2, 8),
+            out=nn.Conv2d(8, 2, 1),
+        ),
+        images,
+    ),
+    "blocks of blocks": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 8, 1, groups=4), nn.GroupNorm(2, 8), nn.Conv2d(8, 2, 1)),
+        images,
+    ),
+    "concatenated channels, flattened last": (
+        lambda: Lambda(
+            lambda self, x: self.out(
+                torch.relu(torch.cat([self.one(x), self.two(x)], 1).permute(0, 2, 3, 1).flatten(1))
+            ),
+            one=nn.Conv2d(3, 4, 3),
+            two=nn.Conv2d(3, 5, 3),
+            out=nn.Linear(9 * 36, 2),
+        ),
+        images,
+    ),
+    "rows of a kernel by number": (
+        lambda: Lambda(
+            lambda self, x: self.out(torch.relu(functional.linear(x, self.hidden.weight[torch.arange(5) // 2]))),
+            hidden=nn.Linear(4, 3),
+            out=nn.Linear(5, 2),
+        ),
+        lambda: torch.rand(3, 4),
+    ),
+    "shuffled channels": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 1),
+            nn.Unflatten(1, (2, 4)),
+            Lambda(lambda _, x: x.transpose(1, 2).flatten(1, 2)),
+            nn.Conv2d(8, 4, 1, groups=2),
+            nn.ReLU(),
+            nn.Conv2d(4, 2, 1),
+        ),
+        images,
+    ),
+    "recurrence": (
+        lambda: Lambda(
+            lambda self, x: self.out(self.cells(self.inward(x))[0]),
+            inward=nn.Linear(4, 6),
+            cells=nn.GRU(6, 5, batch_first=True),
+            out=nn.Linear(5, 2),
+        ),
+        lambda: torch.rand(2, 3, 4),
+    ),
+    "a normalised kernel": (
+        lambda: nn.Sequential(
+            nn.Linear(4, 6),
+            nn.ReLU(),
+            nn.utils.parametrizations.weight_norm(nn.Linear(6, 5)),
+            nn.ReLU(),
+            nn.Linear(5, 2),
+        ),
+        lambda: torch.rand(3, 4),
+    ),
+    "covariances": (
+        lambda: Lambda(
+            lambda self, x: self.out(self.hidden(x).T @ self.hidden(x)).sum(0),
+            hidden=nn.Linear(4, 6),
+            out=nn.Linear(6, 2),
+        ),
+        lambda: torch.rand(3, 4),
+    ),
+    "halves exchanged and added": (
+        lambda: Lambda(
+            lambda self, x: self.out(torch.cat(self.hidden(x).chunk(2, 1)[::-1], 1) + self.hidden(x)),
+            hidden=nn.Linear(4, 6),
+            out=nn.Linear(6, 2),
+        ),
+        lambda: torch.rand(3, 4),
+    ),
+    "written into a buffer": (
+        lambda: Lambda(
+            lambda self, x: self.out(torch.zeros_like(x).copy_(self.hidden(x)).mul_(torch.arange(4))),
+            hidden=nn.Linear(4, 4),
+            out=nn.Linear(4, 2),
+        ),
+        lambda: torch.rand(3, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HARD)
+def test_what_has_no_full_description_is_never_wrong(case: str):
+    torch.manual_seed(0)
+    make, example = HARD[case]
+    module, inputs = make(), example()
+    spec = spec_of_module(module, inputs, strict=True)
+    for seed in range(5):
+        check_symmetry(module, spec, inputs, np.random.default_rng(seed))
+
+
+def test_a_view_of_a_parameter_kept_as_an_attribute_is_refused():
+    module = Lambda(
+        lambda self, x: self.out(functional.linear(x, self.half)), hidden=nn.Linear(4, 6), out=nn.Linear(3, 2)
+    )
+    object.__setattr__(module, "half", module.hidden.weight[:3])
+    with pytest.raises(SpecError, match="shares memory with a parameter"):
+        spec_of_module(module, torch.rand(3, 4), strict=True)
+
+
 def test_data_dependent_control_flow_gives_roles_only_or_its_reason():
     def forward(self: Lambda, x: Tensor) -> Tensor:
         x = self.hidden(x)
@@ -575,6 +692,13 @@ def test_a_module_is_left_as_it_was():
     assert [part.training for part in module.modules()] == flags
     for name, tensor in module.state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+def test_buffers_that_a_run_changes_are_put_back():
+    module = Lambda(lambda self, x: self.out(x + self.calls.add_(1)), out=nn.Linear(4, 2))
+    module.register_buffer("calls", torch.zeros(()))
+    spec_of_module(module, torch.rand(3, 4), strict=True)
+    assert module.calls == 0
 
 
 def test_specs_do_not_depend_on_the_values_of_weights_or_example():

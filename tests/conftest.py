@@ -1,0 +1,6 @@
+"""What every test shares."""
+
+import torch
+
+# Threads gain nothing on the small tensors of the tests, and wait long for each other on a busy machine.
+torch.set_num_threads(1)
