@@ -172,7 +172,7 @@ def test_an_epoch_visits_every_example_once() -> None:
     assert sorted(set(epoch_batch(5, 16, 0, seed=0))) == list(range(5))
 
 
-# -- parts --------------------------------------------------------------------------------------------------------------
+# -- parts ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_normaliser_gives_the_training_split_unit_scale_and_knows_only_it() -> None:

@@ -9,6 +9,7 @@ from weightspace.train.config import TrainingConfig
 
 Pooling = Literal["first", "mean"]
 Normalisation = Literal["layer", "global"]
+EmbeddingKind = Literal["linear", "mlp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,10 @@ class MetaModelConfig:
 
     heads: int = 4
     """Attention heads a layer."""
+
+    embedding: EmbeddingKind = "linear"
+    """How a chunk becomes a vector: by a linear map, as in the paper, or by a GELU MLP of four times the width, which
+    can see the spread of the weights in a chunk where a linear map sees only weighted sums."""
 
     causal: bool = False
     """Whether a token attends only to itself and those before it, as a decoder's do."""
@@ -72,6 +77,7 @@ class MetaModelConfig:
             f"dropout {self.dropout}": (0 <= self.dropout < 1, "0 to below 1"),
             f"permutations {self.permutations}": (self.permutations >= 1, "at least 1"),
             f"pooling {self.pooling!r}": (self.pooling in get_args(Pooling), "first or mean"),
+            f"embedding {self.embedding!r}": (self.embedding in get_args(EmbeddingKind), "linear or mlp"),
             f"normalisation {self.normalisation!r}": (self.normalisation in get_args(Normalisation), "layer or global"),
         }
         for what, (holds, allowed) in checks.items():

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from weightspace.models.config import EmbeddingKind
 from weightspace.weights.population import Population
 from weightspace.weights.spec import ROLES, NetworkSpec
 from weightspace.weights.tokens import chunk, leaf_composition
@@ -136,24 +137,27 @@ def squash(x: Tensor) -> Tensor:
 
 
 class Embedding(nn.Module):
-    """Tokens to vectors: a linear map, a learnt position, and learnt encodings of role and layer.
+    """Tokens to vectors: a linear map or an MLP, a learnt position, and learnt encodings of role and layer.
 
     Args:
         chunk_size: weights a token.
         width: size of a vector.
         tokens: most tokens that a network may have.
         layer_encoding: whether to add the encodings of role and layer, mixed as the token mixes them.
+        kind: "linear", or "mlp".
     """
 
-    def __init__(self, chunk_size: int, width: int, tokens: int, layer_encoding: bool) -> None:
+    def __init__(self, chunk_size: int, width: int, tokens: int, layer_encoding: bool, kind: EmbeddingKind) -> None:
         super().__init__()
-        self.linear = nn.Linear(chunk_size, width)
+        self.weights: nn.Module = nn.Linear(chunk_size, width)
+        if kind == "mlp":
+            self.weights = nn.Sequential(nn.Linear(chunk_size, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.position = nn.Embedding(tokens, width)
         nn.init.normal_(self.position.weight, std=0.02)
         self.kind = nn.Linear(len(ROLES) + MAX_LAYERS, width, bias=False) if layer_encoding else None
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "b t d"]:
-        x = self.linear(tokens.values) + self.position.weight[: tokens.values.shape[1]]
+        x = self.weights(tokens.values) + self.position.weight[: tokens.values.shape[1]]
         return x if self.kind is None else x + self.kind(tokens.kinds)
 
 

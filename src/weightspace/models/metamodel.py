@@ -42,7 +42,7 @@ class Transformer(nn.Module):
     def __init__(self, config: MetaModelConfig, tokens: int, classes: Sequence[int]) -> None:
         super().__init__()
         self.config = config
-        self.embedding = Embedding(config.chunk_size, config.width, tokens, config.layer_encoding)
+        self.embedding = Embedding(config.chunk_size, config.width, tokens, config.layer_encoding, config.embedding)
         self.first = nn.Parameter(torch.randn(config.width) * 0.02)
         self.encoder = Encoder(config.width, config.depth, config.heads, config.causal, config.dropout)
         self.head = ClassificationHead(config.width, classes)

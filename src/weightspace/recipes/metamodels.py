@@ -7,16 +7,21 @@ from weightspace.train.config import TrainingConfig
 
 
 def small() -> MetaModelConfig:
-    """For a few hundred networks of a few thousand weights: about a minute on two cores."""
+    """For a few hundred networks of a few thousand weights: about a minute on two cores.
+
+    Chosen on the validation split of 1,000 networks of `digits-small` (587 for training; seed 0, 700 steps, mean
+    validation loss): linear chunks of 64 0.56, of 16 0.54 at five times the cost, chunks of 64 through an MLP 0.46.
+    """
     return MetaModelConfig(
-        chunk_size=32,
+        chunk_size=64,
         width=64,
         depth=3,
         heads=4,
+        embedding="mlp",
         pooling="mean",
-        dropout=0.1,
+        dropout=0.2,
         training=TrainingConfig(
-            steps=1500,
+            steps=1000,
             batch_size=64,
             learning_rate=2e-3,
             weight_decay=1e-2,

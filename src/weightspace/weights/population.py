@@ -16,8 +16,10 @@ from weightspace.weights.spec import NetworkSpec
 class Source(Protocol):
     """Where a population's weights lie: memory, or the shards of a zoo."""
 
-    specs: tuple[NetworkSpec, ...]
-    """The different specs, each once."""
+    @property
+    def specs(self) -> tuple[NetworkSpec, ...]:
+        """The different specs, each once."""
+        ...
 
     def spec_ids(self, rows: np.ndarray) -> np.ndarray:
         """For each row (n,) the position of its spec in `specs`, (n,) int64."""

@@ -231,21 +231,26 @@ class Zoo:
         description = read_description(folder)
         try:
             manifest = json.loads((folder / MANIFEST).read_bytes())
-            manifest["networks"], manifest["specs"], manifest["sha256"], manifest["shards"]
+            if {"networks", "specs", "sha256", "shards"} - manifest.keys():
+                raise KeyError("incomplete")
         except FileNotFoundError:
             done = len(list((folder / SHARDS).glob("*.safetensors")))
             raise ZooError(
                 f"zoo {folder} is not complete ({done} shards): run the same `weightspace zoo make` again"
             ) from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, AttributeError):
             raise ZooError(
                 f"{folder / MANIFEST} is damaged: delete it and run the same `weightspace zoo make`"
             ) from None
         return Zoo(folder, description, manifest)
 
-    @cached_property
+    @property
     def specs(self) -> tuple[NetworkSpec, ...]:
         """The different specs of the zoo's networks, by signature."""
+        return self._specs
+
+    @cached_property
+    def _specs(self) -> tuple[NetworkSpec, ...]:
         return tuple(NetworkSpec.from_json(self.manifest["specs"][name]) for name in self._signatures)
 
     @cached_property

@@ -89,7 +89,7 @@ def _axis_order(axis: Axis, permutation: Mapping[str, np.ndarray]) -> np.ndarray
         shape = tuple(factor.size for factor in segment)
         places = np.arange(start, start + prod(shape)).reshape(shape)
         for dimension, factor in enumerate(segment):
-            if factor.group in permutation:
+            if factor.group is not None and factor.group in permutation:
                 places = places.take(permutation[factor.group], axis=dimension)
         orders.append(places.reshape(-1))
         start += prod(shape)

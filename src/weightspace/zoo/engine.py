@@ -120,7 +120,8 @@ def engine_of(name: str, *, workers: int | None = None, device: str = "cuda", st
     """
     if name not in ("process", "stacked") or (workers is not None and workers < 0) or stack < 1:
         raise EngineError(
-            f"engine {name!r} with {workers} workers and stacks of {stack}: choose process (workers 0 or more) or stacked"
+            f"engine {name!r} with {workers} workers and stacks of {stack}: choose process (0 or more workers) or "
+            "stacked (at least 1)"
         )
     return ProcessEngine(workers=workers) if name == "process" else StackedEngine(device=device, stack=stack)
 

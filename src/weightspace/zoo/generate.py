@@ -113,7 +113,7 @@ def _record(trained: TrainedNetwork) -> Record:
 
     plan = trained.plan
     facts: dict[str, Any] = {
-        **{name: value for name, value in plan.hyperparameters.items()},
+        **plan.hyperparameters,
         "network": plan.network,
         "epoch": plan.epochs,
         "seed": plan.seed,
@@ -217,7 +217,10 @@ def _association(labels: np.ndarray, clue: np.ndarray) -> float:
     _, columns = np.unique(clue.astype(str), return_inverse=True)
     table = np.zeros((rows.max() + 1, columns.max() + 1))
     np.add.at(table, (rows, columns), 1)
-    return 1.0 if min(table.shape) < 2 else float(chi2_contingency(table).pvalue)
+    if min(table.shape) < 2:
+        return 1.0
+    test: Any = chi2_contingency(table)  # scipy has no types
+    return float(test.pvalue)
 
 
 def info(folder: str | Path) -> dict[str, Any]:

@@ -127,7 +127,7 @@ _PLAN_FIELDS = frozenset(TrainingPlan.__dataclass_fields__) - _DECIDED
 
 
 def plan(config: ZooConfig, network: int) -> TrainingPlan:
-    """What network number `network` of the zoo is to be: a pure function of the configuration, its seed and the number."""
+    """What network number `network` of the zoo is to be: a pure function of configuration, zoo seed and number."""
     from weightspace.zoo.networks import architecture_of
 
     rng = np.random.default_rng([config.seed, network])
