@@ -138,6 +138,7 @@ def zoo_make(
     epochs: int | None = None,
     engine: str = "process",
     workers: int | None = None,
+    stack: int | None = None,
     device: str = "cuda",
     json: bool = False,
 ) -> int:
@@ -153,6 +154,7 @@ def zoo_make(
         epochs: passes over the training images, instead of the recipe's.
         engine: process (one single-threaded process a core) or stacked (hundreds of networks at once on a GPU).
         workers: processes of the engine `process`; one a core unless given.
+        stack: most networks trained in one vectorised step; 1 for the engine `process`, 512 for `stacked`.
         device: where the engine `stacked` trains.
         json: print what the zoo holds as JSON.
     """
@@ -162,7 +164,7 @@ def zoo_make(
 
     where = str(data) if data is not None else None
     config = zoo_recipe(recipe, count=count, seed=seed, images=images, data=where, epochs=epochs)
-    zoo = make_zoo(config, out or Path("zoos") / recipe, engine_of(engine, workers=workers, device=device))
+    zoo = make_zoo(config, out or Path("zoos") / recipe, engine_of(engine, workers=workers, device=device, stack=stack))
     return zoo_info(zoo.folder, json)
 
 

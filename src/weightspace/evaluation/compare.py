@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from weightspace.evaluation.results import Confusion, CurvePoint, Results, Row
 from weightspace.tasks.base import Examples, Predictions, Predictor, Target, TaskError
 from weightspace.weights.progress import progress
 from weightspace.weights.store import Zoo
+from weightspace.zoo.engine import cores
 
 
 def compare(
@@ -190,4 +190,4 @@ def _hardware() -> str:
     if cpuinfo.exists():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
-    return f"{len(os.sched_getaffinity(0))} cores of {model}{gpu}"
+    return f"{cores()} cores of {model}{gpu}"

@@ -110,7 +110,7 @@ def compare_on_zoo(
     rows, answers = compare(predictors, training, validation, test, show=show)
     model.save(out / "metamodel", _facts(zoo))
     results = results_of(
-        f"hyperparameters from weights ({zoo.description['config']['recipe']})",
+        f"Hyperparameters from weights ({zoo.description['config']['recipe']})",
         zoo,
         rows,
         answers,

@@ -40,27 +40,31 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessEngine:
-    """One single-threaded process a core, each training one network at a time (measured fastest on CPUs).
+    """Single-threaded processes on the CPU, one a core.
 
     Attributes:
         workers: processes; None for one a core this process may use. 0 trains in this process.
+        stack: most networks that a process trains in one vectorised step. At 1 each network is trained alone and can
+            be made again alone, bit for bit. More is faster where networks are so small that the work around each
+            operation outweighs it (the digits recipe; `benchmarks/stacked.py`), and rounds differently.
     """
 
     workers: int | None = None
+    stack: int = 1
 
     def run(self, shards: Mapping[int, Plans], write: Write, advance: Callable[[int], None]) -> None:
-        workers = len(os.sched_getaffinity(0)) if self.workers is None else self.workers
+        workers = cores() if self.workers is None else self.workers
         workers = min(workers, len(shards))
         if workers == 0:
             _threads(1)
             for number, plans in shards.items():
-                write(number, [_one(plan, advance) for plan in plans])
+                write(number, _train(plans, self.stack, "cpu", advance))
             return
         context = multiprocessing.get_context("spawn")  # forked children of a threaded process can hang
         counter = context.Value("q", 0)
         pool = ProcessPoolExecutor(workers, context, _prepare_worker, (counter, os.getpid()))
         try:
-            waiting = {pool.submit(_shard, number, plans, write) for number, plans in shards.items()}
+            waiting = {pool.submit(_shard, number, plans, self.stack, write) for number, plans in shards.items()}
             reported = 0
             while waiting:
                 done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -79,12 +83,10 @@ class ProcessEngine:
 
 @dataclass(frozen=True, kw_only=True)
 class StackedEngine:
-    """Hundreds of like networks stacked into one vectorised step: for GPUs, where it is far faster than a loop.
-
-    A shard's plans are grouped by architecture, images, batch size and epochs; each group trains as stacks.
+    """Hundreds of like networks in one vectorised step: for GPUs, where a loop leaves most of the device idle.
 
     Attributes:
-        device: "cuda", "cuda:1", ... or "cpu", where it is slow and serves tests.
+        device: "cuda", "cuda:1", ... or "cpu".
         stack: most networks in one stack; less if memory runs short.
     """
 
@@ -94,36 +96,47 @@ class StackedEngine:
     def run(self, shards: Mapping[int, Plans], write: Write, advance: Callable[[int], None]) -> None:
         import torch
 
-        from weightspace.zoo.trained import stack_key, train_networks
-
         if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
             raise EngineError("this machine has no CUDA GPU: use the engine `process`")
         for number, plans in shards.items():
-            groups: dict[tuple[object, ...], list[int]] = {}
-            for i, plan in enumerate(plans):
-                groups.setdefault(stack_key(plan), []).append(i)
-            trained: dict[int, TrainedNetwork] = {}
-            for places in groups.values():
-                for start in range(0, len(places), self.stack):
-                    block = places[start : start + self.stack]
-                    results = train_networks([plans[i] for i in block], self.device)
-                    trained.update(zip(block, results, strict=True))
-                    advance(len(block))
-            write(number, [trained[i] for i in range(len(plans))])
+            write(number, _train(plans, self.stack, self.device, advance))
 
 
-def engine_of(name: str, *, workers: int | None = None, device: str = "cuda", stack: int = 512) -> Engine:
-    """The engine `name`: "process", or "stacked" (on a GPU).
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _train(plans: Plans, stack: int, device: str, advance: Callable[[int], None]) -> list[TrainedNetwork]:
+    """Train the plans of one shard, those of one shape of training together, in their order."""
+    from weightspace.zoo.trained import stack_key, train_networks
+
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, plan in enumerate(plans):
+        groups.setdefault(stack_key(plan), []).append(i)
+    blocks = [places[i : i + stack] for places in groups.values() for i in range(0, len(places), stack)]
+    trained: dict[int, TrainedNetwork] = {}
+    for block in blocks:
+        results = train_networks([plans[i] for i in block], device)
+        trained.update(zip(block, results, strict=True))
+        advance(len(block))
+    return [trained[i] for i in range(len(plans))]
+
+
+def engine_of(name: str, *, workers: int | None = None, device: str = "cuda", stack: int | None = None) -> Engine:
+    """The engine `name`: "process", or "stacked" (on a GPU); None leaves an engine's own choice.
 
     Raises:
-        EngineError: on an unknown name or a negative number of workers.
+        EngineError: on an unknown name, a negative number of workers or an empty stack.
     """
-    if name not in ("process", "stacked") or (workers is not None and workers < 0) or stack < 1:
+    if name not in ("process", "stacked") or (workers or 0) < 0 or (stack is not None and stack < 1):
         raise EngineError(
             f"engine {name!r} with {workers} workers and stacks of {stack}: choose process (0 or more workers) or "
-            "stacked (at least 1)"
+            "stacked, and stacks of at least 1"
         )
-    return ProcessEngine(workers=workers) if name == "process" else StackedEngine(device=device, stack=stack)
+    if name == "process":
+        return ProcessEngine(workers=workers, stack=stack or 1)
+    return StackedEngine(device=device, stack=stack or 512)
 
 
 def seconds_a_network(plan: TrainingPlan) -> float:
@@ -140,14 +153,6 @@ def seconds_a_network(plan: TrainingPlan) -> float:
     elapsed = time.perf_counter() - start
     images = plan.image_count or len(load_images(plan.images, plan.data).train_labels)
     return elapsed * plan.epochs * max(1, images // plan.batch_size) / steps
-
-
-def _one(plan: TrainingPlan, advance: Callable[[int], None]) -> TrainedNetwork:
-    from weightspace.zoo.trained import train_networks
-
-    trained = train_networks([plan])[0]
-    advance(1)
-    return trained
 
 
 def _threads(count: int) -> None:
@@ -178,5 +183,5 @@ def _prepare_worker(counter: Any, parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _shard(number: int, plans: Plans, write: Write) -> None:
-    write(number, [_one(plan, _count) for plan in plans])
+def _shard(number: int, plans: Plans, stack: int, write: Write) -> None:
+    write(number, _train(plans, stack, "cpu", _count))

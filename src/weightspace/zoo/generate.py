@@ -31,7 +31,7 @@ from weightspace.weights.store import (
     write_description,
     write_shard,
 )
-from weightspace.zoo.engine import Engine, ProcessEngine, seconds_a_network
+from weightspace.zoo.engine import Engine, ProcessEngine, cores, seconds_a_network
 from weightspace.zoo.hyperparameters import ZooConfig, plan
 from weightspace.zoo.records import TrainedNetwork
 
@@ -61,8 +61,8 @@ def make_zoo(config: ZooConfig, folder: str | Path, engine: Engine | None = None
         total = sum(map(len, plans.values()))
         note = ""
         if show and plans:
-            cores = len(os.sched_getaffinity(0)) if isinstance(engine or ProcessEngine(), ProcessEngine) else 1
-            seconds = seconds_a_network(plans[missing[0]][0]) * total / cores
+            at_once = cores() if isinstance(engine or ProcessEngine(), ProcessEngine) else 1
+            seconds = seconds_a_network(plans[missing[0]][0]) * total / at_once
             note = f", about {max(1, round(seconds))} s" if seconds < 120 else f", about {seconds / 60:.0f} min"
         with progress_line(f"training {total} networks{note}", total=total, unit="networks", enabled=show) as advance:
             (engine or ProcessEngine()).run(plans, partial(_write, folder), advance)

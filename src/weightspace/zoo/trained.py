@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -21,6 +21,8 @@ from weightspace.zoo.records import TrainedNetwork, TrainingPlan
 BATCH_NORM_MOMENTUM = 0.1
 """Share of the batch in the running statistics, whose variance is the biased one (as in Eilertsen's TensorLayer)."""
 EVALUATION_BATCH = 500
+STANDARDISED_AT_ONCE = 2**23
+"""Pixels of a training set up to which it is kept as float32 (32 MiB): larger ones are standardised batch by batch."""
 
 
 def train_networks(plans: Sequence[TrainingPlan], device: torch.device | str = "cpu") -> list[TrainedNetwork]:
@@ -67,21 +69,20 @@ def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedN
     gradient = torch.zeros_like(stack.weights)
     for epoch in range(first.epochs):
         batches = _batches(plans, epoch, len(data.train_labels), steps).to(device)  # (n, steps, batch)
-        total_loss = torch.zeros(len(plans), device=device)
-        total_right = torch.zeros(len(plans), device=device)
+        losses, rights = [], []  # summed once an epoch: on small networks every operation a step counts
         for step in range(steps):
             number = epoch * steps + step
             x, y = data.batch(batches[:, step])  # (n, batch, c, h, w) float32, (n, batch)
             loss, right = stack.gradient(x, y, number, out=gradient)
             for rows, optimiser in optimisers:
                 optimiser.step(gradient[rows], _learning_rates(plans[rows], number, steps))
-            total_loss += loss
-            total_right += right
+            losses.append(loss)
+            rights.append(right)
         test_loss, test_accuracy = stack.evaluate(data)
         for i, values in enumerate(
             zip(
-                (total_loss / steps).tolist(),
-                (total_right / (steps * first.batch_size)).tolist(),
+                torch.stack(losses).mean(0).tolist(),
+                torch.stack(rights).float().mean(0).div(first.batch_size).tolist(),
                 test_loss.tolist(),
                 test_accuracy.tolist(),
                 strict=True,
@@ -106,7 +107,7 @@ def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedN
 
 @dataclass(frozen=True)
 class _Images:
-    """An image set on a device, as bytes; batches are standardised as they are drawn."""
+    """An image set on a device, as bytes, or already standardised where it is small."""
 
     train: Tensor
     train_labels: Tensor
@@ -128,12 +129,18 @@ class _Images:
             images.test_labels[: plan.test_count],
         )
         tensors = [torch.from_numpy(np.array(array)) for array in arrays]
-        return _Images(*(tensor.to(device) for tensor in (*tensors, mean, deviation)))
+        held = _Images(*(tensor.to(device) for tensor in (*tensors, mean, deviation)))
+        if held.train.numel() > STANDARDISED_AT_ONCE:
+            return held
+        return replace(held, train=held.standardise(held.train), test=held.standardise(held.test))
 
     def batch(self, index: Int[Tensor, "n b"]) -> tuple[Float[Tensor, "n b c h w"], Int[Tensor, "n b"]]:
         return self.standardise(self.train[index]), self.train_labels[index]
 
     def standardise(self, images: Tensor) -> Tensor:
+        """Pixels of mean 0 and deviation 1; images that are so already are passed on."""
+        if images.dtype != torch.uint8:
+            return images
         return (images.float() / 255 - self.mean) / self.deviation
 
 
@@ -185,9 +192,9 @@ class _Stack:
 
     def gradient(self, x: Tensor, y: Tensor, step: int, out: Tensor) -> tuple[Tensor, Tensor]:
         """Write the clipped gradients (n, trainable) into `out`; return mean loss (n,) and number right (n,)."""
-        keys = torch.tensor([(plan.seed + 1000003 * step) & 0x7FFFFFFF for plan in self.plans])
+        keys = [(plan.seed + 1000003 * step) & 0x7FFFFFFF for plan in self.plans]
         if self.stacked_gradient is None:
-            self._set_dropout(keys[0])
+            self._set_dropout(torch.tensor(keys[0], device=x.device) if self.dropouts else None)
             logits = self.module(x[0])
             loss = F.cross_entropy(logits, y[0])
             pieces = torch.autograd.grad(loss, self.single)
@@ -197,7 +204,7 @@ class _Stack:
             statistics = [tuple(s.detach()[None] for s in layer.batch_statistics or ()) for _, layer in self.norms]
         else:
             values, (losses, (right, statistics)) = self.stacked_gradient(
-                self.weights, self.buffers, x, y, keys.to(x.device)
+                self.weights, self.buffers, x, y, torch.tensor(keys, device=x.device)
             )
             out.copy_(values)
         self._clip(out)
