@@ -14,6 +14,7 @@ from markupsafe import Markup
 from weightspace.evaluation import plots
 from weightspace.evaluation.results import META_MODEL, Results, Row, leaders, percent
 from weightspace.weights.network import write_atomically
+from weightspace.weights.progress import duration
 
 _EXAMPLES = 10  # more than these are cut, and the report says so
 
@@ -153,17 +154,12 @@ def _count(number: Any) -> str:
 
 
 def _seconds(seconds: Any) -> str:
-    """A duration to about two figures: "0.35 s", "12 s", "3 min 20 s", "2 h 05 min"."""
+    """A duration to about two figures: "< 1 ms", "0.35 s", "12 s", "3 min 20 s", "2 h 05 min"."""
     if not isinstance(seconds, int | float):
         return str(seconds)
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if 0 < seconds < 1e-3:
+        return "< 1 ms"
+    return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
 
 
 def _span(texts: Sequence[str]) -> str:
