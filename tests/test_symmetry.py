@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weightspace.weights.augment import permutation_pool, permute_batch
+from weightspace.weights import augment
+from weightspace.weights.augment import Permuter
 from weightspace.weights.network import Network
 from weightspace.weights.spec import (
     Axis,
@@ -137,15 +138,20 @@ def test_symmetries_are_counted() -> None:
     assert log10_symmetries(heads_spec(heads=3, width=2)) == pytest.approx(np.log10(6 * 2**3))
 
 
-def test_every_row_of_a_batch_gets_its_own_symmetry() -> None:
+@pytest.mark.parametrize("memory", [2**30, 1000], ids=["pooled", "drawn afresh"])
+def test_every_row_of_a_batch_gets_its_own_symmetry(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "POOL_BYTES", memory)
     spec = mlp_spec(hidden=9)
     network, x = random_network(spec), np.ones(3)
-    pool = permutation_pool(spec, count=64, seed=0)
+    permuter = Permuter([spec], count=64, seed=0)
     batch = torch.from_numpy(network.weights).expand(16, -1).contiguous()
-    moved = permute_batch(batch, pool, torch.Generator().manual_seed(0)).numpy()
+    moved = permuter.permute(spec, batch, torch.Generator().manual_seed(0)).numpy()
+    assert bool(permuter.pools) == (memory > 1000)
     assert len(np.unique(moved, axis=0)) > 8
     for row in moved:
         np.testing.assert_allclose(mlp(Network(spec, row), x), mlp(network, x), rtol=1e-5, atol=1e-6)
+    again = Permuter([spec], count=64, seed=0).permute(spec, batch, torch.Generator().manual_seed(0)).numpy()
+    np.testing.assert_array_equal(again, moved)
 
 
 def test_a_spec_survives_json_and_its_signature_tells_specs_apart() -> None:

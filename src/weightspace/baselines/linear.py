@@ -18,14 +18,17 @@ class Linear:
 
     The strength of the L2 penalty with the lowest validation loss wins. Networks of different sizes are padded with
     zeros to the largest of the training split, or cut to it. Weights are first projected on the span of the training
-    networks, which loses nothing: the penalised optimum lies in it.
+    networks, which loses nothing: the penalised optimum lies in it. Of networks with more than 20,000 weights a random
+    20,000 are read, the same of each, so that the matrix fits into memory.
     """
 
     name = "linear"
+    most = 20_000
     strengths = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
     def __init__(self) -> None:
         self.size = 0
+        self.read = np.arange(0)
         self.models: dict[str, Any] = {}
         self.classes: dict[str, int] = {}
 
@@ -35,6 +38,9 @@ class Linear:
         from sklearn.metrics import log_loss
 
         self.size = max(spec.size for spec in training.networks.specs)
+        self.read = np.arange(self.size)
+        if self.size > self.most:
+            self.read = np.sort(np.random.default_rng(0).choice(self.size, self.most, replace=False))
         x = self._matrix(training.networks)
         self.mean, self.deviation = x.mean(0), x.std(0) + 1e-12
         _, _, self.basis = np.linalg.svd((x - self.mean) / self.deviation, full_matrices=False)
@@ -61,10 +67,11 @@ class Linear:
 
     def _matrix(self, networks: Sequence[Network]) -> np.ndarray:
         population = Population.of(networks)
-        matrix = np.zeros((len(population), self.size))
+        matrix = np.zeros((len(population), len(self.read)))
         for spec, positions in population.groups():
-            kept = min(spec.size, self.size)
-            matrix[positions, :kept] = population.read(positions)[:, :kept]
+            columns = self.read[self.read < spec.size]
+            for block in np.array_split(positions, -(-len(positions) * spec.size // 2**24)):
+                matrix[block, : len(columns)] = population.read(block)[:, columns]
         return matrix
 
     def _project(self, x: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ def weight_statistics(networks: Sequence[Network], leaves: int | None = None) ->
     room = leaves or max((len(spec.leaves) for spec in population.specs), default=0)
     features = np.full((len(population), (room + 1) * len(STATISTICS)), np.nan)
     for spec, positions in population.groups():
-        for block in np.array_split(positions, -(-len(positions) // 512)):
+        for block in np.array_split(positions, -(-len(positions) * spec.size // 2**24)):
             features[block] = _statistics(spec, population.read(block), room)
     return features
 

@@ -46,27 +46,21 @@ class Normaliser:
     def fit(networks: Population, by_layer: bool, seed: int = 0) -> Normaliser:
         """Take the statistics over a population, or over 2,000 of its networks where it is larger.
 
-        They are taken in float64 after dividing by the largest weight, so weights of any finite scale are sane.
+        They are gathered block by block in float64, in which the squares of float32 weights neither overflow nor
+        vanish.
         """
         chosen = np.arange(len(networks))
         if len(chosen) > FITTING_SAMPLE:
             chosen = np.sort(np.random.default_rng(seed).choice(chosen, FITTING_SAMPLE, replace=False))
-        parts: dict[str, list[np.ndarray]] = {}
+        moments: dict[str, _Moments] = {}
         sample = networks.select(chosen)
         for spec, positions in sample.groups():
-            weights = sample.read(positions).astype(np.float64)
-            for (_, place), key in zip(spec.slices(), _keys(spec, by_layer), strict=True):
-                parts.setdefault(key, []).append(weights[:, place].reshape(-1))
-                if by_layer:
-                    parts.setdefault("all", []).append(parts[key][-1])
-        statistics = {}
-        for key, values in parts.items():
-            together = np.concatenate(values)
-            scale = float(np.abs(together).max()) or 1.0
-            deviation = float((together / scale).std() * scale)
-            # A constant array, such as biases that never moved, has no scale of its own: leave its units alone
-            statistics[key] = (float((together / scale).mean() * scale), deviation or scale)
-        return Normaliser(statistics)
+            for block in np.array_split(positions, -(-len(positions) * spec.size // 2**24)):
+                weights = sample.read(block).astype(np.float64)
+                for (_, place), key in zip(spec.slices(), _keys(spec, by_layer), strict=True):
+                    for name in {key, "all"}:
+                        moments.setdefault(name, _Moments()).add(weights[:, place])
+        return Normaliser({name: found.summary() for name, found in moments.items()})
 
     def columns(self, spec: NetworkSpec) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Mean and standard deviation for every entry of flat weights; a layer never seen gets those of all weights."""
@@ -81,6 +75,25 @@ class Normaliser:
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> Normaliser:
         return Normaliser({key: (float(mean), float(deviation)) for key, (mean, deviation) in record.items()})
+
+
+class _Moments:
+    """Mean and variance of values that come in blocks (Chan et al. 1979)."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares, self.largest = 0, 0.0, 0.0, 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        shift = float(values.mean()) - self.mean
+        total = self.count + values.size
+        self.squares += float(values.var()) * values.size + shift**2 * self.count * values.size / total
+        self.mean += shift * values.size / total
+        self.count, self.largest = total, max(self.largest, float(np.abs(values).max()))
+
+    def summary(self) -> tuple[float, float]:
+        """Mean and standard deviation; values that are all alike have no scale, so their size stands in for it."""
+        deviation = (self.squares / self.count) ** 0.5
+        return self.mean, deviation if deviation > 1e-7 * self.largest else self.largest or 1.0
 
 
 def _keys(spec: NetworkSpec, by_layer: bool) -> list[str]:

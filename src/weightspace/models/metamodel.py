@@ -22,7 +22,7 @@ from weightspace.tasks.base import Examples, Predictions, Target, TaskError
 from weightspace.train.config import TrainingConfig
 from weightspace.train.log import History
 from weightspace.train.loop import choose_device, to_device, train
-from weightspace.weights.augment import permutation_pool, permute_batch
+from weightspace.weights.augment import Permuter
 from weightspace.weights.network import METADATA_KEY, Network, NetworkError, read_safetensors, write_atomically
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec
@@ -106,10 +106,7 @@ class MetaModel:
         with torch.random.fork_rng():
             torch.manual_seed(config.training.seed)
             self.model = Transformer(config, self.tokens, [len(target.classes) for target in self.targets])
-        pools = {
-            spec: permutation_pool(spec, config.permutations, config.training.seed)
-            for spec in (specs if config.permute else ())
-        }
+        permuter = Permuter(specs, config.permutations, config.training.seed) if config.permute else None
         labels = self._labels(training)  # (n, targets)
         held_labels = self._labels(validation)
 
@@ -118,7 +115,7 @@ class MetaModel:
         def batch(step: int) -> tuple[Tokens, Tensor]:
             chosen = epoch_batch(len(training), config.training.batch_size, step, config.training.seed)
             generator = torch.Generator().manual_seed(config.training.seed * 1_000_003 + step)
-            return self._tokens(training.networks.select(chosen), pools, generator), labels[torch.from_numpy(chosen)]
+            return self._tokens(training.networks.select(chosen), permuter, generator), labels[torch.from_numpy(chosen)]
 
         def loss(model: nn.Module, examples: tuple[Tokens, Tensor]) -> Tensor:
             return classification_loss(model(examples[0]), examples[1])
@@ -206,20 +203,20 @@ class MetaModel:
         device = next(self.model.parameters()).device
         size = max(1, self.config.training.batch_size)
         blocks = [np.arange(i, min(i + size, len(population))) for i in range(0, len(population), size)]
-        parts = [model(to_device(self._tokens(population.select(block), {}, None), device)) for block in blocks]
+        parts = [model(to_device(self._tokens(population.select(block)), device)) for block in blocks]
         if not parts:
             return tuple(torch.zeros(0, len(target.classes)) for target in self.targets)
         return tuple(torch.cat([part[i].float() for part in parts]) for i in range(len(self.targets)))
 
     def _tokens(
-        self, networks: Population, pools: Mapping[NetworkSpec, Tensor], generator: torch.Generator | None
+        self, networks: Population, permuter: Permuter | None = None, generator: torch.Generator | None = None
     ) -> Tokens:
-        """Networks as one batch, each in a random order of neurons where its spec has a pool of them."""
+        """Networks as one batch, each in a random order of neurons where there is a permuter."""
         parts = []
         for spec, positions in networks.groups():
             weights = torch.from_numpy(networks.read(positions))
-            if generator is not None and spec in pools:
-                weights = permute_batch(weights, pools[spec], generator)
+            if permuter is not None and generator is not None:
+                weights = permuter.permute(spec, weights, generator)
             parts.append((positions, tokenise(weights, spec, self.normaliser, self.config.chunk_size)))
         return gather_tokens(parts)
 
