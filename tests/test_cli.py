@@ -127,6 +127,24 @@ def test_info_and_check_speak_json(zoo: Path, capsys: pytest.CaptureFixture[str]
     assert "sound, no leaks found" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("recipe", ["mnist-small", "fashion-mnist-small"])
+def test_the_same_recipe_runs_on_other_images(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Real MNIST and Fashion-MNIST, read from WEIGHTSPACE_DATA."""
+    beside = Path(__file__).parent.parent.parent / "shared" / "data"
+    folder = Path(os.environ.get("WEIGHTSPACE_DATA", beside))
+    if not (folder / recipe.removesuffix("-small").replace("-", "_")).is_dir():
+        pytest.skip(f"no images in {folder}: set WEIGHTSPACE_DATA to a folder that has them")
+    monkeypatch.setenv("WEIGHTSPACE_DATA", str(folder))
+    few = ["--count", "30", "--epochs", "1", "--workers", "0"]
+    assert main(["zoo", "make", recipe, "--out", str(tmp_path / "zoo"), *few, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["networks"] == 30
+    assert facts["test_accuracy"]["max"] > 0.4  # one epoch of 4,000 images; a tenth is chance
+    assert main(["compare", str(tmp_path / "zoo"), "--out", str(tmp_path / "out"), *SHORT]) == 0
+
+
 def test_help_names_every_verb_and_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     usage = capsys.readouterr().out

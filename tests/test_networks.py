@@ -167,7 +167,7 @@ def test_the_flat_optimiser_takes_the_steps_of_torch_optim(kind: str, rows: int)
         gradient = torch.randn(rows, 20, generator=generator)
         theirs.grad = gradient.clone()
         reference.step()
-        ours.step(gradient, [0.01] * rows)
+        ours.step(gradient, torch.full((rows,), 0.01))
     torch.testing.assert_close(weights, theirs.detach(), rtol=1e-5, atol=1e-6)  # rounding of 20 float32 steps
 
 

@@ -62,6 +62,7 @@ def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedN
             f"{first.images!r}: use a smaller batch or more images"
         )
     optimisers = _optimisers(plans, stack.weights)
+    rates = torch.from_numpy(_learning_rates(plans, steps)).to(device, torch.float32)  # (epochs * steps, n)
     curves: list[dict[str, list[float]]] = [
         {"train_loss": [], "train_accuracy": [], "test_loss": [], "test_accuracy": []} for _ in plans
     ]
@@ -75,7 +76,7 @@ def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedN
             x, y = data.batch(batches[:, step])  # (n, batch, c, h, w) float32, (n, batch)
             loss, right = stack.gradient(x, y, number, out=gradient)
             for rows, optimiser in optimisers:
-                optimiser.step(gradient[rows], _learning_rates(plans[rows], number, steps))
+                optimiser.step(gradient[rows], rates[number, rows])
             losses.append(loss)
             rights.append(right)
         test_loss, test_accuracy = stack.evaluate(data)
@@ -151,6 +152,7 @@ class _Stack:
     module: nn.Sequential
     plans: Sequence[TrainingPlan]
     weights: Tensor  # (n, trainable)
+    seeds: Tensor  # (n,) int64
     buffers: dict[str, Tensor]  # name -> (n, channels)
     names: list[str]
     shapes: list[torch.Size]
@@ -174,6 +176,7 @@ class _Stack:
             module=module,
             plans=plans,
             weights=weights,
+            seeds=torch.tensor([plan.seed for plan in plans], device=device),
             buffers={name: b.detach().expand(len(plans), *b.shape).clone() for name, b in module.named_buffers()},
             names=[name for name, _ in module.named_parameters()],
             shapes=[p.shape for p in module.parameters()],
@@ -192,9 +195,9 @@ class _Stack:
 
     def gradient(self, x: Tensor, y: Tensor, step: int, out: Tensor) -> tuple[Tensor, Tensor]:
         """Write the clipped gradients (n, trainable) into `out`; return mean loss (n,) and number right (n,)."""
-        keys = [(plan.seed + 1000003 * step) & 0x7FFFFFFF for plan in self.plans]
+        keys = (self.seeds + 1000003 * step) & 0x7FFFFFFF if self.dropouts else self.seeds  # (n,)
         if self.stacked_gradient is None:
-            self._set_dropout(torch.tensor(keys[0], device=x.device) if self.dropouts else None)
+            self._set_dropout(keys[0])
             logits = self.module(x[0])
             loss = F.cross_entropy(logits, y[0])
             pieces = torch.autograd.grad(loss, self.single)
@@ -203,9 +206,7 @@ class _Stack:
             right = (logits.detach().argmax(1) == y[0]).sum()[None]
             statistics = [tuple(s.detach()[None] for s in layer.batch_statistics or ()) for _, layer in self.norms]
         else:
-            values, (losses, (right, statistics)) = self.stacked_gradient(
-                self.weights, self.buffers, x, y, torch.tensor(keys, device=x.device)
-            )
+            values, (losses, (right, statistics)) = self.stacked_gradient(self.weights, self.buffers, x, y, keys)
             out.copy_(values)
         self._clip(out)
         for (name, _), (mean, variance) in zip(self.norms, statistics, strict=True):
@@ -287,21 +288,17 @@ def _batches(plans: Sequence[TrainingPlan], epoch: int, images: int, steps: int)
     return torch.stack(orders)[:, : steps * batch].view(len(plans), steps, batch)
 
 
-def _learning_rates(plans: Sequence[TrainingPlan], step: int, steps_an_epoch: int) -> list[float]:
-    """The learning rate of each network at a step."""
-    rates = []
-    for plan in plans:
-        total = max(1, plan.epochs * steps_an_epoch)
-        match plan.schedule:
-            case "exponential":  # Eilertsen et al.: times 0.96 an epoch
-                scale = 0.96 ** (step // max(1, steps_an_epoch))
-            case "triangular":
-                peak = max(1, total // 5)
-                scale = min((step + 1) / peak, (total - step) / max(1, total - peak))
-            case _:
-                scale = 1.0
-        rates.append(plan.learning_rate * scale)
-    return rates
+def _learning_rates(plans: Sequence[TrainingPlan], steps_an_epoch: int) -> np.ndarray:
+    """The learning rate of each network at every step, (epochs * steps an epoch, n)."""
+    total = max(1, plans[0].epochs * steps_an_epoch)
+    step = np.arange(total)
+    rise = max(1, total // 5)
+    scales = {
+        "constant": np.ones(total),
+        "exponential": 0.96 ** (step // max(1, steps_an_epoch)),  # Eilertsen et al.: times 0.96 an epoch
+        "triangular": np.minimum((step + 1) / rise, (total - step) / max(1, total - rise)),
+    }
+    return np.stack([plan.learning_rate * scales[plan.schedule] for plan in plans], axis=1)
 
 
 def _optimisers(plans: Sequence[TrainingPlan], weights: Tensor) -> list[tuple[slice, FlatOptimiser]]:
@@ -337,11 +334,11 @@ class FlatOptimiser:
         self.first = torch.zeros_like(weights) if self.kind in ("momentum", "adam", "adamw") else None
         self.second = torch.zeros_like(weights) if self.kind in ("adam", "adamw", "rmsprop") else None
 
-    def step(self, gradient: Tensor, rates: Sequence[float]) -> None:
-        """Move the weights against `gradient` (n, size), which is overwritten; `rates` has n learning rates."""
+    def step(self, gradient: Tensor, rates: Tensor) -> None:
+        """Move the weights against `gradient` (n, size), which is overwritten, at learning rates (n,)."""
         self.steps += 1
-        # A plain number is several times cheaper than a column of one
-        rate = _column(rates, device=gradient.device) if len(rates) > 1 else rates[0]
+        # A plain number is several times cheaper than a column of one, where reading it does not wait for a GPU
+        rate = float(rates) if len(rates) == 1 and rates.device.type == "cpu" else rates[:, None]
         if self.decays and self.kind == "adamw":
             self.weights.mul_(1 - rate * self.decay)
         elif self.decays:
