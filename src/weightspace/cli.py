@@ -42,6 +42,8 @@ VERBS: dict[str, tuple[str, str]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb. Returns 0, 1 where a check found something, or 2 on bad input, which is one sentence on stderr."""
     words = sys.argv[1:] if arguments is None else arguments
+    # Threads that spin while they wait make a busy machine many times slower; it must be said before torch is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if words and words[0] == "--version":
         from weightspace import __version__
 

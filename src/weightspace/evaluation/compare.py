@@ -38,16 +38,25 @@ def compare(
     """
     rows: list[Row] = []
     answers: dict[str, Predictions] = {}
-    with progress("fitting", total=len(predictors), unit="methods", enabled=show) as advance:
-        for predictor in predictors:
-            start = time.perf_counter()
-            predictor.fit(training, validation)
-            fitted = time.perf_counter()
-            answers[predictor.name] = predictor.predict(test.networks)
-            seconds = (fitted - start, time.perf_counter() - fitted)
-            parameters = getattr(predictor, "parameters", None)
-            rows += score(predictor.name, answers[predictor.name], training, test, seed, seconds, parameters)
+
+    def fit_and_score(predictor: Predictor) -> None:
+        start = time.perf_counter()
+        predictor.fit(training, validation)
+        fitted = time.perf_counter()
+        answers[predictor.name] = predictor.predict(test.networks)
+        seconds = (fitted - start, time.perf_counter() - fitted)
+        parameters = getattr(predictor, "parameters", None)
+        rows.extend(score(predictor.name, answers[predictor.name], training, test, seed, seconds, parameters))
+
+    # Two progress lines at once would draw over each other: those who show their own come after the common one
+    silent = [predictor for predictor in predictors if not getattr(predictor, "show", False)]
+    with progress("fitting", total=len(silent), unit="methods", enabled=show) as advance:
+        for predictor in silent:
+            fit_and_score(predictor)
             advance(1, note=predictor.name)
+    for predictor in predictors:
+        if predictor not in silent:
+            fit_and_score(predictor)
     order = {target.name: i for i, target in enumerate(test.targets)}
     return sorted(rows, key=lambda row: order[row.target]), answers
 
