@@ -8,14 +8,18 @@ import torch
 from benchmarks.record import keep
 from benchmarks.zoo import plain_loop
 from weightspace.recipes.zoos import zoo_recipe
+from weightspace.zoo.engine import StackedEngine
 from weightspace.zoo.hyperparameters import plan
 from weightspace.zoo.records import TrainingPlan
-from weightspace.zoo.trained import train_networks
+
+
+def _forget(*_: object) -> None:
+    """Takes what the engine hands out; nothing is written."""
 
 
 def timed(plans: list[TrainingPlan], device: str) -> float:
     start = time.perf_counter()
-    train_networks(plans, device)
+    StackedEngine(device=device).run({0: plans}, _forget, _forget)
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start

@@ -220,8 +220,6 @@ def test_a_network_that_cannot_be_judged_is_named(
     (tmp_path / "torn.safetensors").write_bytes((tmp_path / "sick.safetensors").read_bytes()[:-7])
     (tmp_path / "text.safetensors").write_text("hello")
     (tmp_path / "pickle.pt").write_bytes(b"\x80\x04cos\nsystem\n")
-    other = ["zoo", "make", "digits-small", "--out", str(tmp_path / "wide"), "--images", "digits", *MAKE]
-    assert main(other) == 0
     capsys.readouterr()
     fails(capsys, ["predict", str(run), str(tmp_path / "sick.safetensors")], "sick.safetensors", "NaN")
     fails(capsys, ["predict", str(run), str(tmp_path / "torn.safetensors")], "torn.safetensors", "not a whole")

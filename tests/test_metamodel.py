@@ -96,7 +96,8 @@ def test_a_saved_meta_model_gives_the_same_answers(fitted: MetaModel, tmp_path: 
         np.testing.assert_array_equal(loaded.predict(test)[name], probabilities)
     assert loaded.targets == fitted.targets
     assert loaded.facts == {"recipe": "planted"}
-    assert loaded.config == fitted.config
+    assert loaded.config == replace(fitted.config, training=replace(fitted.config.training, device="auto"))
+    assert loaded.history == fitted.history
 
 
 def test_a_damaged_or_missing_meta_model_is_one_sentence(fitted: MetaModel, tmp_path: Path) -> None:
@@ -158,10 +159,47 @@ def test_networks_of_several_shapes_are_read_together() -> None:
         model.predict([Network(larger, np.ones(500, np.float32))])
 
 
-def test_permuted_training_examples_are_the_same_functions_and_off_in_prediction(fitted: MetaModel) -> None:
-    """Prediction is deterministic: the augmentation belongs to training."""
+def test_training_permutes_neurons_and_prediction_does_not(fitted: MetaModel) -> None:
+    """With permutation the training losses differ from those without; answers are the same every time."""
+    training, validation = planted_examples(100, 0), planted_examples(50, 1)
+    short = replace(TINY, training=replace(TINY.training, steps=10))
+    losses = [
+        MetaModel(replace(short, permute=p)).fit(training, validation).history.training_loss for p in (True, False)
+    ]
+    assert losses[0] != losses[1]
     test = planted_examples(20, 3).networks
     np.testing.assert_array_equal(fitted.predict(test)["scale"], fitted.predict(test)["scale"])
+
+
+def test_a_run_may_go_on_with_other_checkpoints_or_on_another_device(tmp_path: Path) -> None:
+    training, validation = planted_examples(60, 0), planted_examples(30, 1)
+    short = replace(TINY, training=replace(TINY.training, steps=20))
+    first = MetaModel(short, folder=tmp_path).fit(training, validation)
+    other = replace(short, training=replace(short.training, checkpoint_every=7, device="auto"))
+    assert MetaModel(other, folder=tmp_path).fit(training, validation).history == first.history
+
+
+def test_what_cannot_be_learnt_is_named() -> None:
+    one = planted_examples(60, 0)
+    same = Examples(one.networks, {**one.labels, "sign": np.zeros(60, np.int64)}, one.targets)
+    with pytest.raises(TaskError, match="'sign' has 1 classes among 60 training networks"):
+        MetaModel(TINY).fit(same, one)
+    unknown = Examples(one.networks, {**one.labels, "scale": np.full(60, -1)}, one.targets)
+    with pytest.raises(TaskError, match="'scale' has 3 classes .* and 0 known labels"):
+        MetaModel(TINY).fit(one, unknown)
+    with pytest.raises(TaskError, match="make a larger zoo"):
+        MetaModel(TINY).fit(one.select(np.arange(0)), one)
+
+
+def test_a_validation_network_may_be_larger_than_any_in_training() -> None:
+    training, validation = planted_examples(40, 0), planted_examples(20, 1)
+    wide = NetworkSpec(
+        (*training.networks[0].spec.leaves, Leaf("extra", (30,), "bias", (plain(30),))),
+        training.networks[0].spec.groups,
+    )
+    grown = [Network(wide, np.concatenate([n.weights, np.ones(30, np.float32)])) for n in validation.networks]
+    larger = Examples(Population.of(grown), validation.labels, validation.targets)
+    MetaModel(replace(TINY, training=replace(TINY.training, steps=2))).fit(training, larger)
 
 
 def test_an_epoch_visits_every_example_once() -> None:

@@ -10,10 +10,13 @@ from torch import nn
 from weightspace.weights.modules import network_of_module
 from weightspace.weights.network import Network
 from weightspace.weights.symmetry import permute, random_permutation
+from weightspace.zoo.images import channel_statistics, load_images, prepare, standardise
 from weightspace.zoo.networks import (
     ACTIVATIONS,
     FAMILIES,
     INITIALISATIONS,
+    BatchNorm,
+    Dropout,
     architecture_of,
     build,
     initialise,
@@ -21,7 +24,7 @@ from weightspace.zoo.networks import (
     spec_of,
 )
 from weightspace.zoo.records import Architecture, TrainingPlan
-from weightspace.zoo.trained import FlatOptimiser, train_networks
+from weightspace.zoo.trained import FlatOptimiser, _learning_rates, train_networks
 
 INPUTS = {
     "digits-cnn": (1, 8, 8),
@@ -146,9 +149,91 @@ def plan(network: int = 0, **changes: object) -> TrainingPlan:
     return TrainingPlan(**{**options, **changes})  # type: ignore[arg-type]
 
 
+def test_our_batch_norm_is_that_of_torch_in_training_and_evaluation() -> None:
+    x = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 + 1
+    ours, theirs = BatchNorm(3), nn.BatchNorm2d(3)
+    torch.testing.assert_close(ours(x), theirs(x))
+    ours.eval()
+    theirs.eval()
+    for layer in (ours, theirs):
+        layer.running_mean.copy_(torch.tensor([0.1, 0.2, 0.3]))  # type: ignore[union-attr]
+        layer.running_var.copy_(torch.tensor([1.0, 2.0, 3.0]))  # type: ignore[union-attr]
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_running_statistics_move_a_tenth_of_the_way_to_the_batch() -> None:
+    """One step of Eilertsen's network: mean and biased variance of what enters the first normalisation."""
+    architecture = architecture_of("eilertsen", (3, 32, 32))
+    one = plan(
+        architecture=architecture,
+        image_size=32,
+        image_channels=3,
+        image_count=16,
+        test_count=4,
+        epochs=1,
+        batch_size=16,
+    )
+    trained = train_networks([one])[0].weights
+    assert trained is not None
+    fresh = build(architecture)
+    initialise(fresh, one.initialisation, torch.Generator().manual_seed(one.seed))
+    images = prepare(load_images("digits"), 32, 3, 16)
+    x = torch.from_numpy(standardise(images.train_images, *channel_statistics(images)))
+    entering = fresh.get_submodule("conv1")(x).detach()
+    arrays = spec_of(architecture).split(trained)
+    np.testing.assert_allclose(arrays["norm1.running_mean"], 0.1 * entering.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
+    biased = entering.var((0, 2, 3), correction=0)
+    np.testing.assert_allclose(arrays["norm1.running_var"], 0.9 + 0.1 * biased, rtol=1e-4)
+
+
+def test_dropout_drops_its_share_scales_the_rest_and_changes_with_every_step() -> None:
+    layer = Dropout(0.3, layer=2)
+    ones = torch.ones(100, 400)
+    masks = []
+    for key in (0, 1, 12345):
+        layer.key = torch.tensor(key)
+        masks.append(layer(ones) > 0)
+        # 40,000 draws: the standard error of a share of 0.3 is 0.0023
+        assert float((~masks[-1]).float().mean()) == pytest.approx(0.3, abs=0.01)
+        assert set(layer(ones).unique().tolist()) == {0.0, pytest.approx(1 / 0.7)}
+        assert torch.equal(layer(ones), layer(ones))
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert float((masks[a] == masks[b]).float().mean()) == pytest.approx(0.58, abs=0.015)  # 0.7^2 + 0.3^2
+    other = Dropout(0.3, layer=3)
+    other.key = torch.tensor(0)
+    assert not torch.equal(other(ones) > 0, masks[0])
+    assert torch.equal(layer.eval()(ones), ones)
+
+
+def test_training_draws_new_dropout_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[int] = []
+    real = Dropout.forward
+
+    def watched(self: Dropout, x: torch.Tensor) -> torch.Tensor:
+        if self.training and self.key is not None:
+            keys.append(int(self.key))
+        return real(self, x)
+
+    monkeypatch.setattr(Dropout, "forward", watched)
+    architecture = architecture_of("cnn-s", (1, 28, 28), dropout=0.5)
+    train_networks([plan(architecture=architecture, image_size=28, epochs=2)])
+    steps = 2 * (128 // 16)
+    assert len(keys) == 4 * steps
+    assert len(set(keys)) == steps
+
+
+def test_learning_rates_follow_their_schedules() -> None:
+    plans = [plan(schedule=s, learning_rate=0.1, epochs=5) for s in ("constant", "exponential", "triangular")]
+    rates = _learning_rates(plans, steps_an_epoch=4)
+    assert rates.shape == (20, 3)
+    np.testing.assert_allclose(rates[:, 0], 0.1)
+    np.testing.assert_allclose(rates[:, 1], 0.1 * 0.96 ** np.repeat(np.arange(5), 4))
+    np.testing.assert_allclose(rates[[0, 1, 3, 4, 12, 19], 2], [0.025, 0.05, 0.1, 0.1, 0.05, 0.1 / 16])
+
+
 OPTIMISERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.01, weight_decay=0.01),
-    "momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=0.01),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.95, weight_decay=0.01),
     "adam": lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.01),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.01),
     "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, weight_decay=0.01),
@@ -161,7 +246,7 @@ def test_the_flat_optimiser_takes_the_steps_of_torch_optim(kind: str, rows: int)
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(rows, 20, generator=generator)
     theirs = torch.nn.Parameter(weights.clone())
-    ours = FlatOptimiser([plan(optimiser=kind, weight_decay=0.01)] * rows, weights)
+    ours = FlatOptimiser([plan(optimiser=kind, momentum=0.95, weight_decay=0.01)] * rows, weights)
     reference = OPTIMISERS[kind]([theirs])
     for _ in range(20):
         gradient = torch.randn(rows, 20, generator=generator)

@@ -157,9 +157,10 @@ def test_every_row_of_a_batch_gets_its_own_symmetry(memory: int, monkeypatch: py
 def test_a_spec_survives_json_and_its_signature_tells_specs_apart() -> None:
     for spec in (mlp_spec(), heads_spec()):
         assert NetworkSpec.from_json(spec.to_json()) == spec
+    assert mlp_spec().signature == mlp_spec().signature
     assert mlp_spec().signature != mlp_spec(hidden=6).signature
-    renamed = NetworkSpec((Leaf("w", (2,), "other", (plain(2),)),))
-    assert renamed.signature == NetworkSpec((Leaf("w", (2,), "other", (plain(2),)),)).signature
+    named = [NetworkSpec((Leaf(name, (2,), "other", (plain(2),)),)).signature for name in ("v", "w")]
+    assert named[0] != named[1]
 
 
 def test_a_contradictory_spec_is_refused() -> None:

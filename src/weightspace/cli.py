@@ -78,6 +78,10 @@ def _run(verb: Callable[..., int], name: str, words: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except RuntimeError as error:
+        if "out of memory" not in str(error) or os.environ.get("WEIGHTSPACE_DEBUG"):
+            raise
+        return _fail("the device ran out of memory: use a smaller --batch-size, --width or --stack")
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("WEIGHTSPACE_DEBUG"):
             raise
@@ -138,6 +142,7 @@ def zoo_make(
     images: str | None = None,
     data: Path | None = None,
     epochs: int | None = None,
+    shard_size: int | None = None,
     engine: str = "process",
     workers: int | None = None,
     stack: int | None = None,
@@ -154,6 +159,7 @@ def zoo_make(
         images: image set, instead of the recipe's.
         data: folder in which the images are looked for first.
         epochs: passes over the training images, instead of the recipe's.
+        shard_size: networks a shard, the unit that is made anew after a kill; the engine `stacked` wants thousands.
         engine: process (one single-threaded process a core) or stacked (hundreds of networks at once on a GPU).
         workers: processes of the engine `process`; one a core unless given.
         stack: most networks trained in one vectorised step; 1 for the engine `process`, 512 for `stacked`.
@@ -165,7 +171,7 @@ def zoo_make(
     from weightspace.zoo.generate import make_zoo
 
     where = str(data) if data is not None else None
-    config = zoo_recipe(recipe, count=count, seed=seed, images=images, data=where, epochs=epochs)
+    config = zoo_recipe(recipe, count=count, seed=seed, images=images, data=where, epochs=epochs, shard_size=shard_size)
     zoo = make_zoo(config, out or Path("zoos") / recipe, engine_of(engine, workers=workers, device=device, stack=stack))
     return zoo_info(zoo.folder, json)
 

@@ -16,7 +16,7 @@ import numpy as np
 from weightspace import __version__
 from weightspace.evaluation.metrics import bootstrap_interval, chance, confusion_matrix, correct, majority
 from weightspace.evaluation.results import Confusion, CurvePoint, Results, Row
-from weightspace.tasks.base import Examples, Predictions, Predictor, Target, TaskError
+from weightspace.tasks.base import Examples, Predictions, Predictor, Target, TaskError, check_learnable
 from weightspace.weights.progress import progress
 from weightspace.weights.store import Zoo
 from weightspace.zoo.engine import cores
@@ -36,6 +36,7 @@ def compare(
     Returns:
         a row for each target and predictor, and each predictor's answers for the test networks.
     """
+    check_learnable(training, validation)
     rows: list[Row] = []
     answers: dict[str, Predictions] = {}
 

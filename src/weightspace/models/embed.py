@@ -130,15 +130,17 @@ class Tokens:
         values: (b, t, chunk) normalised weights, zero on padding.
         mask: (b, t) False where a network has no token, having fewer than the largest in the batch.
         kinds: (b, t, 72) what `composition` says.
+        padded: whether any of the mask is False, known without asking the device.
     """
 
     values: Float[Tensor, "b t c"]
     mask: Bool[Tensor, "b t"]
     kinds: Float[Tensor, "b t k"]
+    padded: bool = False
 
     def to(self, device: torch.device) -> Tokens:
         move = lambda x: x.to(device, non_blocking=True)  # noqa: E731
-        return Tokens(move(self.values), move(self.mask), move(self.kinds))
+        return Tokens(move(self.values), move(self.mask), move(self.kinds), self.padded)
 
 
 def squash(x: Tensor) -> Tensor:
@@ -196,4 +198,4 @@ def gather_tokens(parts: list[tuple[np.ndarray, Tokens]]) -> Tokens:
         t = tokens.values.shape[1]
         rows = torch.from_numpy(positions)
         values[rows, :t], mask[rows, :t], kinds[rows, :t] = tokens.values, tokens.mask, tokens.kinds
-    return Tokens(values, mask, kinds)
+    return Tokens(values, mask, kinds, padded=len({tokens.values.shape[1] for _, tokens in parts}) > 1)

@@ -63,9 +63,9 @@ class Encoder(nn.Module):
             nn.init.normal_(last.weight, std=(4 * width) ** -0.5 / (2 * depth) ** 0.5)
             nn.init.normal_(layer.attention.out.weight, std=width**-0.5 / (2 * depth) ** 0.5)
 
-    def forward(self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-        # without padding no mask: attention then takes its fastest path
-        padded = None if bool(mask.all()) else mask[:, None, None, :]
+    def forward(self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"] | None = None) -> Float[Tensor, "b t d"]:
+        """Args: mask: False on padding; None where there is none, which lets attention take its fastest path."""
+        padded = None if mask is None else mask[:, None, None, :]
         for layer in self.layers:
             x = layer(x, padded)
         return self.norm(x)

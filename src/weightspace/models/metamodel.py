@@ -18,10 +18,10 @@ from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Embedding, Normaliser, Tokens, gather_tokens, tokenise
 from weightspace.models.encoder import Encoder
 from weightspace.models.heads import ClassificationHead, classification_loss
-from weightspace.tasks.base import Examples, Predictions, Target, TaskError
-from weightspace.train.config import TrainingConfig
+from weightspace.tasks.base import Examples, Predictions, Target, TaskError, check_learnable
+from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.log import History
-from weightspace.train.loop import choose_device, to_device, train
+from weightspace.train.loop import choose_device, mix, to_device, train
 from weightspace.weights.augment import Permuter
 from weightspace.weights.network import METADATA_KEY, Network, NetworkError, read_safetensors, write_atomically
 from weightspace.weights.population import Population
@@ -51,15 +51,15 @@ class Transformer(nn.Module):
         """Logits of each target, (b, classes)."""
         x, mask = self.embedding(tokens), tokens.mask  # (b, t, d), (b, t)
         if self.config.pooling == "mean":
-            x = self.encoder(x, mask) * mask[..., None]
+            x = self.encoder(x, mask if tokens.padded else None) * mask[..., None]
             return self.head(x.sum(1) / mask.sum(1, keepdim=True))
         learnt = self.first.expand(len(x), 1, -1)
         seen = torch.ones_like(mask[:, :1])
         if self.config.causal:
             x, mask = torch.cat([x, learnt], 1), torch.cat([mask, seen], 1)
-            return self.head(self.encoder(x, mask)[:, -1])
+            return self.head(self.encoder(x, mask if tokens.padded else None)[:, -1])
         x, mask = torch.cat([learnt, x], 1), torch.cat([seen, mask], 1)
-        return self.head(self.encoder(x, mask)[:, 0])
+        return self.head(self.encoder(x, mask if tokens.padded else None)[:, 0])
 
 
 class MetaModel:
@@ -92,16 +92,16 @@ class MetaModel:
 
         Raises:
             NetworkError: if a weight is NaN or infinite.
-            TaskError: if there is nothing to train on.
+            TaskError: if there is nothing to learn, or the folder holds another run.
         """
-        if len(training) == 0 or len(validation) == 0:
-            raise TaskError("a meta-model needs networks to train on and others to validate on: make a larger zoo")
+        check_learnable(training, validation)
         training.networks.check_finite()
         validation.networks.check_finite()
         config = self.config
         specs = self.specs = training.networks.specs
         self.targets = training.targets
-        self.tokens = max(token_count(spec.size, config.chunk_size) for spec in specs)
+        read = (*specs, *validation.networks.specs)
+        self.tokens = max(token_count(spec.size, config.chunk_size) for spec in read)
         self.normaliser = Normaliser.fit(training.networks, config.normalisation == "layer", config.training.seed)
         with torch.random.fork_rng():
             torch.manual_seed(config.training.seed)
@@ -110,11 +110,11 @@ class MetaModel:
         labels = self._labels(training)  # (n, targets)
         held_labels = self._labels(validation)
 
-        self._bind(labels)
+        self._bind(labels, held_labels)
 
         def batch(step: int) -> tuple[Tokens, Tensor]:
             chosen = epoch_batch(len(training), config.training.batch_size, step, config.training.seed)
-            generator = torch.Generator().manual_seed(config.training.seed * 1_000_003 + step)
+            generator = torch.Generator().manual_seed(mix(config.training.seed, step))
             return self._tokens(training.networks.select(chosen), permuter, generator), labels[torch.from_numpy(chosen)]
 
         def loss(model: nn.Module, examples: tuple[Tokens, Tensor]) -> Tensor:
@@ -144,12 +144,16 @@ class MetaModel:
         )
         return self
 
-    def _bind(self, labels: Tensor) -> None:
-        """Tie the folder to these training networks: its checkpoint must not go on with others."""
+    def _bind(self, labels: Tensor, held_labels: Tensor) -> None:
+        """Tie the folder to these networks, targets and settings: its checkpoint must not go on with others."""
         if self.folder is None:
             return
-        facts = [self.normaliser.to_json(), [spec.signature for spec in self.specs], asdict(self.config)]
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + labels.numpy().tobytes()).hexdigest()
+        settings = asdict(self.config)
+        for name in MAY_CHANGE_ON_RESUME:
+            del settings["training"][name]
+        facts = [self.normaliser.to_json(), [spec.signature for spec in self.specs], settings]
+        content = json.dumps(facts, sort_keys=True).encode() + labels.numpy().tobytes() + held_labels.numpy().tobytes()
+        digest = hashlib.sha256(content).hexdigest()
         record = self.folder / "fitted_on.json"
         if record.exists() and json.loads(record.read_bytes())["sha256"] != digest:
             raise TaskError(
@@ -262,6 +266,7 @@ class MetaModel:
             options = record["config"]
             training = options.pop("training")
             training["betas"] = tuple(training["betas"])
+            training["device"] = "auto"  # where it was trained says nothing about where it is used
             loaded = MetaModel(MetaModelConfig(**options, training=TrainingConfig(**training)))
             loaded.targets = tuple(Target(t["name"], tuple(t["classes"])) for t in record["targets"])
             loaded.specs = tuple(NetworkSpec.from_json(spec) for spec in record["specs"])
@@ -270,6 +275,7 @@ class MetaModel:
             loaded.model = Transformer(loaded.config, loaded.tokens, [len(t.classes) for t in loaded.targets])
             loaded.model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
             loaded.facts = record["facts"]
+            loaded.history = History(**record["history"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise NetworkError(f"{path} is not a whole meta-model: {error}") from error
         return loaded

@@ -102,6 +102,7 @@ def zoo_recipe(
     images: str | None = None,
     data: str | None = None,
     epochs: int | None = None,
+    shard_size: int | None = None,
 ) -> ZooConfig:
     """The configuration of a recipe, with the options that were given in place of its own.
 
@@ -113,6 +114,8 @@ def zoo_recipe(
         meant = f"did you mean {close[0]!r}? " if close else ""
         raise RecipeError(f"no zoo recipe is named {name!r}: {meant}There are {', '.join(ZOO_RECIPES)}")
     config = ZOO_RECIPES[name]()
-    given = {"count": count, "seed": seed, "images": images, "data": data}
+    # A recipe's own shard size was chosen for its own count
+    size = 0 if shard_size is None else shard_size
+    given = {"count": count, "seed": seed, "images": images, "data": data, "shard_size": size}
     config = replace(config, **{key: value for key, value in given.items() if value is not None})
     return config if epochs is None else replace(config, fixed={**config.fixed, "epochs": epochs})

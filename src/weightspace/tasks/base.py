@@ -71,6 +71,22 @@ class Examples:
         return np.flatnonzero(self.labels[target] >= 0)
 
 
+def check_learnable(training: Examples, validation: Examples) -> None:
+    """Raise a TaskError that names the target, unless there is something to learn and something to choose by.
+
+    Each target needs two of its classes among the training networks, and one known label among the others.
+    """
+    if len(training) == 0 or len(validation) == 0:
+        raise TaskError("there must be networks to train on and others to validate on: make a larger zoo")
+    for target in training.targets:
+        classes = set(training.labels[target.name][training.known(target.name)].tolist())
+        if len(classes) < 2 or len(validation.known(target.name)) == 0:
+            raise TaskError(
+                f"target {target.name!r} has {len(classes)} classes among {len(training)} training networks and "
+                f"{len(validation.known(target.name))} known labels for validation: make a larger zoo, or leave it out"
+            )
+
+
 @runtime_checkable
 class Predictor(Protocol):
     """A method that answers questions about networks: a meta-model or a baseline.

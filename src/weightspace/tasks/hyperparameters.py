@@ -48,5 +48,8 @@ def hyperparameter_examples(zoo: Zoo, split: str, targets: Sequence[Target]) -> 
     for target in targets:
         position = {name: i for i, name in enumerate(target.classes)}
         values = zoo.column(target.name)[networks.rows]
-        labels[target.name] = np.array([position.get(str(value), -1) for value in values], np.int64)
+        strange = {str(value) for value in values} - position.keys()
+        if strange:
+            raise TaskError(f"zoo {zoo.folder} has {target.name!r} {min(strange)!r}, which is none of {target.classes}")
+        labels[target.name] = np.array([position[str(value)] for value in values], np.int64)
     return Examples(networks, labels, tuple(targets))

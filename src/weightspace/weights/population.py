@@ -63,9 +63,9 @@ class Population(Sequence[Network]):
     def __getitem__(self, index: int | slice) -> Network | Population:
         if isinstance(index, slice):
             return Population(self.source, self.rows[index])
-        row = self.rows[index : index + 1] if index >= 0 else self.rows[index:][:1]
-        if len(row) == 0:
+        if not -len(self) <= index < len(self):
             raise IndexError(f"network {index} of a population of {len(self)}")
+        row = self.rows[[index]]
         spec = self.source.specs[int(self.source.spec_ids(row)[0])]
         weights = np.empty((1, spec.size), np.float32)
         self.source.read(row, weights)
@@ -96,12 +96,10 @@ class Population(Sequence[Network]):
             out: a buffer to fill and return; reusing one avoids fresh memory for every batch.
         """
         rows = self.rows[positions]
+        ids = self.source.spec_ids(rows)
+        if len(ids) == 0 or (ids != ids[0]).any():
+            raise NetworkError("one matrix was asked of networks with different specs, or of none: read by `groups`")
         if out is None:
-            ids = self.source.spec_ids(rows)
-            if len(ids) == 0 or (ids != ids[0]).any():
-                raise NetworkError(
-                    "one matrix was asked of networks with different specs, or of none: read by `groups`"
-                )
             out = np.empty((len(rows), self.source.specs[int(ids[0])].size), np.float32)
         self.source.read(rows, out)
         return out

@@ -96,16 +96,16 @@ def write_shard(folder: Path, number: int, records: Iterable[Record]) -> None:
         "rows": rows,
         "specs": {name: spec.to_json() for name, spec in sorted(specs.items())},
     }
-    header["checksum"] = _header_checksum(header)
+    header["checksum"] = _json_checksum(header)
     tensors = {name: np.stack(matrix) for name, matrix in sorted(matrices.items())}
     content = save(tensors, {METADATA_KEY: json.dumps(header, sort_keys=True)})
     write_atomically(shard_path(folder, number), content)
 
 
-def _header_checksum(header: Mapping[str, Any]) -> str:
-    """Hash of a shard's rows and specs: labels are worth as much as weights."""
-    text = json.dumps([header["rows"], header["specs"]], sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+def _json_checksum(record: Mapping[str, Any]) -> str:
+    """Hash of a JSON record but for its own `checksum`: labels are worth as much as weights."""
+    content = {name: value for name, value in record.items() if name != "checksum"}
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def finish(folder: Path, shards: int) -> None:
@@ -113,23 +113,21 @@ def finish(folder: Path, shards: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    opened = [Shard.open(shard_path(folder, number)) for number in range(shards)]
-    rows = [row for shard in opened for row in shard.rows]
+    rows: list[dict[str, Any]] = []
+    specs: dict[str, Any] = {}
+    for number in range(shards):  # one at a time: each mapped shard holds a file descriptor
+        shard = Shard.open(shard_path(folder, number))
+        rows += shard.rows
+        specs |= shard.specs
     columns = sorted({name for row in rows for name in row})
     table = pa.table({name: [row.get(name) for row in rows] for name in columns})
-    specs = {name: record for shard in opened for name, record in shard.specs.items()}
     buffer = BytesIO()
     pq.write_table(table.replace_schema_metadata({}), buffer, compression="zstd")
     write_atomically(folder / INDEX, buffer.getvalue())
-    files = [folder / INDEX, *(shard_path(folder, number) for number in range(shards))]
+    files = [folder / DESCRIPTION, folder / INDEX, *(shard_path(folder, number) for number in range(shards))]
     hashes = {str(path.relative_to(folder)): file_hash(path) for path in files}
-    manifest = {
-        "format": FORMAT,
-        "networks": len(rows),
-        "shards": shards,
-        "specs": specs,
-        "sha256": hashes,
-    }
+    manifest = {"format": FORMAT, "networks": len(rows), "shards": shards, "specs": specs, "sha256": hashes}
+    manifest["checksum"] = _json_checksum(manifest)
     write_atomically(folder / MANIFEST, json.dumps(manifest, sort_keys=True).encode())
 
 
@@ -174,8 +172,11 @@ class Shard:
                     raise ValueError(f"matrix {name} does not fit the file's {len(mapped)} bytes")
                 values = np.frombuffer(mapped, "<f4", shape[0] * shape[1], 8 + length + start)
                 matrices[name] = values.reshape(shape)
-            if record["checksum"] != _header_checksum(record):
+            if record["checksum"] != _json_checksum(record):
                 raise ValueError("its labels differ from their checksum")
+            for row in record["rows"]:
+                if row["row"] >= 0 and row["row"] >= len(matrices[row["signature"]]):
+                    raise ValueError(f"it has no weights for network {row['network']}")
             return Shard(path, record["rows"], record["specs"], matrices)
         except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ZooError(f"shard {path} is torn or not a shard ({error}): {_REPAIR}") from None
@@ -196,6 +197,8 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_bytes())
         version = description["format"]
+        if not isinstance(description["config"], dict):
+            raise TypeError("config")
     except (ValueError, KeyError, TypeError):
         raise ZooError(
             f"{path} is damaged: it should be JSON with a format number; restore it or make the zoo anew"
@@ -231,8 +234,8 @@ class Zoo:
         description = read_description(folder)
         try:
             manifest = json.loads((folder / MANIFEST).read_bytes())
-            if {"networks", "specs", "sha256", "shards"} - manifest.keys():
-                raise KeyError("incomplete")
+            if manifest["checksum"] != _json_checksum(manifest):
+                raise ValueError("it differs from its checksum")
         except FileNotFoundError:
             done = len(list((folder / SHARDS).glob("*.safetensors")))
             raise ZooError(
@@ -242,6 +245,8 @@ class Zoo:
             raise ZooError(
                 f"{folder / MANIFEST} is damaged: delete it and run the same `weightspace zoo make`"
             ) from None
+        if file_hash(folder / DESCRIPTION) != manifest["sha256"][DESCRIPTION]:
+            raise ZooError(f"{folder / DESCRIPTION} has changed since the zoo was finished: restore it")
         return Zoo(folder, description, manifest)
 
     @property
@@ -278,7 +283,7 @@ class Zoo:
 
         try:
             return pq.read_table(self.folder / INDEX, memory_map=True)
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise ZooError(
                 f"{self.folder / INDEX} cannot be read ({error}): delete it and {MANIFEST}, then run the same "
                 "`weightspace zoo make` again"
@@ -335,7 +340,7 @@ class Zoo:
 
 
 def verify(folder: str | Path) -> list[str]:
-    """Compare every byte of a zoo with its checksums.
+    """Compare every byte of a zoo with its checksums; that of its description is compared whenever it is opened.
 
     Returns:
         one sentence for each thing found wrong, naming the network where it is one; empty for a sound zoo.

@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,7 +26,16 @@ class EngineError(ValueError):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Trains whole shards. The plans decide what comes out; the engine decides only how fast."""
+    """Trains whole shards. The plans decide what comes out; the engine decides how fast, and the last bits."""
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """What of the engine decides the rounding of the weights: a zoo is made with one and the same."""
+        ...
+
+    def check(self) -> None:
+        """Raise an EngineError if it cannot run here."""
+        ...
 
     def run(self, shards: Mapping[int, Plans], write: Write, advance: Callable[[int], None]) -> None:
         """Train every plan of every shard and hand each finished shard to `write`, in any order.
@@ -52,13 +62,20 @@ class ProcessEngine:
     workers: int | None = None
     stack: int = 1
 
+    def check(self) -> None:
+        pass
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        return {"device": "cpu", "stack": self.stack}
+
     def run(self, shards: Mapping[int, Plans], write: Write, advance: Callable[[int], None]) -> None:
         workers = cores() if self.workers is None else self.workers
         workers = min(workers, len(shards))
         if workers == 0:
-            _threads(1)
-            for number, plans in shards.items():
-                write(number, _train(plans, self.stack, "cpu", advance))
+            with _one_thread():
+                for number, plans in shards.items():
+                    write(number, _train(plans, self.stack, "cpu", advance))
             return
         context = multiprocessing.get_context("spawn")  # forked children of a threaded process can hang
         counter = context.Value("q", 0)
@@ -70,8 +87,9 @@ class ProcessEngine:
                 done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
-                advance(counter.value - reported)
-                reported = counter.value
+                trained = counter.value  # read once: it moves on meanwhile
+                advance(trained - reported)
+                reported = trained
         except BrokenProcessPool as error:
             raise EngineError(
                 "a worker process died, perhaps for lack of memory: run the same command again, it goes on with the "
@@ -85,9 +103,12 @@ class ProcessEngine:
 class StackedEngine:
     """Hundreds of like networks in one vectorised step: for GPUs, where a loop leaves most of the device idle.
 
+    A stack never reaches beyond a shard, so that a resumed run stacks as the first one did: give the zoo shards of
+    thousands of networks (`--shard-size 2048`), since only those of one architecture and batch size are alike.
+
     Attributes:
         device: "cuda", "cuda:1", ... or "cpu".
-        stack: most networks in one stack; less if memory runs short.
+        stack: most networks in one stack.
     """
 
     device: str = "cuda"
@@ -96,10 +117,31 @@ class StackedEngine:
     def run(self, shards: Mapping[int, Plans], write: Write, advance: Callable[[int], None]) -> None:
         import torch
 
-        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
-            raise EngineError("this machine has no CUDA GPU: use the engine `process`")
+        self.check()
         for number, plans in shards.items():
-            write(number, _train(plans, self.stack, self.device, advance))
+            try:
+                write(number, _train(plans, self.stack, self.device, advance))
+            except torch.OutOfMemoryError as error:
+                raise EngineError(
+                    f"the memory of {self.device} ran out with stacks of up to {self.stack} networks: use a smaller "
+                    "--stack"
+                ) from error
+
+    def check(self) -> None:
+        import torch
+
+        try:
+            kind = torch.device(self.device).type
+        except RuntimeError:
+            kind = "unknown"
+        if kind not in ("cpu", "cuda"):
+            raise EngineError(f"there is no device {self.device!r}: choose cuda, cuda:0, cuda:1, ... or cpu")
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise EngineError("this machine has no CUDA GPU: use the engine `process`")
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        return {"device": self.device.split(":")[0], "stack": self.stack}
 
 
 def cores() -> int:
@@ -144,21 +186,28 @@ def seconds_a_network(plan: TrainingPlan) -> float:
     from weightspace.zoo.images import load_images
     from weightspace.zoo.trained import train_networks
 
-    _threads(1)
-    steps = min(10, max(1, 2000 // plan.batch_size))
-    probe = replace(plan, epochs=1, image_count=steps * plan.batch_size, test_count=100)
-    train_networks([probe])  # warm caches
-    start = time.perf_counter()
-    train_networks([probe])
-    elapsed = time.perf_counter() - start
     images = plan.image_count or len(load_images(plan.images, plan.data).train_labels)
+    steps = max(1, min(10, 2000 // plan.batch_size, images // plan.batch_size))
+    probe = replace(plan, epochs=1, image_count=min(images, steps * plan.batch_size), test_count=100)
+    with _one_thread():
+        train_networks([probe])  # warm caches
+        start = time.perf_counter()
+        train_networks([probe])
+        elapsed = time.perf_counter() - start
     return elapsed * plan.epochs * max(1, images // plan.batch_size) / steps
 
 
-def _threads(count: int) -> None:
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread, and as many as before afterwards."""
     import torch
 
-    torch.set_num_threads(count)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 _counter: Any = None
@@ -171,9 +220,11 @@ def _count(networks: int) -> None:
 
 def _prepare_worker(counter: Any, parent: int) -> None:
     """Make this worker single-threaded, and end it when its parent is gone, however the parent ended."""
+    import torch
+
     global _counter
     _counter = counter
-    _threads(1)
+    torch.set_num_threads(1)
 
     def watch() -> None:
         while os.getppid() == parent:

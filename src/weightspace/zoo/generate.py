@@ -49,9 +49,13 @@ def make_zoo(config: ZooConfig, folder: str | Path, engine: Engine | None = None
         ZooError: if the folder holds something else or a zoo of another configuration, or another run writes into it.
         OSError: if the disk is full; finished shards stay.
     """
-    folder = Path(folder)
-    _begin(config, folder)
+    folder, engine = Path(folder), engine or ProcessEngine()
+    engine.check()
+    plan(config, 0)  # whatever is wrong with the configuration shows before anything is written
+    _begin(config, folder, engine)
     with _lock(folder):
+        for leftover in [*folder.glob(".*.tmp"), *folder.glob("shards/.*.tmp")]:
+            leftover.unlink(missing_ok=True)  # of a run that was killed
         shards = -(-config.count // config.shard_size)
         missing = [number for number in range(shards) if not _is_whole(folder, number)]
         if not missing and (folder / MANIFEST).exists() and not verify(folder):
@@ -61,11 +65,11 @@ def make_zoo(config: ZooConfig, folder: str | Path, engine: Engine | None = None
         total = sum(map(len, plans.values()))
         note = ""
         if show and plans:
-            at_once = cores() if isinstance(engine or ProcessEngine(), ProcessEngine) else 1
+            at_once = cores() if isinstance(engine, ProcessEngine) else 1
             seconds = seconds_a_network(plans[missing[0]][0]) * total / at_once
             note = f", about {max(1, round(seconds))} s" if seconds < 120 else f", about {seconds / 60:.0f} min"
         with progress_line(f"training {total} networks{note}", total=total, unit="networks", enabled=show) as advance:
-            (engine or ProcessEngine()).run(plans, partial(_write, folder), advance)
+            engine.run(plans, partial(_write, folder), advance)
         finish(folder, shards)
     return Zoo.open(folder)
 
@@ -74,12 +78,14 @@ def _numbers(config: ZooConfig, shard: int) -> range:
     return range(shard * config.shard_size, min(config.count, (shard + 1) * config.shard_size))
 
 
-def _begin(config: ZooConfig, folder: Path) -> None:
-    """Write the description of a new zoo, or hold an old one against `config`."""
-    wanted = json.loads(json.dumps({"config": config.to_json(), "version": __version__}))
+def _begin(config: ZooConfig, folder: Path, engine: Engine) -> None:
+    """Write the description of a new zoo, or hold an old one against `config` and `engine`."""
+    description = {"config": config.to_json(), "arithmetic": engine.arithmetic, "version": __version__}
+    wanted = json.loads(json.dumps(description))
     if (folder / DESCRIPTION).exists():
         found = read_description(folder)
-        differing = _differences(found.get("config", {}), wanted["config"])
+        differing = _differences(found["config"], wanted["config"])
+        differing += _differences(found.get("arithmetic", {}), wanted["arithmetic"])
         if differing:
             raise ZooError(
                 f"{folder} holds a zoo of another configuration, which differs in {', '.join(differing)}: choose "
@@ -88,7 +94,7 @@ def _begin(config: ZooConfig, folder: Path) -> None:
         return
     if folder.exists() and not folder.is_dir():
         raise ZooError(f"{folder} is a file: choose a folder for the zoo")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(not path.name.startswith(f".{DESCRIPTION}.") for path in folder.iterdir()):
         raise ZooError(f"{folder} is not empty and holds no zoo: choose another folder, nothing in it was touched")
     write_description(folder, wanted)
 
@@ -134,7 +140,7 @@ def _lock(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             raise ZooError(
                 f"another run is writing into {folder} ({file.read().strip()}): wait for it or end it"
@@ -159,40 +165,51 @@ class Finding:
 def check_zoo(folder: str | Path, alpha: float = 1e-3) -> list[Finding]:
     """Verify every checksum, and look for leaks.
 
-    Looked for: labels that the names, shapes, dtypes or order of the arrays give away; labels that the number, the seed
-    or the place in a shard gives away; the same network, by weights or by seed, on both sides of a split.
+    Looked for: labels that the names, shapes, dtypes or order of the arrays give away; labels that go with the split,
+    or with the number, the seed or the place in a shard (thirds, halves, and remainders up to 16); the same network, by
+    weights or by seed, on both sides of a split.
 
     Args:
-        alpha: chance of a false alarm for each label, for the tests of independence.
+        alpha: chance of any false alarm about labels (chi-square tests of independence, Bonferroni).
     Returns:
         what was found; empty for a sound zoo.
     """
     found = [Finding("damage", text) for text in verify(folder)]
     zoo = Zoo.open(folder)
     try:
-        facts = {name: zoo.column(name) for name in ("network", "split", "checksum", "signature", "row", "seed")}
+        facts = {n: zoo.column(n) for n in ("network", "split", "checksum", "signature", "shard", "row", "seed")}
     except ZooError as error:
         return [*found, Finding("damage", str(error))]
     kept = facts["row"] >= 0
     facts = {name: column[kept] for name, column in facts.items()}
     found += _twins(facts)
     config = zoo.description["config"]
-    for name in config["space"]:
-        if name in config["architectural"] or name not in zoo.columns:
-            continue
-        labels = zoo.column(name)[kept].astype(str)
-        if 1 < len(set(labels)) <= 50:
-            thirds = np.arange(len(labels)) * 3 // max(1, len(labels))
-            for what, clue in (
-                ("names, shapes, dtypes or order of the arrays", facts["signature"]),
-                ("number of the network", thirds),
-                ("split", facts["split"]),
-            ):
-                p = _association(labels, clue)
-                if p < alpha:
-                    text = f"label {name!r} can be told from the {what} (p = {p:.1e}): make it independent of them"
-                    found.append(Finding("leak", text))
+    asked = [name for name in config["space"] if name not in config["architectural"] and name in zoo.columns]
+    columns = {name: zoo.column(name)[kept].astype(str) for name in asked}
+    columns = {name: labels for name, labels in columns.items() if 1 < len(set(labels)) <= 50}
+    clues = _clues(facts)
+    for name, labels in columns.items():
+        ranked = sorted((_association(labels, clue), what) for what, clue in clues)
+        if ranked and ranked[0][0] < alpha / (len(clues) * len(columns)):
+            p, what = ranked[0]
+            text = f"label {name!r} can be told from the {what} (p = {p:.1e}): make it independent of it"
+            found.append(Finding("leak", text))
     return found
+
+
+def _clues(facts: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    """What a method could see of a network without reading its weights, each in a few categories."""
+    count = max(1, len(facts["network"]))
+    clues = [
+        ("names, shapes, dtypes or order of the arrays", facts["signature"]),
+        ("split", facts["split"]),
+        ("number of the network", np.arange(count) * 3 // count),
+    ]
+    for what, name in (("number of the network", "network"), ("seed", "seed"), ("shard", "shard"), ("place", "row")):
+        values = facts[name].astype(np.int64)
+        clues.append((f"{what} (its half)", values > np.median(values)))
+        clues += [(f"{what} (remainder by {k})", values % k) for k in (2, 3, 4, 5, 8, 16)]
+    return clues
 
 
 def _twins(facts: dict[str, np.ndarray]) -> list[Finding]:
@@ -229,6 +246,7 @@ def info(folder: str | Path) -> dict[str, Any]:
     kept = zoo.column("row") >= 0
     reasons = [str(r).split(":")[0] for r in zoo.column("dropped")[~kept]]
     accuracy = zoo.column("test_accuracy")[kept].astype(float)
+    accuracy = accuracy[np.isfinite(accuracy)]  # networks of no epochs have none
     splits = zoo.column("split")[kept]
     return {
         "folder": str(folder),

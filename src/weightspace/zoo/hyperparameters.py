@@ -75,7 +75,8 @@ class ZooConfig:
         fixed: the same for all networks, with the same two kinds of names.
         architectural: names in `space` that a spec gives away by its very nature, such as the number of layers; they
             are labels that no task may ask for, and `zoo check` does not complain about them.
-        shard_size: networks a shard, the unit that is made anew after a kill.
+        shard_size: networks a shard, the unit that is made anew after a kill; 0 chooses 16, or more for a zoo of more
+            than 500 such shards.
     """
 
     recipe: str
@@ -90,26 +91,31 @@ class ZooConfig:
     space: Mapping[str, Distribution]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     architectural: tuple[str, ...] = ()
-    shard_size: int = 16
+    shard_size: int = 0
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.shard_size < 1:
-            raise ValueError(f"a zoo of {self.count} networks in shards of {self.shard_size}: both must be at least 1")
-
-    def classes(self, name: str) -> tuple[str, ...]:
-        """The values that a categorical hyperparameter can take, as text; empty for one that is no choice."""
-        distribution = self.space.get(name)
-        return tuple(str(value) for value in distribution.values) if isinstance(distribution, Choice) else ()
+        if self.count < 1 or self.shard_size < 0 or self.seed < 0 or self.count > 2**31:
+            raise ValueError(
+                f"a zoo of {self.count} networks with seed {self.seed} in shards of {self.shard_size} cannot be made: "
+                "there must be at least 1 network, a seed of at least 0, and shards of at least 1 (0 chooses)"
+            )
+        if self.shard_size == 0:  # few files, however large the zoo: each mapped shard holds a file descriptor
+            object.__setattr__(self, "shard_size", max(16, -(-self.count // 500)))
 
     def to_json(self) -> dict[str, Any]:
         """Everything that decides the zoo's bytes; where the images lie does not."""
         record = asdict(self)
         record.pop("data")
-        record["space"] = {
-            name: {"kind": type(distribution).__name__, **asdict(distribution)}
-            for name, distribution in self.space.items()
-        }
+        record["space"] = {name: _described(distribution) for name, distribution in self.space.items()}
         return record
+
+
+def _described(distribution: Distribution) -> dict[str, Any]:
+    """A distribution with its kind, and those inside it with theirs."""
+    if isinstance(distribution, Given):
+        cases = {str(value): _described(case) for value, case in distribution.cases.items()}
+        return {"kind": "Given", "on": distribution.on, "cases": cases}
+    return {"kind": type(distribution).__name__, **asdict(distribution)}
 
 
 _DECIDED = {
@@ -131,7 +137,6 @@ def plan(config: ZooConfig, network: int) -> TrainingPlan:
     from weightspace.zoo.networks import architecture_of
 
     rng = np.random.default_rng([config.seed, network])
-    seed = int(rng.integers(2**31))
     drawn: dict[str, Any] = {}
     for name, distribution in config.space.items():
         drawn[name] = distribution.sample(rng, drawn)
@@ -140,7 +145,7 @@ def plan(config: ZooConfig, network: int) -> TrainingPlan:
     fields = {name: value for name, value in settings.items() if name in _PLAN_FIELDS}
     return TrainingPlan(
         network=network,
-        seed=seed,
+        seed=_seed(config.seed, network),
         split=split_of(network, config.seed),
         data=config.data,
         image_size=config.image_size,
@@ -150,6 +155,15 @@ def plan(config: ZooConfig, network: int) -> TrainingPlan:
         hyperparameters=drawn,
         **fields,
     )
+
+
+def _seed(zoo_seed: int, network: int) -> int:
+    """The seed of a network, 0 to 2^31 - 1: no two networks of a zoo share one, as drawn numbers sooner or later do."""
+    start = int(np.random.default_rng([zoo_seed, 0x5EED]).integers(2**31))
+    seed = (start + network) % 2**31
+    for multiplier in (0x2C1B3C6D, 0x297A2D39):  # odd factors and xor-shifts are one to one
+        seed = ((seed ^ (seed >> 15)) * multiplier) % 2**31
+    return seed ^ (seed >> 15)
 
 
 def input_shape(config: ZooConfig, images: str) -> tuple[int, int, int]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from weightspace.weights.modules import load_into_module, spec_of_module
 from weightspace.weights.network import Network, NetworkError
@@ -178,11 +177,6 @@ def module_of(network: Network) -> nn.Module:
     return load_into_module(network, build(Architecture.from_json(record))).eval()
 
 
-def running_statistics(module: nn.Module) -> list[tuple[str, BatchNorm]]:
-    """Each batch normalisation layer of a module with its name."""
-    return [(name, layer) for name, layer in module.named_modules() if isinstance(layer, BatchNorm)]
-
-
 # -- the families ---------------------------------------------------------------------------------------------------
 
 
@@ -331,8 +325,3 @@ INITIALISATIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "constant": (nn.init.constant_, {"val": 0.1}),
     "orthogonal": (nn.init.orthogonal_, {}),
 }
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy (b, classes), (b,) -> (); spelled out because it must also run under vmap on any device."""
-    return F.cross_entropy(logits, labels)
