@@ -3,21 +3,25 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from weightspace import cli
 from weightspace.cli import VERBS, main
 from weightspace.evaluation.results import Results
+from weightspace.recipes.zoos import ZOO_RECIPES
 from weightspace.weights.network import Network
 from weightspace.weights.store import Zoo, shard_path
 
 COMMAND = str(Path(sys.executable).with_name("weightspace"))
 MAKE = ["--count", "60", "--epochs", "2", "--workers", "0"]
-SHORT = ["small", "--steps", "20", "--evaluate-every", "10", "--permutations", "8", "--device", "cpu"]
+SHORT = ["--steps", "20", "--evaluate-every", "10", "--permutations", "8", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +180,75 @@ def test_an_unknown_verb_recipe_or_image_set_is_one_sentence(
     fails(capsys, ["zoo", "make", "digits-small", "--count", "0", *out], "at least 1")
 
 
-def test_a_wrong_option_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["zoo", "make", "digits-small", "--colour", "blue"])
-    assert stopped.value.code == 2
+def test_a_wrong_option_is_one_sentence(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
+    fails(capsys, ["zoo", "make", "digits-small", "--colour", "blue"], "--colour")
+    fails(capsys, ["zoo", "make", "digits-small", "--epochs", "x"], "--epochs", "int")
+    fails(capsys, ["train", str(zoo)], "--out")
+    train = ["train", str(zoo), "--out", str(tmp_path / "run")]
+    fails(capsys, [*train, "--width", "30"], "width 30", "a multiple of the 4 heads")
+    fails(capsys, [*train, "--chunk-size", "7"], "chunk_size 7", "8 to 1024")
+    fails(capsys, [*train, "--recipe", "huge"], "'huge'", "small, paper")
+    fails(capsys, [*train, "--targets", "colour"], "'colour'", "activation")
+    fails(capsys, [*train, "--targets", "optimiser", "optimiser"], "twice")
+    fails(capsys, ["predict", str(zoo)], "at least one file")
+    fails(capsys, ["zoo", "make", "digits-small", "--seed", "-1"], "seed -1")
+
+
+def test_a_recipe_gives_the_defaults_and_options_change_them() -> None:
+    words = ["zoo", "--out", "run", "--recipe", "paper", "--depth", "2", "--learning-rate", "1e-4"]
+    config = cli._parse(cli.train, "weightspace train", words)["config"]
+    assert (config.width, config.depth, config.chunk_size) == (256, 2, 1024)
+    assert (config.training.steps, config.training.learning_rate) == (100_000, 1e-4)
+    assert cli._parse(cli.train, "weightspace train", words[:3])["config"] == cli.SMALL
+
+
+def test_the_help_of_zoo_make_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["zoo", "make", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name in ZOO_RECIPES:
+        assert name in shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_says_one_sentence(tmp_path: Path, number: int) -> None:
+    """To the whole process group, as a terminal does it."""
+    words = [COMMAND, "zoo", "make", "digits-small", "--out", tmp_path / "zoo", "--workers", "2"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    shards = tmp_path / "zoo" / "shards"
+    deadline = time.monotonic() + 60
+    while not (shards.is_dir() and list(shards.glob("0*"))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=30)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+    lines = [line for line in errors.splitlines() if not line.startswith("training ")]
+    assert lines == ["weightspace: interrupted: run the same command again to go on"]
+
+
+def test_a_closed_standard_output_is_no_error(zoo: Path) -> None:
+    done = subprocess.run(["bash", "-c", f"{COMMAND} zoo info {zoo} >&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_flipped_weights_are_not_trained_on(
+    zoo: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    shutil.copytree(zoo, tmp_path / "zoo")
+    path = shard_path(tmp_path / "zoo", 1)
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+    capsys.readouterr()
+    for words in (
+        ["train", str(tmp_path / "zoo"), "--out", str(tmp_path / "run"), *SHORT],
+        ["evaluate", str(run), str(tmp_path / "zoo")],
+    ):
+        fails(capsys, words, "network 31 in shards/00001.safetensors differs from its checksum")
 
 
 def test_what_is_no_zoo_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str], run: Path) -> None:

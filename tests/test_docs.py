@@ -22,7 +22,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     small = ["--count", "60", "--epochs", "1", "--workers", "0"]
     assert main(["zoo", "make", "digits-small", "--out", str(folder / "demo" / "zoo"), *small]) == 0
-    short = ["small", "--steps", "10", "--permutations", "8", "--device", "cpu"]
+    short = ["--steps", "10", "--permutations", "8", "--device", "cpu"]
     assert main(["train", str(folder / "demo" / "zoo"), "--out", str(folder / "demo" / "metamodel"), *short]) == 0
     return folder
 

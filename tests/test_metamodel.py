@@ -185,7 +185,7 @@ def test_what_cannot_be_learnt_is_named() -> None:
     with pytest.raises(TaskError, match="'sign' has 1 classes among 60 training networks"):
         MetaModel(TINY).fit(same, one)
     unknown = Examples(one.networks, {**one.labels, "scale": np.full(60, -1)}, one.targets)
-    with pytest.raises(TaskError, match="'scale' has 3 classes .* and 0 known labels"):
+    with pytest.raises(TaskError, match=r"'scale' has 3 classes .* and 0 known labels"):
         MetaModel(TINY).fit(one, unknown)
     with pytest.raises(TaskError, match="make a larger zoo"):
         MetaModel(TINY).fit(one.select(np.arange(0)), one)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import errno
+import functools
+import inspect
+import io
 import json
 import os
+import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 import tyro
 from tyro.conf import Positional
@@ -19,12 +27,6 @@ from weightspace.recipes.metamodels import METAMODEL_RECIPES
 # Nothing heavier up here: `weightspace --help` must answer at once. Each verb imports what it calls.
 
 SMALL = METAMODEL_RECIPES["small"]()
-if TYPE_CHECKING:
-    ConfigByRecipe = MetaModelConfig
-else:
-    ConfigByRecipe = tyro.extras.subcommand_type_from_defaults(
-        {name: make() for name, make in METAMODEL_RECIPES.items()}
-    )
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "digits to a trained meta-model, a table and a report, in minutes"),
@@ -52,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         name = " ".join(words[:count])
         if name in VERBS:
             return _run(globals()[VERBS[name][0]], f"weightspace {name}", words[count:])
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in ("-h", "--help") or words in (["zoo", "-h"], ["zoo", "--help"]):
         return _say(_usage())
     if words[0] == "zoo":
         return _fail(f"weightspace zoo needs one of make, info, check, not {' '.join(words[1:2]) or 'nothing'}")
@@ -70,9 +72,9 @@ def _usage() -> str:
 
 def _run(verb: Callable[..., int], name: str, words: list[str]) -> int:
     try:
-        return tyro.cli(
-            verb, prog=name, args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-        )
+        options = _parse(verb, name, words)
+        with _terminable():
+            return verb(**options)
     except KeyboardInterrupt:
         return _fail("interrupted: run the same command again to go on", code=130)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
@@ -88,6 +90,56 @@ def _run(verb: Callable[..., int], name: str, words: list[str]) -> int:
         return _fail(_sentence(error))
 
 
+def _parse(verb: Callable[..., int], name: str, words: list[str]) -> dict[str, Any]:
+    """The options of a verb. A meta-model's defaults are those of the recipe that `--recipe` names.
+
+    Raises:
+        ValueError: on words that tyro cannot read, with what it says as one sentence.
+    """
+    signature = inspect.signature(verb)
+    if "recipe" in signature.parameters and "config" in signature.parameters:
+        chosen = [value for word, value in pairwise(words) if word == "--recipe"]
+        chosen += [word.removeprefix("--recipe=") for word in words if word.startswith("--recipe=")]
+        for recipe in chosen[-1:]:
+            if recipe not in METAMODEL_RECIPES:
+                raise ValueError(f"no meta-model recipe is named {recipe!r}: there are {', '.join(METAMODEL_RECIPES)}")
+            config = signature.parameters["config"].replace(default=METAMODEL_RECIPES[recipe]())
+            changed = {**signature.parameters, "config": config}
+            signature = signature.replace(parameters=list(changed.values()))
+
+    @functools.wraps(verb)
+    def collect(**options: Any) -> dict[str, Any]:
+        return options
+
+    collect.__signature__ = signature  # type: ignore[attr-defined]
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            return tyro.cli(collect, prog=name, args=words, config=(tyro.conf.OmitArgPrefixes,))
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        text = " ".join(re.sub("[╭╮╰╯│─]+", " ", complaint.getvalue()).split())
+        raise ValueError(re.sub(r"^(Parsing error|Required options|Unrecognized options) ", "", text)) from None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """While it lasts SIGTERM ends the verb as Ctrl-C does, in order."""
+
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # no other thread may set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
@@ -100,7 +152,9 @@ def _sentence(error: Exception) -> str:
 
 
 def _say(text: str) -> int:
-    sys.stdout.write(text + "\n")
+    if sys.stdout is not None:  # it is None where it was closed
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
     return 0
 
 
@@ -109,7 +163,8 @@ def _json(value: Any) -> int:
 
 
 def _fail(sentence: str, code: int = 2) -> int:
-    sys.stderr.write(f"weightspace: {sentence}\n")
+    if sys.stderr is not None:
+        sys.stderr.write(f"weightspace: {sentence}\n")
     return code
 
 
@@ -152,7 +207,7 @@ def zoo_make(
     """Train a population of networks with known hyperparameters; a killed run goes on when it is called again.
 
     Args:
-        recipe: which population; an unknown name lists them all.
+        recipe: which population: digits-small, mnist-small, fashion-mnist-small or cnn-s.
         out: folder of the zoo; zoos/RECIPE unless given.
         count: number of networks, instead of the recipe's.
         seed: of the zoo.
@@ -186,7 +241,13 @@ def zoo_info(zoo: Positional[Path], json: bool = False) -> int:
     from weightspace.zoo.generate import info
 
     facts = info(zoo)
-    return _json(facts) if json else _say("\n".join(f"{name:<16}{value}" for name, value in facts.items()))
+    if json:
+        return _json(facts)
+    lines = []
+    for name, value in facts.items():
+        pairs = value.items() if isinstance(value, dict) else [("", value)]
+        lines += [f"{name if i == 0 else '':<17}{key}{': ' if key else ''}{x}" for i, (key, x) in enumerate(pairs)]
+    return _say("\n".join(lines))
 
 
 def zoo_check(zoo: Positional[Path], json: bool = False) -> int:
@@ -209,7 +270,8 @@ def zoo_check(zoo: Positional[Path], json: bool = False) -> int:
 def train(
     zoo: Positional[Path],
     out: Path,
-    config: ConfigByRecipe = SMALL,
+    config: MetaModelConfig = SMALL,
+    recipe: str = "small",
     targets: tuple[str, ...] = (),
     json: bool = False,
 ) -> int:
@@ -218,12 +280,14 @@ def train(
     Args:
         zoo: folder of the zoo.
         out: folder for the meta-model, its checkpoint and losses.csv.
-        config: a recipe, `small` or `paper`, whose options can be changed one by one.
+        config: every option of the meta-model and its training can be changed one by one.
+        recipe: where the other options come from: small or paper.
         targets: what it shall answer; every choice of the zoo unless given.
         json: print the training history as JSON.
     """
     from weightspace.recipes.experiments import train_metamodel
 
+    del recipe  # it has chosen the defaults of config
     model = train_metamodel(zoo, out, config, targets or None)
     if json:
         return _json(model.history.to_json())
@@ -254,7 +318,8 @@ def evaluate(run: Positional[Path], zoo: Positional[Path], split: str = "test", 
 def compare(
     zoo: Positional[Path],
     out: Path,
-    config: ConfigByRecipe = SMALL,
+    config: MetaModelConfig = SMALL,
+    recipe: str = "small",
     targets: tuple[str, ...] = (),
     json: bool = False,
 ) -> int:
@@ -263,13 +328,15 @@ def compare(
     Args:
         zoo: folder of the zoo.
         out: folder for results.json, report.html and the meta-model.
-        config: a meta-model recipe, `small` or `paper`, whose options can be changed one by one.
+        config: every option of the meta-model and its training can be changed one by one.
+        recipe: where the other options come from: small or paper.
         targets: what to ask; every choice of the zoo unless given.
         json: print results.json instead of the table.
     """
     from weightspace.evaluation.results import format_table
     from weightspace.recipes.experiments import compare_on_zoo
 
+    del recipe  # it has chosen the defaults of config
     results = compare_on_zoo(zoo, out, config, targets or None)
     return _json(results.to_json()) if json else _say(f"{format_table(results)}\n{out / 'report.html'}")
 

@@ -142,7 +142,7 @@ def _on(chosen: Sequence[str], asked: Sequence[str]) -> str:
     if not others:
         return f"on all {len(asked)} targets"
     if len(others) < len(chosen):
-        return f"on all {len(asked)} targets but {_listed(others, 'and')}"
+        return f"on {len(chosen)} of {len(asked)} targets (not on {_listed(others, 'or')})"
     return f"on {len(chosen)} of {len(asked)} targets: {_listed(chosen, 'and')}"
 
 

@@ -252,11 +252,13 @@ class Results:
 def leaders(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Rows of one target that cannot be told from the best: the best first, then those whose interval reaches it.
 
+    One that is not itself above chance and the majority answer leads nobody, however wide the intervals.
+
     One row alone is a clear winner. Overlap is the careful rule: intervals that do not overlap differ for
     sure (at 95%), intervals that overlap may still differ.
     """
     ranked = sorted(rows, key=lambda row: -row.accuracy)
-    return tuple(row for row in ranked if row.high >= ranked[0].low)
+    return tuple(row for row in ranked if row is ranked[0] or (row.above_floor and row.high >= ranked[0].low))
 
 
 def percent(share: float) -> str:
@@ -286,7 +288,7 @@ def format_table(results: Results, width: int = 80) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, force_terminal=False, emoji=False)
     marks: set[str] = set()
-    console.print(Text(f"{results.task}: accuracy on test networks, with 95% intervals"))
+    console.print(Text(f"{results.task}: accuracy, with 95% intervals"))
     for target, rows in results.targets.items():
         first, *rest = leaders(rows)
         mark = "" if not first.above_floor else "~" if rest else "*"

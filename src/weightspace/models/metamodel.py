@@ -155,12 +155,13 @@ class MetaModel:
         content = json.dumps(facts, sort_keys=True).encode() + labels.numpy().tobytes() + held_labels.numpy().tobytes()
         digest = hashlib.sha256(content).hexdigest()
         record = self.folder / "fitted_on.json"
-        if record.exists() and json.loads(record.read_bytes())["sha256"] != digest:
+        content = json.dumps({"sha256": digest}).encode()
+        if record.exists() and record.read_bytes() != content:
             raise TaskError(
                 f"{self.folder} holds a meta-model of other networks, targets or settings: choose another folder, or "
                 "delete that one"
             )
-        write_atomically(record, json.dumps({"sha256": digest}).encode())
+        write_atomically(record, content)
 
     def _labels(self, examples: Examples) -> Tensor:
         return torch.from_numpy(np.stack([examples.labels[target.name] for target in self.targets], 1))

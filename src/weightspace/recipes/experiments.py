@@ -20,9 +20,22 @@ from weightspace.recipes.zoos import zoo_recipe
 from weightspace.tasks.base import TaskError
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples
 from weightspace.weights.network import Network
-from weightspace.weights.store import MANIFEST, Zoo, file_hash
+from weightspace.weights.store import MANIFEST, Zoo, ZooError, file_hash, verify
 from weightspace.zoo.engine import Engine
 from weightspace.zoo.generate import make_zoo
+
+
+def sound_zoo(folder: str | Path) -> Zoo:
+    """A zoo of which every byte fits its checksum; it reads each file once, at the speed of the disk.
+
+    Raises:
+        ZooError: with the first thing that was found wrong; `weightspace zoo check` lists them all.
+    """
+    zoo = Zoo.open(folder)
+    found = verify(folder)
+    if found:
+        raise ZooError(found[0])
+    return zoo
 
 
 def train_metamodel(
@@ -34,7 +47,7 @@ def train_metamodel(
     show: bool = True,
 ) -> MetaModel:
     """Train a meta-model on a zoo's training split and save it in `out`; killed and called again, it goes on."""
-    zoo = Zoo.open(folder)
+    zoo = sound_zoo(folder)
     asked = categorical_targets(zoo, targets)
     training, validation = (hyperparameter_examples(zoo, split, asked) for split in ("train", "validation"))
     model = MetaModel(config or small(), folder=Path(out), show=show).fit(training, validation)
@@ -49,7 +62,7 @@ def evaluate_metamodel(run: str | Path, folder: str | Path, split: str = "test",
         TaskError: if the zoo does not have the targets, with the classes, that the meta-model answers.
         ScopeError: if the zoo's networks are not such as it was trained on.
     """
-    model, zoo = MetaModel.load(run), Zoo.open(folder)
+    model, zoo = MetaModel.load(run), sound_zoo(folder)
     possible = {target.name: target for target in categorical_targets(zoo)}
     for target in model.targets:
         if possible.get(target.name) != target:
@@ -76,6 +89,8 @@ def predict_files(run: str | Path, files: Sequence[str | Path]) -> list[dict[str
     Raises:
         NetworkError, ScopeError: naming the file that cannot be judged.
     """
+    if not files:
+        raise TaskError("there is nothing to judge: name at least one file of weights")
     model = MetaModel.load(run)
     answers = []
     for file in files:
@@ -102,7 +117,7 @@ def compare_on_zoo(
 ) -> Results:
     """Meta-model and baselines on one zoo and one split; writes `results.json`, `report.html` and the meta-model."""
     start = time.perf_counter() if started is None else started
-    zoo, out = Zoo.open(folder), Path(out)
+    zoo, out = sound_zoo(folder), Path(out)
     asked = categorical_targets(zoo, targets)
     training, validation, test = (hyperparameter_examples(zoo, s, asked) for s in ("train", "validation", "test"))
     model = MetaModel(config or small(), folder=out / "metamodel", show=show)

@@ -27,7 +27,7 @@ def small() -> MetaModelConfig:
             weight_decay=1e-2,
             warmup=0.1,
             evaluate_every=100,
-            checkpoint_every=500,
+            checkpoint_every=50,
         ),
     )
 

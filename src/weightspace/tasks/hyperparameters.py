@@ -25,6 +25,8 @@ def categorical_targets(zoo: Zoo, names: Sequence[str] | None = None) -> tuple[T
         if distribution["kind"] == "Choice" and len(distribution["values"]) > 1 and name not in config["architectural"]
     }
     wanted = list(possible) if names is None else list(names)
+    if len(set(wanted)) != len(wanted):
+        raise TaskError(f"a target is asked for twice among {', '.join(wanted)}: name each once")
     for name in wanted:
         if name not in possible:
             raise TaskError(

@@ -77,7 +77,8 @@ class Network:
         if METADATA_KEY not in metadata:
             shapes = {name: array.shape for name, array in arrays.items()}
             for spec in specs:
-                if shapes == {leaf.name: leaf.shape for leaf in spec.leaves}:
+                floating = all(array.dtype.kind == "f" for array in arrays.values())
+                if floating and shapes == {leaf.name: leaf.shape for leaf in spec.leaves}:
                     return Network(spec, spec.join(arrays), {})
             raise NetworkError(
                 f"{path} carries no weightspace description, and its arrays fit no network that is expected here: save "

@@ -192,7 +192,8 @@ class NetworkSpec:
             array = np.asarray(arrays[leaf.name])
             if array.shape != leaf.shape:
                 raise SpecError(f"array {leaf.name!r} has shape {array.shape}, the spec says {leaf.shape}")
-            flat[place] = array.reshape(-1)
+            with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is found later
+                flat[place] = array.reshape(-1)
         return flat
 
     def to_json(self) -> dict[str, Any]:

@@ -197,8 +197,8 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_bytes())
         version = description["format"]
-        if not isinstance(description["config"], dict):
-            raise TypeError("config")
+        if {"recipe", "seed", "count", "space", "architectural"} - set(description["config"]):
+            raise KeyError("config")
     except (ValueError, KeyError, TypeError):
         raise ZooError(
             f"{path} is damaged: it should be JSON with a format number; restore it or make the zoo anew"
@@ -241,7 +241,7 @@ class Zoo:
             raise ZooError(
                 f"zoo {folder} is not complete ({done} shards): run the same `weightspace zoo make` again"
             ) from None
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise ZooError(
                 f"{folder / MANIFEST} is damaged: delete it and run the same `weightspace zoo make`"
             ) from None

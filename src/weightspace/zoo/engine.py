@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -220,6 +221,8 @@ def _count(networks: int) -> None:
 
 def _prepare_worker(counter: Any, parent: int) -> None:
     """Make this worker single-threaded, and end it when its parent is gone, however the parent ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to all: the parent answers it, and ends us
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     import torch
 
     global _counter

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from weightspace.weights.store import (
     DESCRIPTION,
     MANIFEST,
     Record,
+    Shard,
     Zoo,
     ZooError,
     damaged_networks,
@@ -33,7 +34,7 @@ from weightspace.weights.store import (
 )
 from weightspace.zoo.engine import Engine, ProcessEngine, cores, seconds_a_network
 from weightspace.zoo.hyperparameters import ZooConfig, plan
-from weightspace.zoo.records import TrainedNetwork
+from weightspace.zoo.records import TrainedNetwork, TrainingPlan
 
 
 def make_zoo(config: ZooConfig, folder: str | Path, engine: Engine | None = None, *, show: bool = True) -> Zoo:
@@ -57,9 +58,10 @@ def make_zoo(config: ZooConfig, folder: str | Path, engine: Engine | None = None
         for leftover in [*folder.glob(".*.tmp"), *folder.glob("shards/.*.tmp")]:
             leftover.unlink(missing_ok=True)  # of a run that was killed
         shards = -(-config.count // config.shard_size)
-        missing = [number for number in range(shards) if not _is_whole(folder, number)]
-        if not missing and (folder / MANIFEST).exists() and not verify(folder):
-            return Zoo.open(folder)
+        missing = [number for number in range(shards) if not _is_whole(folder, number, config)]
+        with suppress(ZooError):  # a damaged manifest is written again, as a missing one is
+            if not missing and not verify(folder):
+                return Zoo.open(folder)
         (folder / MANIFEST).unlink(missing_ok=True)
         plans = {n: [plan(config, i) for i in _numbers(config, n)] for n in missing}
         total = sum(map(len, plans.values()))
@@ -104,9 +106,21 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return [f"{n} ({found.get(n)!r}, not {wanted.get(n)!r})" for n in names if found.get(n) != wanted.get(n)]
 
 
-def _is_whole(folder: Path, number: int) -> bool:
-    """Whether a shard is there with every weight and label intact; one that is not is made again."""
-    return shard_path(folder, number).exists() and damaged_networks(shard_path(folder, number)) == []
+def _is_whole(folder: Path, number: int, config: ZooConfig) -> bool:
+    """Whether a shard is there with every weight and label intact, and of just these networks."""
+    path = shard_path(folder, number)
+    if not path.exists() or damaged_networks(path) != []:
+        return False
+    rows = Shard.open(path).rows
+    if [row.get("network") for row in rows] != list(_numbers(config, number)):
+        return False
+    return all(_fits(row, plan(config, row["network"])) for row in rows)
+
+
+def _fits(row: dict[str, Any], expected: TrainingPlan) -> bool:
+    """Whether a row of a shard is that of a plan, and not of another zoo's."""
+    facts = json.loads(json.dumps(_planned(expected)))
+    return all(name in row and row[name] == value for name, value in facts.items())
 
 
 def _write(folder: Path, number: int, networks: Sequence[TrainedNetwork]) -> None:
@@ -118,20 +132,24 @@ def _record(trained: TrainedNetwork) -> Record:
     from weightspace.zoo.networks import spec_of
 
     plan = trained.plan
-    facts: dict[str, Any] = {
-        **plan.hyperparameters,
-        "network": plan.network,
-        "epoch": plan.epochs,
-        "seed": plan.seed,
-        "split": plan.split,
-        "dropped": trained.dropped,
-        "architecture": json.dumps(plan.architecture.to_json(), sort_keys=True),
-    }
+    facts: dict[str, Any] = {**_planned(plan), "dropped": trained.dropped}
     for name, curve in trained.curves.items():
         finite = [value if np.isfinite(value) else None for value in curve]  # JSON has no NaN
         facts[f"{name}_by_epoch"] = finite
         facts[name] = finite[-1] if finite else None
     return Record(spec_of(plan.architecture), trained.weights, facts)
+
+
+def _planned(plan: TrainingPlan) -> dict[str, Any]:
+    """What of a row is known before the network is trained."""
+    return {
+        **plan.hyperparameters,
+        "network": plan.network,
+        "epoch": plan.epochs,
+        "seed": plan.seed,
+        "split": plan.split,
+        "architecture": json.dumps(plan.architecture.to_json(), sort_keys=True),
+    }
 
 
 @contextmanager
@@ -177,6 +195,9 @@ def check_zoo(folder: str | Path, alpha: float = 1e-3) -> list[Finding]:
     found = [Finding("damage", text) for text in verify(folder)]
     zoo = Zoo.open(folder)
     try:
+        numbers = zoo.column("network")
+        if sorted(set(numbers)) != list(range(zoo.description["config"]["count"])):
+            found.append(Finding("damage", f"{folder} does not hold each of its networks: make the zoo again"))
         facts = {n: zoo.column(n) for n in ("network", "split", "checksum", "signature", "shard", "row", "seed")}
     except ZooError as error:
         return [*found, Finding("damage", str(error))]
