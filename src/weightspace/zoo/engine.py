@@ -78,6 +78,7 @@ class ProcessEngine:
                 for number, plans in shards.items():
                     write(number, _train(plans, self.stack, "cpu", advance))
             return
+        others = set(multiprocessing.active_children())
         context = multiprocessing.get_context("spawn")  # forked children of a threaded process can hang
         counter = context.Value("q", 0)
         pool = ProcessPoolExecutor(workers, context, _prepare_worker, (counter, os.getpid()))
@@ -96,8 +97,12 @@ class ProcessEngine:
                 "a worker process died, perhaps for lack of memory: run the same command again, it goes on with the "
                 "shards that are missing; fewer --workers need less memory"
             ) from error
+        except BaseException:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()  # the shard in flight is lost; to finish it could take minutes
+            raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True, kw_only=True)
