@@ -16,7 +16,8 @@ NETWORKS, SIZE, SHARD, BATCH = 20_000, 5_000, 1_000, 256
 def build(folder: Path) -> None:
     rng = np.random.default_rng(0)
     spec = NetworkSpec((Leaf("w", (SIZE,), "other", (plain(SIZE),)),))
-    write_description(folder, {"config": {"recipe": "benchmark", "seed": 0}, "version": "benchmark"})
+    config = {"recipe": "benchmark", "seed": 0, "count": NETWORKS, "space": {}, "architectural": []}
+    write_description(folder, {"config": config, "version": "benchmark"})
     for shard in range(NETWORKS // SHARD):
         weights = rng.standard_normal((SHARD, SIZE), np.float32)
         numbers = range(shard * SHARD, (shard + 1) * SHARD)

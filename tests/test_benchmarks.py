@@ -1,0 +1,35 @@
+"""The benchmarks run: each hot path at a small size, so that `make bench` does not fail after minutes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import metamodel, record, store, zoo
+from weightspace.recipes.zoos import zoo_recipe
+from weightspace.zoo.hyperparameters import plan
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def test_the_store_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"NETWORKS": 800, "SIZE": 50, "SHARD": 100, "BATCH": 16}.items():
+        monkeypatch.setattr(store, name, value)
+    store.main()
+    assert json.loads((results / "store.json").read_text())["networks_per_s"] > 0
+
+
+def test_the_meta_model_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"BATCH": 2, "TOKENS": 4, "WIDTH": 16, "DEPTH": 1}.items():
+        monkeypatch.setattr(metamodel, name, value)
+    metamodel.main()
+    assert 0 < json.loads((results / "metamodel.json").read_text())["share"]
+
+
+def test_the_plain_loop_trains_the_networks_that_the_engines_train() -> None:
+    config = zoo_recipe("digits-small", count=2)
+    assert min(zoo.plain_loop([plan(config, i) for i in range(2)])) > 0.5
