@@ -292,9 +292,12 @@ def info(folder: str | Path) -> dict[str, Any]:
 
 
 def config_values(distribution: dict[str, Any]) -> Any:
-    """A distribution of a zoo's description in a form that reads well."""
-    if distribution["kind"] == "Choice":
-        return list(distribution["values"])
-    return {name: value for name, value in distribution.items() if name != "kind"} | {
-        "distribution": distribution["kind"]
-    }
+    """A distribution of a zoo's description in a form that reads well: the list of choices, or its kind and range."""
+    match distribution["kind"]:
+        case "Choice":
+            return list(distribution["values"])
+        case "Given":
+            cases = "; ".join(f"{case} {config_values(inner)}" for case, inner in distribution["cases"].items())
+            return f"given {distribution['on']}: {cases}"
+        case kind:
+            return f"{kind} {distribution['low']} to {distribution['high']}"
