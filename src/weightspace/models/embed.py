@@ -139,8 +139,8 @@ class Tokens:
     padded: bool = False
 
     def to(self, device: torch.device) -> Tokens:
-        move = lambda x: x.to(device, non_blocking=True)  # noqa: E731
-        return Tokens(move(self.values), move(self.mask), move(self.kinds), self.padded)
+        values, mask, kinds = (x.to(device, non_blocking=True) for x in (self.values, self.mask, self.kinds))
+        return Tokens(values, mask, kinds, self.padded)
 
 
 def squash(x: Tensor) -> Tensor:
