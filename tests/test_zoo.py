@@ -280,7 +280,6 @@ def test_many_shards_need_few_open_files(tmp_path: Path) -> None:
 
 def test_a_second_run_into_one_zoo_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     folder = tmp_path / "held"
-    generate._begin(tiny(), folder, HERE)
     with generate._lock(folder), pytest.raises(ZooError, match=f"process {os.getpid()}"):
         make_zoo(tiny(), folder, HERE, show=False)
     make_zoo(tiny(count=10), folder, HERE, show=False)  # the lock fell with its holder
@@ -320,6 +319,16 @@ def test_the_stacked_engine_makes_the_same_zoo_up_to_rounding(zoo: Zoo, tmp_path
         assert close.mean() > 0.99  # entries with a zero gradient may take whole steps of RMSProp
         for name in ("activation", "seed", "split", "network"):
             assert ours.metadata[name] == theirs.metadata[name]
+
+
+def test_an_engine_estimates_its_time_by_its_workers_and_is_right_by_a_factor() -> None:
+    plans = [plan(tiny(fixed={"batch_size": 64, "epochs": 40}), i) for i in range(4)]
+    shards = {i: [one] for i, one in enumerate(plans)}
+    one, two = (ProcessEngine(workers=n).seconds(shards) for n in (1, 2))
+    assert 1 < one / two < 4  # twice, but for noise
+    start = time.monotonic()
+    ProcessEngine(workers=0).run(shards, lambda *_: None, lambda _: None)
+    assert 0.2 < one / (time.monotonic() - start) < 5
 
 
 def test_an_engine_that_cannot_run_says_so() -> None:

@@ -14,12 +14,13 @@ from weightspace.evaluation.compare import compare, curve_of, results_of, score
 from weightspace.evaluation.report import write_report
 from weightspace.evaluation.results import Results, Row
 from weightspace.models.config import MetaModelConfig
-from weightspace.models.metamodel import MetaModel
+from weightspace.models.metamodel import MetaModel, ScopeError
 from weightspace.recipes.metamodels import small
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.tasks.base import TaskError
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples
-from weightspace.weights.network import Network
+from weightspace.weights.network import Network, NetworkError
+from weightspace.weights.spec import SpecError
 from weightspace.weights.store import MANIFEST, Zoo, ZooError, file_hash, verify
 from weightspace.zoo.engine import Engine
 from weightspace.zoo.generate import make_zoo
@@ -96,7 +97,7 @@ def predict_files(run: str | Path, files: Sequence[str | Path]) -> list[dict[str
     for file in files:
         try:
             predictions = model.predict([Network.load(file, model.specs)])
-        except ValueError as error:
+        except (NetworkError, ScopeError, SpecError) as error:
             raise type(error)(f"{file}: {error}" if str(file) not in str(error) else str(error)) from error
         targets = {
             target.name: dict(zip(target.classes, map(float, predictions[target.name][0]), strict=True))

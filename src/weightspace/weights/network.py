@@ -86,9 +86,11 @@ class Network:
             )
         try:
             record = json.loads(metadata[METADATA_KEY])
+            if not isinstance(record["metadata"], dict):
+                raise TypeError("its metadata are no dictionary")
             spec = NetworkSpec.from_json(record["spec"])
             return Network(spec, spec.join(arrays), record["metadata"])
-        except (KeyError, TypeError, json.JSONDecodeError, SpecError) as error:
+        except (KeyError, TypeError, json.JSONDecodeError, RecursionError, SpecError) as error:
             raise NetworkError(f"{path} does not fit its own description: {error}") from error
 
 

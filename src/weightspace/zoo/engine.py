@@ -38,6 +38,10 @@ class Engine(Protocol):
         """Raise an EngineError if it cannot run here."""
         ...
 
+    def seconds(self, shards: Mapping[int, Plans]) -> float:
+        """An estimate of how long `run` will take, from a few steps of the first networks."""
+        ...
+
     def run(self, shards: Mapping[int, Plans], write: Write, advance: Callable[[int], None]) -> None:
         """Train every plan of every shard and hand each finished shard to `write`, in any order.
 
@@ -70,9 +74,16 @@ class ProcessEngine:
     def arithmetic(self) -> dict[str, Any]:
         return {"device": "cpu", "stack": self.stack}
 
+    def seconds(self, shards: Mapping[int, Plans]) -> float:
+        with _one_thread():
+            each = _seconds_a_network(next(iter(shards.values())), self.stack, "cpu")
+        return each * sum(map(len, shards.values())) / max(1, self._processes(shards))
+
+    def _processes(self, shards: Mapping[int, Plans]) -> int:
+        return min(cores() if self.workers is None else self.workers, len(shards))
+
     def run(self, shards: Mapping[int, Plans], write: Write, advance: Callable[[int], None]) -> None:
-        workers = cores() if self.workers is None else self.workers
-        workers = min(workers, len(shards))
+        workers = self._processes(shards)
         if workers == 0:
             with _one_thread():
                 for number, plans in shards.items():
@@ -123,6 +134,10 @@ class StackedEngine:
 
     device: str = "cuda"
     stack: int = 512
+
+    def seconds(self, shards: Mapping[int, Plans]) -> float:
+        each = _seconds_a_network(next(iter(shards.values())), self.stack, self.device)
+        return each * sum(map(len, shards.values()))
 
     def run(self, shards: Mapping[int, Plans], write: Write, advance: Callable[[int], None]) -> None:
         import torch
@@ -191,20 +206,22 @@ def engine_of(name: str, *, workers: int | None = None, device: str = "cuda", st
     return StackedEngine(device=device, stack=stack or 512)
 
 
-def seconds_a_network(plan: TrainingPlan) -> float:
-    """An estimate of how long this plan trains alone on one thread, from a few of its steps."""
+def _seconds_a_network(plans: Plans, stack: int, device: str) -> float:
+    """How long a network of these plans takes, from a few steps of the first and up to `stack` like it."""
     from weightspace.zoo.images import load_images
-    from weightspace.zoo.trained import train_networks
+    from weightspace.zoo.trained import stack_key, train_networks
 
-    images = plan.image_count or len(load_images(plan.images, plan.data).train_labels)
-    steps = max(1, min(10, 2000 // plan.batch_size, images // plan.batch_size))
-    probe = replace(plan, epochs=1, image_count=min(images, steps * plan.batch_size), test_count=100)
-    with _one_thread():
-        train_networks([probe])  # warm caches
-        start = time.perf_counter()
-        train_networks([probe])
-        elapsed = time.perf_counter() - start
-    return elapsed * plan.epochs * max(1, images // plan.batch_size) / steps
+    first = plans[0]
+    images = first.image_count or len(load_images(first.images, first.data).train_labels)
+    steps = max(1, min(10, 2000 // first.batch_size, images // first.batch_size))
+    like = [plan for plan in plans if stack_key(plan) == stack_key(first)][:stack]
+    few = min(images, steps * first.batch_size)
+    probes = [replace(plan, epochs=1, image_count=few, test_count=100) for plan in like]
+    train_networks(probes, device)  # warm caches
+    start = time.perf_counter()
+    train_networks(probes, device)
+    elapsed = time.perf_counter() - start
+    return elapsed / len(like) * first.epochs * max(1, images // first.batch_size) / steps
 
 
 @contextmanager

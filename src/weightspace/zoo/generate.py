@@ -32,7 +32,7 @@ from weightspace.weights.store import (
     write_description,
     write_shard,
 )
-from weightspace.zoo.engine import Engine, ProcessEngine, cores, seconds_a_network
+from weightspace.zoo.engine import Engine, ProcessEngine
 from weightspace.zoo.hyperparameters import ZooConfig, plan
 from weightspace.zoo.records import TrainedNetwork, TrainingPlan
 
@@ -53,8 +53,11 @@ def make_zoo(config: ZooConfig, folder: str | Path, engine: Engine | None = None
     folder, engine = Path(folder), engine or ProcessEngine()
     engine.check()
     plan(config, 0)  # whatever is wrong with the configuration shows before anything is written
-    _begin(config, folder, engine)
+    _check_place(config, folder, engine)
     with _lock(folder):
+        description = _check_place(config, folder, engine)  # again: another run may have come first
+        if not (folder / DESCRIPTION).exists():
+            write_description(folder, description)
         for leftover in [*folder.glob(".*.tmp"), *folder.glob("shards/.*.tmp")]:
             leftover.unlink(missing_ok=True)  # of a run that was killed
         shards = -(-config.count // config.shard_size)
@@ -67,8 +70,7 @@ def make_zoo(config: ZooConfig, folder: str | Path, engine: Engine | None = None
         total = sum(map(len, plans.values()))
         note = ""
         if show and plans:
-            at_once = cores() if isinstance(engine, ProcessEngine) else 1
-            seconds = seconds_a_network(plans[missing[0]][0]) * total / at_once
+            seconds = engine.seconds(plans)
             note = f", about {max(1, round(seconds))} s" if seconds < 120 else f", about {seconds / 60:.0f} min"
         with progress_line(f"training {total} networks{note}", total=total, unit="networks", enabled=show) as advance:
             engine.run(plans, partial(_write, folder), advance)
@@ -80,8 +82,8 @@ def _numbers(config: ZooConfig, shard: int) -> range:
     return range(shard * config.shard_size, min(config.count, (shard + 1) * config.shard_size))
 
 
-def _begin(config: ZooConfig, folder: Path, engine: Engine) -> None:
-    """Write the description of a new zoo, or hold an old one against `config` and `engine`."""
+def _check_place(config: ZooConfig, folder: Path, engine: Engine) -> dict[str, Any]:
+    """Whether a zoo of `config` may be made in `folder` by `engine`; returns how it is described."""
     description = {"config": config.to_json(), "arithmetic": engine.arithmetic, "version": __version__}
     wanted = json.loads(json.dumps(description))
     if (folder / DESCRIPTION).exists():
@@ -93,12 +95,14 @@ def _begin(config: ZooConfig, folder: Path, engine: Engine) -> None:
                 f"{folder} holds a zoo of another configuration, which differs in {', '.join(differing)}: choose "
                 "another folder, or the options it was made with"
             )
-        return
+        return wanted
     if folder.exists() and not folder.is_dir():
         raise ZooError(f"{folder} is a file: choose a folder for the zoo")
-    if folder.exists() and any(not path.name.startswith(f".{DESCRIPTION}.") for path in folder.iterdir()):
+    # a run that was killed or refused at its very start leaves no more than these
+    ours = (".lock", f".{DESCRIPTION}.")
+    if folder.exists() and any(not path.name.startswith(ours) for path in folder.iterdir()):
         raise ZooError(f"{folder} is not empty and holds no zoo: choose another folder, nothing in it was touched")
-    write_description(folder, wanted)
+    return wanted
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
@@ -155,6 +159,7 @@ def _planned(plan: TrainingPlan) -> dict[str, Any]:
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Let one run at a time write into a zoo; the lock falls with the process, so none can go stale."""
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
