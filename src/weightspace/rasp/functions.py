@@ -1,0 +1,357 @@
+"""The functions inside a program: a small, safe expression language, parsed and never evaluated as Python, or tables."""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard, cast
+
+Value = None | bool | int | float | str
+"""What one place of a sequence holds; None is no value at all."""
+
+LARGEST = 2**53
+"""Numbers beyond it are refused: neighbours can no longer be told apart in double precision."""
+LONGEST_SOURCE = 2_000
+DEEPEST = 40
+
+
+class RaspError(ValueError):
+    """A program, a function, an input or a file that is not as it has to be; the message says what to do."""
+
+
+class FunctionError(RaspError):
+    """A function that cannot be read, or that a value does not suit."""
+
+
+class Undefined(ArithmeticError):
+    """A function has no value here, as 1 / x at 0."""
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float)
+
+
+class Function:
+    """A function of one or two values, written as an expression in `x` and `y` or as a table.
+
+    Read `Function.parse("x + 1")`; names, attributes and anything but the arithmetic below are refused, so that a
+    program from a stranger's file can do nothing. Two functions of the same source are one and the same object.
+
+    Allowed: numbers, strings, True, False, None, `x`, `y`, `+ - * / // % **`, comparisons (chained too), `and`, `or`,
+    `not`, `a if c else b`, and int, float, bool, abs, round, min, max. They mean what they mean in Python.
+
+    Attributes:
+        source: canonical text, such as `x + 1` or `{0: 1, 1: 0}`; parsing it gives the function back.
+        arity: 1 or 2.
+        table: the values of a table by their arguments, else None.
+    """
+
+    __slots__ = ("_call", "arity", "source", "table")
+
+    source: str
+    arity: int
+    table: Mapping[Any, Value] | None
+    _call: Callable[..., Value]
+
+    def __init__(
+        self, source: str, arity: int, call: Callable[..., Value], table: Mapping[Any, Value] | None = None
+    ) -> None:
+        self.source, self.arity, self._call, self.table = source, arity, call, table
+
+    @staticmethod
+    def parse(source: str, arity: int | None = None) -> Function:
+        """The function that an expression describes.
+
+        Args:
+            source: `x + 1`, `lambda x: x + 1`, or a table such as `{0: 1, 1: 0}` or `{(0, 1): 2}`.
+            arity: how many arguments it has; unless given 2 if `y` occurs in it, else 1.
+        Raises:
+            FunctionError: on anything else, with what stands where.
+        """
+        known = _known.get((source, arity))
+        if known is None:
+            if len(source) > LONGEST_SOURCE:
+                raise FunctionError(f"a function of {len(source)} characters is too long: at most {LONGEST_SOURCE}")
+            known = _from_tree(parse_expression(source), source, arity)
+            known = _interned(known)
+            if len(_known) > 50_000:
+                _known.clear()
+            _known[source, arity] = known
+        return known
+
+    @staticmethod
+    def from_tree(tree: ast.expr, arity: int | None = None) -> Function:
+        """The function of an expression that Python's parser has read as part of something larger.
+
+        Raises:
+            FunctionError: if anything occurs in it that the language does not know.
+        """
+        return _interned(_from_tree(tree, None, arity))
+
+    @staticmethod
+    def from_table(table: Mapping[Any, Value]) -> Function:
+        """The function that is given value by value; arguments that are not listed have no value.
+
+        Args:
+            table: from a value, or a pair of values, to a value.
+        Raises:
+            FunctionError: if it is empty, mixes values with pairs, or holds something that is no value.
+        """
+        if not table:
+            raise FunctionError("a table needs at least one entry")
+        pairs = {isinstance(key, tuple) for key in table}
+        if len(pairs) > 1:
+            raise FunctionError("a table maps single values or pairs of values, not both")
+        for key, value in table.items():
+            arguments = key if isinstance(key, tuple) else (key,)
+            if isinstance(key, tuple) and len(key) != 2:
+                raise FunctionError(f"a table maps values or pairs of values, not {key!r}")
+            for entry in (*arguments, value):
+                if not (entry is None or isinstance(entry, bool | int | float | str)):
+                    raise FunctionError(f"a table holds numbers, strings, True, False and None, not {entry!r}")
+                if isinstance(entry, float) and not math.isfinite(entry):
+                    raise FunctionError(f"a table holds finite numbers, not {entry!r}")
+        entries = dict(table)
+        source = "{" + ", ".join(f"{key!r}: {value!r}" for key, value in entries.items()) + "}"
+        if pairs == {True}:
+            return _interned(Function(source, 2, lambda x, y: entries.get((x, y)), entries))
+        return _interned(Function(source, 1, lambda x: entries.get(x), entries))
+
+    def __call__(self, *values: Value) -> Value:
+        """The value at `values`; None if the function has none there.
+
+        Raises:
+            Undefined: on division by zero and the like.
+            FunctionError: if the values are of a kind that the function cannot take, or the result is not a finite
+                number within +-2^53.
+        """
+        try:
+            result = self._call(*values)
+        except FunctionError as error:
+            raise FunctionError(f"{error} in {self.source!r} at {_listed(values)}") from None
+        except ArithmeticError as error:
+            raise Undefined(f"{error} in {self.source!r} at {_listed(values)}") from None
+        except TypeError:
+            raise FunctionError(f"{self.source!r} cannot take {_listed(values)}") from None
+        if isinstance(result, float) and not math.isfinite(result):
+            raise Undefined(f"no finite result in {self.source!r} at {_listed(values)}")
+        if is_number(result) and abs(result) > LARGEST:
+            raise FunctionError(f"{self.source!r} at {_listed(values)} grows beyond 2^53")
+        return result
+
+    def __repr__(self) -> str:
+        return f"Function({self.source!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Function.parse, (self.source, self.arity)
+
+
+_known: dict[tuple[str, int | None], Function] = {}
+_functions: dict[tuple[str, int], Function] = {}
+
+
+def _interned(function: Function) -> Function:
+    if len(_functions) > 50_000:
+        _functions.clear()
+    return _functions.setdefault((function.source, function.arity), function)
+
+
+def _listed(values: tuple[Value, ...]) -> str:
+    return ", ".join(f"{name} = {value!r}" for name, value in zip("xy", values, strict=False))
+
+
+def parse_expression(source: str) -> ast.expr:
+    """Python's own parser, made safe against what it does on hostile input.
+
+    Raises:
+        FunctionError: if it is not an expression.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source.strip(), mode="eval").body
+    except SyntaxError as error:
+        where = f" (column {error.offset})" if error.offset else ""
+        raise FunctionError(f"{source!r} is not an expression in x and y{where}: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise FunctionError(f"{source[:60]!r} cannot be read: {error}") from None
+
+
+def _from_tree(tree: ast.expr, source: str | None, arity: int | None) -> Function:
+    if isinstance(tree, ast.Lambda):
+        arguments = tree.args
+        names = [argument.arg for argument in arguments.args]
+        others = (arguments.posonlyargs, arguments.kwonlyargs, arguments.defaults, arguments.vararg, arguments.kwarg)
+        if any(others) or names not in (["x"], ["x", "y"]):
+            raise FunctionError(f"a function's arguments are x, or x and y: write 'lambda x: ...', not {source!r}")
+        tree, arity = tree.body, len(names)
+    if isinstance(tree, ast.Dict):
+        table = Function.from_table(_literal_table(tree))
+        if arity not in (None, table.arity):
+            raise FunctionError(f"{table.source} is a table of {table.arity} arguments where {arity} are wanted")
+        return table
+    call = _closure(tree, 0)
+    uses = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in ("x", "y")}
+    text = ast.unparse(tree)
+    if arity is None:
+        arity = 2 if "y" in uses else 1
+    if arity == 1:
+        if "y" in uses:
+            raise FunctionError(f"{text!r} uses y, but a function of one argument is wanted here")
+        return Function(text, 1, lambda x: call(x, None))
+    return Function(text, 2, call)
+
+
+def _literal_table(tree: ast.Dict) -> dict[Any, Value]:
+    table = {}
+    for key, value in zip(tree.keys, tree.values, strict=True):
+        try:
+            arguments, result = ast.literal_eval(key or value), ast.literal_eval(value)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            raise FunctionError("a table's keys and values are numbers, strings, True, False or None") from None
+        if key is None:
+            raise FunctionError("a table lists its entries one by one: ** is not known")
+        try:
+            table[arguments] = result
+        except TypeError:
+            raise FunctionError(f"a table maps values or pairs of values, not {arguments!r}") from None
+    return table
+
+
+# -- evaluation: each node of the tree becomes a closure over its parts ---------------------------------------------
+
+Closure = Callable[[Any, Any], Any]
+
+
+def _numeric(apply: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """An arithmetic operation that takes numbers only: strings would let `%` and `*` fill the memory."""
+
+    def checked(a: Any, b: Any) -> Any:
+        if not (is_number(a) and is_number(b)):
+            raise TypeError
+        return apply(a, b)
+
+    return checked
+
+
+def _power(a: Any, b: Any) -> Any:
+    if abs(b) > 64 or abs(a) > 1e6:
+        raise FunctionError("a power with a base beyond a million or an exponent beyond 64")
+    result = a**b
+    if isinstance(result, complex):
+        raise ZeroDivisionError("a root of a negative number")
+    return result
+
+
+_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: _numeric(operator.add),
+    ast.Sub: _numeric(operator.sub),
+    ast.Mult: _numeric(operator.mul),
+    ast.Div: _numeric(operator.truediv),
+    ast.FloorDiv: _numeric(operator.floordiv),
+    ast.Mod: _numeric(operator.mod),
+    ast.Pow: _numeric(_power),
+}
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_CALLS: dict[str, tuple[Callable[..., Any], int, int]] = {
+    "int": (int, 1, 1),
+    "float": (float, 1, 1),
+    "bool": (bool, 1, 1),
+    "abs": (abs, 1, 1),
+    "round": (round, 1, 2),
+    "min": (min, 2, 4),
+    "max": (max, 2, 4),
+}
+
+
+def _closure(tree: ast.expr, depth: int) -> Closure:
+    if depth > DEEPEST:
+        raise FunctionError(f"a function is nested deeper than {DEEPEST}")
+    below = depth + 1
+    match tree:
+        case ast.Name(id="x"):
+            return lambda x, y: x  # noqa: ARG005 - every closure takes both
+        case ast.Name(id="y"):
+            return lambda x, y: y  # noqa: ARG005
+        case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):
+            if is_number(value) and not abs(value) <= LARGEST:
+                raise FunctionError(f"the number {ast.unparse(tree)[:40]} is beyond 2^53")
+            return lambda x, y: value  # noqa: ARG005
+        case ast.BinOp(left=left, op=kind, right=right) if type(kind) in _BINARY:
+            return _binary(_BINARY[type(kind)], _closure(left, below), _closure(right, below))
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            inner = _closure(operand, below)
+            return lambda x, y: not inner(x, y)
+        case ast.UnaryOp(op=(ast.USub() | ast.UAdd()) as kind, operand=operand):
+            number, sign = _closure(operand, below), 1 if isinstance(kind, ast.UAdd) else -1
+            return lambda x, y: _numeric(operator.mul)(sign, number(x, y))
+        case ast.BoolOp(op=kind, values=values):
+            return _boolean(isinstance(kind, ast.And), [_closure(value, below) for value in values])
+        case ast.Compare(left=left, ops=kinds, comparators=right) if all(type(kind) in _COMPARE for kind in kinds):
+            parts = [_closure(part, below) for part in (left, *right)]
+            return _comparison([_COMPARE[type(kind)] for kind in kinds], parts)
+        case ast.IfExp(test=test, body=body, orelse=otherwise):
+            choose, yes, no = (_closure(part, below) for part in (test, body, otherwise))
+            return lambda x, y: yes(x, y) if choose(x, y) else no(x, y)
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _CALLS:
+            apply, fewest, most = _CALLS[name]
+            if not fewest <= len(arguments) <= most:
+                raise FunctionError(f"{name} takes {fewest} to {most} arguments, not {len(arguments)}")
+            parts = [_closure(argument, below) for argument in arguments]
+            return _call(apply, parts)
+    what = ast.unparse(tree)
+    raise FunctionError(
+        f"{what[:60]!r} is not part of the function language: it knows x, y, numbers, strings, arithmetic, "
+        f"comparisons, and, or, not, if-else, {', '.join(_CALLS)}"
+    )
+
+
+def _binary(apply: Callable[[Any, Any], Any], left: Closure, right: Closure) -> Closure:
+    return lambda x, y: apply(left(x, y), right(x, y))
+
+
+def _boolean(every: bool, parts: list[Closure]) -> Closure:
+    def run(x: Any, y: Any) -> Any:
+        result = None
+        for part in parts:
+            result = part(x, y)
+            if bool(result) is not every:
+                return result
+        return result
+
+    return run
+
+
+def _comparison(kinds: list[Callable[[Any, Any], bool]], parts: list[Closure]) -> Closure:
+    if len(kinds) == 1:
+        compare, (left, right) = kinds[0], parts
+        return lambda x, y: compare(left(x, y), right(x, y))
+
+    def run(x: Any, y: Any) -> bool:
+        values = [part(x, y) for part in parts]
+        return all(compare(a, b) for compare, a, b in zip(kinds, values, values[1:], strict=False))
+
+    return run
+
+
+def _call(apply: Callable[..., Any], parts: list[Closure]) -> Closure:
+    def run(x: Any, y: Any) -> Any:
+        values = [part(x, y) for part in parts]
+        if not all(is_number(value) for value in values):
+            raise TypeError
+        try:
+            return cast(Any, apply)(*values)
+        except ValueError as error:  # int(nan)
+            raise ZeroDivisionError(str(error)) from None
+
+    return run

@@ -1,0 +1,417 @@
+"""RASP expressions and programs, as data: what a program says, apart from what it means and how it is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from weightspace.rasp.functions import Function, RaspError, Value
+
+Encoding = Literal["categorical", "numerical"]
+"""How the residual stream holds an S-op: one direction a value, or one direction whose length is the number."""
+
+Comparison = Literal["EQ", "NEQ", "LT", "LEQ", "GT", "GEQ", "TRUE", "FALSE"]
+"""A predicate of a key (left) and a query (right)."""
+COMPARISONS: tuple[Comparison, ...] = get_args(Comparison)
+SOURCE_OF_COMPARISON: dict[Comparison, str] = {
+    "EQ": "x == y",
+    "NEQ": "x != y",
+    "LT": "x < y",
+    "LEQ": "x <= y",
+    "GT": "x > y",
+    "GEQ": "x >= y",
+    "TRUE": "True",
+    "FALSE": "False",
+}
+ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
+BOS, PAD = "compiler_bos", "compiler_pad"
+"""The compiler's own tokens: the beginning of every sequence, and what fills a batch."""
+EXACTNESS = 100.0
+"""Tracr's `mlp_exactness`: how steep the steps are by which an MLP reads a number."""
+
+
+class Expression:
+    """A node of a program's graph. Nodes are compared by identity: the same expression twice is two nodes.
+
+    Attributes:
+        label: the name by which Tracr sorts this node's directions, or None to have one made.
+    """
+
+    __slots__ = ("label",)
+    label: str | None
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        """What it reads, in the order of its arguments."""
+        return ()
+
+
+class SOp(Expression):
+    """A sequence operation: one value at every place of the input."""
+
+    __slots__ = ("encoding",)
+    encoding: Encoding
+
+    @property
+    def numerical(self) -> bool:
+        return self.encoding == "numerical"
+
+
+class Selector(Expression):
+    """A matrix of booleans: which key each query selects."""
+
+    __slots__ = ()
+
+
+class Tokens(SOp):
+    """The input itself."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.label, self.encoding = "tokens", "categorical"
+
+
+class Indices(SOp):
+    """The places 0, 1, 2, ..."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.label, self.encoding = "indices", "categorical"
+
+
+class Map(SOp):
+    """A function of one S-op, at each place by itself."""
+
+    __slots__ = ("function", "inner")
+
+    def __init__(
+        self, function: Function | str, inner: SOp, *, encoding: Encoding = "categorical", label: str | None = None
+    ) -> None:
+        self.function = Function.parse(function, 1) if isinstance(function, str) else function
+        self.inner, self.encoding, self.label = inner, encoding, label
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.inner,)
+
+
+class SequenceMap(SOp):
+    """A function of two S-ops, at each place by itself."""
+
+    __slots__ = ("first", "function", "second")
+
+    def __init__(
+        self,
+        function: Function | str,
+        first: SOp,
+        second: SOp,
+        *,
+        encoding: Encoding = "categorical",
+        label: str | None = None,
+    ) -> None:
+        self.function = Function.parse(function, 2) if isinstance(function, str) else function
+        self.first, self.second, self.encoding, self.label = first, second, encoding, label
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.first, self.second)
+
+
+class LinearSequenceMap(SOp):
+    """A weighted sum of two numerical S-ops."""
+
+    __slots__ = ("first", "first_factor", "second", "second_factor")
+
+    def __init__(
+        self,
+        first: SOp,
+        second: SOp,
+        first_factor: float,
+        second_factor: float,
+        *,
+        encoding: Encoding = "numerical",
+        label: str | None = None,
+    ) -> None:
+        self.first, self.second, self.encoding, self.label = first, second, encoding, label
+        self.first_factor, self.second_factor = first_factor, second_factor
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.first, self.second)
+
+
+class Select(Selector):
+    """Every query selects the keys for which the predicate holds.
+
+    Attributes:
+        predicate: a comparison by name, or a `Function` of x, the key, and y, the query.
+    """
+
+    __slots__ = ("keys", "predicate", "queries")
+
+    def __init__(
+        self, keys: SOp, queries: SOp, predicate: Comparison | Function | str, *, label: str | None = None
+    ) -> None:
+        known = isinstance(predicate, Function) or predicate in COMPARISONS
+        self.predicate: Any = predicate if known else Function.parse(predicate, 2)
+        self.keys, self.queries, self.label = keys, queries, label
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.keys, self.queries)
+
+    @property
+    def function(self) -> Function:
+        """The predicate as a function of x, the key, and y, the query."""
+        predicate = self.predicate
+        return predicate if isinstance(predicate, Function) else PREDICATES[predicate]
+
+
+PREDICATES: dict[str, Function] = {name: Function.parse(text, 2) for name, text in SOURCE_OF_COMPARISON.items()}
+
+
+class SelectorAnd(Selector):
+    """What both selectors select."""
+
+    __slots__ = ("first", "second")
+
+    def __init__(self, first: Selector, second: Selector, *, label: str | None = None) -> None:
+        self.first, self.second, self.label = first, second, label
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.first, self.second)
+
+
+class SelectorOr(SelectorAnd):
+    """What either selector selects."""
+
+    __slots__ = ()
+
+
+class SelectorNot(Selector):
+    """What the selector does not select."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: Selector, *, label: str | None = None) -> None:
+        self.inner, self.label = inner, label
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.inner,)
+
+
+class Aggregate(SOp):
+    """The mean of an S-op over what a selector selects.
+
+    Attributes:
+        default: the value where nothing is selected: None for a categorical, 0 for a numerical Aggregate.
+    """
+
+    __slots__ = ("default", "selector", "sop")
+
+    def __init__(
+        self,
+        selector: Selector,
+        sop: SOp,
+        *,
+        encoding: Encoding = "categorical",
+        default: Value | Literal["usual"] = "usual",
+        label: str | None = None,
+    ) -> None:
+        self.selector, self.sop, self.encoding, self.label = selector, sop, encoding, label
+        self.default: Value = usual_default(encoding) if default == "usual" else default
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.selector, self.sop)
+
+
+def usual_default(encoding: Encoding) -> Value:
+    """The default of an Aggregate that can be compiled."""
+    return 0 if encoding == "numerical" else None
+
+
+class SelectorWidth(SOp):
+    """How many keys each query selects."""
+
+    __slots__ = ("selector",)
+
+    def __init__(self, selector: Selector, *, encoding: Encoding = "categorical", label: str | None = None) -> None:
+        self.selector, self.encoding, self.label = selector, encoding, label
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.selector,)
+
+
+tokens, indices = Tokens(), Indices()
+"""The two inputs; every program reads these very objects."""
+
+OPERATIONS: tuple[type[Expression], ...] = (
+    Map, SequenceMap, LinearSequenceMap, Select, SelectorAnd, SelectorOr, SelectorNot, Aggregate, SelectorWidth,
+)  # fmt: skip
+"""Every operation of the language, as a program text names it."""
+
+
+def walk(output: Expression) -> Iterator[Expression]:
+    """Every node that `output` depends on, itself last, each once and after what it reads."""
+    done: set[int] = set()
+    stack: list[tuple[Expression, bool]] = [(output, False)]
+    while stack:
+        node, ready = stack.pop()
+        if id(node) in done:
+            continue
+        if ready:
+            done.add(id(node))
+            yield node
+        else:
+            stack.append((node, True))
+            stack.extend((child, False) for child in reversed(node.children) if id(child) not in done)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A RASP program: named statements in order, the last word of which is its output.
+
+    Attributes:
+        output: the S-op that the program computes.
+        statements: (variable, expression) in an order in which each reads only earlier ones; without the inputs. There
+            may be statements that the output does not need.
+        vocab: the tokens it is meant for, or None.
+        max_seq_len: the longest input it is meant for, or None.
+        causal: whether a query sees only keys at its own place or before.
+        mlp_exactness: how steep the steps are by which an MLP reads a number.
+        notes: whatever else came with its record, as it was; JSON-serialisable.
+    """
+
+    output: SOp
+    statements: tuple[tuple[str, Expression], ...]
+    vocab: tuple[Value, ...] | None = None
+    max_seq_len: int | None = None
+    causal: bool = False
+    mlp_exactness: float = EXACTNESS
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(
+        output: SOp,
+        *,
+        vocab: Sequence[Value] | None = None,
+        max_seq_len: int | None = None,
+        causal: bool = False,
+        mlp_exactness: float = EXACTNESS,
+    ) -> Program:
+        """The program that computes `output`; its variables are v1, v2, ... in the order in which they are needed."""
+        nodes = [node for node in walk(output) if node is not tokens and node is not indices]
+        return Program(
+            output,
+            tuple((f"v{i + 1}", node) for i, node in enumerate(nodes)),
+            None if vocab is None else tuple(vocab),
+            max_seq_len,
+            causal,
+            mlp_exactness,
+        )
+
+    @cached_property
+    def nodes(self) -> tuple[Expression, ...]:
+        """What the output needs, inputs included, itself last, each after what it reads."""
+        return tuple(walk(self.output))
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """The variable of each node by its `id`; tokens and indices are called that."""
+        return {id(node): name for name, node in self.statements} | {id(tokens): "tokens", id(indices): "indices"}
+
+    def name(self, node: Expression) -> str:
+        return self.names[id(node)]
+
+    def __len__(self) -> int:
+        """The number of operations that the output needs, selectors included, inputs not."""
+        return sum(1 for node in self.nodes if node is not tokens and node is not indices)
+
+    def with_labels(self, labels: Mapping[str, str]) -> Program:
+        """The same program whose variables carry the labels given, by which `tracr_compat` sorts."""
+        return _rebuilt(self, {name: labels.get(name, node.label) for name, node in self.statements})
+
+    def meant_for(self, vocab: Iterable[Value] | None = None, max_seq_len: int | None = None) -> Program:
+        """The same program with another vocabulary or length, where one is given."""
+        vocab = self.vocab if vocab is None else tuple(vocab)
+        return replace(self, vocab=vocab, max_seq_len=self.max_seq_len if max_seq_len is None else max_seq_len)
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any]) -> Program:
+        """The program of a JSON record, as in the golden files: `ops`, `output`, and what it is meant for.
+
+        Raises:
+            RaspError: if something is missing, unknown or of a wrong kind; the message names the operation.
+        """
+        from weightspace.rasp.records import program_of
+
+        return program_of(record)
+
+    def to_record(self) -> dict[str, Any]:
+        """A JSON record from which `from_record` makes the same program; one that came from a record gives it back."""
+        from weightspace.rasp.records import record_of
+
+        return record_of(self)
+
+    @staticmethod
+    def parse(text: str) -> Program:
+        """The program that a text in the paper's listing style describes.
+
+        Raises:
+            RaspError: with line, column and what was expected.
+        """
+        from weightspace.rasp.text import parse
+
+        return parse(text)
+
+    def __str__(self) -> str:
+        from weightspace.rasp.text import to_text
+
+        return to_text(self)
+
+
+def rebuild(node: Expression, children: Sequence[Expression], label: str | None) -> Expression:
+    """A node like `node` that reads other children and carries another label."""
+    arguments: list[Any] = list(children)
+    match node:
+        case Map():
+            return Map(node.function, arguments[0], encoding=node.encoding, label=label)
+        case SequenceMap():
+            return SequenceMap(node.function, *arguments, encoding=node.encoding, label=label)
+        case LinearSequenceMap():
+            factors = (node.first_factor, node.second_factor)
+            return LinearSequenceMap(*arguments, *factors, encoding=node.encoding, label=label)
+        case Select():
+            return Select(*arguments, node.predicate, label=label)
+        case SelectorOr():
+            return SelectorOr(*arguments, label=label)
+        case SelectorAnd():
+            return SelectorAnd(*arguments, label=label)
+        case SelectorNot():
+            return SelectorNot(arguments[0], label=label)
+        case Aggregate():
+            return Aggregate(*arguments, encoding=node.encoding, default=node.default, label=label)
+        case SelectorWidth():
+            return SelectorWidth(arguments[0], encoding=node.encoding, label=label)
+        case _:
+            return node
+
+
+def _rebuilt(program: Program, labels: Mapping[str, str | None]) -> Program:
+    made: dict[int, Expression] = {id(tokens): tokens, id(indices): indices}
+    statements = []
+    for name, node in program.statements:
+        made[id(node)] = rebuild(node, [made[id(child)] for child in node.children], labels[name])
+        statements.append((name, made[id(node)]))
+    output = made[id(program.output)]
+    if not isinstance(output, SOp):
+        raise RaspError("a program's output is an S-op, not a selector")
+    return replace(program, output=output, statements=tuple(statements))
