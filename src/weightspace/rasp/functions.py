@@ -1,4 +1,4 @@
-"""The functions inside a program: a small, safe expression language, parsed and never evaluated as Python, or tables."""
+"""The functions inside a program: a small, safe expression language that is parsed and never run as Python, or tables."""
 
 from __future__ import annotations
 
