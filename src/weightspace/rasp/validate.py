@@ -1,0 +1,379 @@
+"""Whether a program can be compiled: the value sets of its S-ops, and every reason why it cannot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from weightspace.rasp.functions import RaspError, Value, is_number
+from weightspace.rasp.language import (
+    BOS,
+    PAD,
+    Aggregate,
+    Expression,
+    LinearSequenceMap,
+    Map,
+    Program,
+    Select,
+    Selector,
+    SelectorAnd,
+    SelectorNot,
+    SelectorOr,
+    SelectorWidth,
+    SequenceMap,
+    SOp,
+    indices,
+    tokens,
+    usual_default,
+)
+from weightspace.rasp.values import (
+    Table,
+    ValueSet,
+    distinguishable,
+    linear,
+    means,
+    predicate_table,
+    quotients,
+    tabulate,
+    tabulate_pairs,
+    tabulate_twice,
+    token_set,
+    value_set,
+)
+
+Mode = Literal["fixed", "tracr_compat"]
+"""`tracr_compat` compiles as Tracr does, bug for bug; `fixed` so that the weights do what the program means."""
+
+LONGEST_SEQUENCE = 1_000
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a program cannot be compiled.
+
+    Attributes:
+        variable: of the statement that is at fault, or "" where it is the whole program.
+        text: what is wrong and what would be right.
+    """
+
+    variable: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.variable}: {self.text}" if self.variable else self.text
+
+
+class NotCompilable(RaspError):
+    """A program that cannot be compiled, with every reason."""
+
+    def __init__(self, reasons: Sequence[Reason]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__("; ".join(map(str, self.reasons)))
+
+
+Selection = tuple[SOp, SOp, np.ndarray]
+"""A selector's keys, its queries, and (keys, queries) booleans: which key each query selects."""
+
+
+class Traits:
+    """What the compiler knows of one S-op.
+
+    Attributes:
+        node: the S-op.
+        values: what it can be.
+        partial: whether it can be None.
+        depth: S-ops on the longest way to it; 0 for the inputs.
+        table: its function over its inputs' values; of a Map or SequenceMap.
+        selection: what its selector does; of an Aggregate or SelectorWidth.
+    """
+
+    __slots__ = ("depth", "node", "partial", "selection", "table", "values")
+
+    def __init__(self, node: SOp, values: ValueSet, partial: bool, depth: int) -> None:
+        self.node, self.values, self.partial, self.depth = node, values, partial, depth
+        self.table: Table | None = None
+        self.selection: Selection | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """A program with the value sets of its S-ops.
+
+    Attributes:
+        traits: of each S-op that could be analysed, by the `id` of its node, inputs first, each after what it reads.
+        reasons: why the program cannot be compiled; empty if it can.
+    """
+
+    program: Program
+    vocab: tuple[Value, ...]
+    max_seq_len: int
+    mode: Mode
+    traits: dict[int, Traits]
+    reasons: list[Reason]
+
+
+def settings(program: Program, vocab: Sequence[Value] | None, max_seq_len: int | None) -> tuple[tuple[Value, ...], int]:
+    """The vocabulary and the length that a program is compiled for: the arguments, or else what it is meant for.
+
+    Raises:
+        RaspError: if one is not known, or is not as it must be.
+    """
+    chosen = program.vocab if vocab is None else vocab
+    length = program.max_seq_len if max_seq_len is None else max_seq_len
+    if chosen is None or length is None:
+        missing = "a vocabulary" if chosen is None else "a maximal length"
+        raise RaspError(f"the program does not say what it is meant for: give {missing} (vocab=..., max_seq_len=...)")
+    if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= LONGEST_SEQUENCE:
+        raise RaspError(f"max_seq_len is a whole number from 1 to {LONGEST_SEQUENCE:,}, not {length!r}")
+    return check_vocab(chosen), length
+
+
+def check_vocab(vocab: Sequence[Value]) -> tuple[Value, ...]:
+    """A vocabulary as a sorted tuple.
+
+    Raises:
+        RaspError: if it is empty, mixes numbers and strings, holds a token twice, or what no token can be.
+    """
+    chosen = list(vocab) if not isinstance(vocab, str) else [vocab]
+    if not chosen:
+        raise RaspError("the vocabulary is empty: give at least one token")
+    for token in chosen:
+        if not (is_number(token) or isinstance(token, str)):
+            raise RaspError(f"tokens are numbers or strings, not {token!r}")
+        if isinstance(token, float) and not math.isfinite(token):
+            raise RaspError(f"tokens are finite numbers or strings, not {token!r}")
+        if token in (BOS, PAD):
+            raise RaspError(f"{token!r} is the compiler's own token: rename it in the vocabulary")
+    if len({isinstance(token, str) for token in chosen}) > 1:
+        raise RaspError("the vocabulary mixes numbers and strings, whose directions have no order: use one kind")
+    if len(set(chosen)) < len(chosen):
+        twice = next(token for token in chosen if chosen.count(token) > 1)
+        raise RaspError(f"the vocabulary holds {twice!r} twice")
+    return tuple(sorted(chosen))  # type: ignore[type-var]
+
+
+def validate(
+    program: Program, *, vocab: Sequence[Value] | None = None, max_seq_len: int | None = None, mode: Mode = "fixed"
+) -> list[Reason]:
+    """Every reason why a program cannot be compiled; empty if it can.
+
+    Where a statement is at fault, those that read it are not judged.
+
+    Args:
+        vocab, max_seq_len: instead of what the program says it is meant for.
+    """
+    try:
+        chosen, length = settings(program, vocab, max_seq_len)
+    except RaspError as error:
+        return [Reason("", str(error))]
+    return analyse(program, chosen, length, mode).reasons
+
+
+def analyse(program: Program, vocab: tuple[Value, ...], max_seq_len: int, mode: Mode) -> Analysis:
+    """The value sets of a program's S-ops, in one pass, and every reason why it cannot be compiled."""
+    traits: dict[int, Traits] = {}
+    selections: dict[int, Selection] = {}
+    reasons: list[Reason] = []
+    traits[id(tokens)] = Traits(tokens, token_set(vocab), False, 0)
+    traits[id(indices)] = Traits(indices, value_set(range(max_seq_len)), False, 0)
+    reads_tokens, operations = False, 0
+    for node in program.nodes:
+        try:
+            if isinstance(node, Selector):
+                selection = _selection(node, traits, selections)
+                if selection is not None:
+                    selections[id(node)] = selection
+            elif node is tokens:
+                reads_tokens = True
+            elif node is not indices:
+                operations += 1
+                found = _traits(node, traits, selections, max_seq_len, mode == "fixed")  # type: ignore[arg-type]
+                if found is not None:
+                    traits[id(node)] = found
+        except _Several as error:
+            reasons += [Reason(program.name(node), text) for text in error.texts]
+        except RaspError as error:
+            reasons.append(Reason(program.name(node), str(error)))
+    if not operations:
+        reasons.append(Reason("", "the program has no operation: its output is one of its inputs"))
+    elif mode == "tracr_compat" and not reads_tokens:
+        reasons.append(Reason("", "the program does not read tokens, which Tracr's compiler asks for"))
+    return Analysis(program, vocab, max_seq_len, mode, traits, reasons)
+
+
+class _Several(RaspError):
+    """What is wrong with one statement, where that may be more than one thing."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        super().__init__("; ".join(texts))
+
+
+def _traits(
+    node: SOp, known: dict[int, Traits], selections: dict[int, Selection], length: int, fixed: bool
+) -> Traits | None:
+    """What is to be known of one S-op, or None if something that it reads is at fault.
+
+    Raises:
+        RaspError: if it cannot be compiled.
+    """
+    if isinstance(node, Map):
+        inner = known.get(id(node.inner))
+        if inner is None:
+            return None
+        table = tabulate(node.function, inner.values)
+        found = _of_table(node, table, inner.partial, inner.depth, fixed)
+        if fixed and node.inner.numerical:
+            distinguishable(table, inner.values)
+        return found
+    if isinstance(node, SequenceMap):
+        return _of_sequence_map(node, known, fixed)
+    if isinstance(node, LinearSequenceMap):
+        return _of_linear(node, known)
+    if isinstance(node, Aggregate):
+        return _of_aggregate(node, known, selections.get(id(node.selector)), length, fixed)
+    if isinstance(node, SelectorWidth):
+        selection = selections.get(id(node.selector))
+        if selection is None:
+            return None
+        depth = 1 + max(known[id(selection[0])].depth, known[id(selection[1])].depth)
+        found = Traits(node, value_set(range(length + 1)), False, depth)
+        found.selection = selection
+        return found
+    raise RaspError(f"{type(node).__name__} is not an operation of the language")
+
+
+def _of_table(node: Map | SequenceMap, table: Table, partial: bool, depth: int, fixed: bool) -> Traits:
+    if fixed and table.undefined:
+        raise RaspError(table.undefined[0])
+    if not table.values:
+        raise RaspError(f"{node.function.source!r} has no value anywhere")
+    if node.encoding == "numerical" and not table.values.numeric:
+        raise RaspError("a numerical encoding is for numbers, and the function gives strings")
+    found = Traits(node, table.values, partial or table.partial, depth + 1)
+    found.table = table
+    return found
+
+
+def _of_sequence_map(node: SequenceMap, known: dict[int, Traits], fixed: bool) -> Traits | None:
+    wrong = [
+        f"{what} is numerical, but a SequenceMap is categorical and takes categoricals: map it first, or use a "
+        "LinearSequenceMap"
+        for what, sop in (("its first input", node.first), ("its second input", node.second), ("it", node))
+        if sop.encoding == "numerical"
+    ]
+    if wrong:
+        raise _Several(wrong)
+    first, second = known.get(id(node.first)), known.get(id(node.second))
+    if first is None or second is None:
+        return None
+    if node.first is node.second:
+        table = tabulate_twice(node.function, first.values)
+    else:
+        table = tabulate_pairs(node.function, first.values, second.values)
+    return _of_table(node, table, first.partial or second.partial, max(first.depth, second.depth), fixed)
+
+
+def _of_linear(node: LinearSequenceMap, known: dict[int, Traits]) -> Traits | None:
+    wrong = [
+        f"{what} is categorical, but a LinearSequenceMap is numerical and takes numericals"
+        for what, sop in (("its first input", node.first), ("its second input", node.second), ("it", node))
+        if sop.encoding != "numerical"
+    ]
+    for factor in (node.first_factor, node.second_factor):
+        if not (is_number(factor) and math.isfinite(factor)):
+            wrong.append(f"the factor {factor!r} is not a finite number")
+    if wrong:
+        raise _Several(wrong)
+    first, second = known.get(id(node.first)), known.get(id(node.second))
+    if first is None or second is None:
+        return None
+    values = linear(first.values, second.values, node.first_factor, node.second_factor)
+    return Traits(node, values, first.partial or second.partial, 1 + max(first.depth, second.depth))
+
+
+def _of_aggregate(
+    node: Aggregate, known: dict[int, Traits], selection: Selection | None, length: int, fixed: bool
+) -> Traits | None:
+    wrong = []
+    sop, inner = node.sop, known.get(id(node.sop))
+    if sop.encoding != node.encoding:
+        wrong.append(f"it is {node.encoding} and aggregates a {sop.encoding} S-op: an Aggregate keeps the encoding")
+    usual = usual_default(node.encoding)
+    if node.default != usual or (node.default is None) != (usual is None):
+        wrong.append(f"the default of a {node.encoding} Aggregate must be {usual}, not {node.default!r}")
+    numerical = node.encoding == sop.encoding == "numerical"
+    if inner is not None and numerical and not fixed and not {int(value) for value in inner.values.numbers} <= {0, 1}:
+        wrong.append(f"Tracr averages only zeros and ones, and {_some(inner.values)} may come")
+    if wrong:
+        raise _Several(wrong)
+    if inner is None or selection is None:
+        return None
+    keys, queries = known[id(selection[0])], known[id(selection[1])]
+    depth = 1 + max(inner.depth, keys.depth, queries.depth)
+    if node.numerical:
+        found = Traits(node, (means if fixed else quotients)(inner.values, length), False, depth)
+    else:
+        # where every query selects everything, or at least itself, something is always selected
+        mask = selection[2]
+        never_empty = bool(mask.all()) or (keys is queries and bool(mask.diagonal().all()))
+        partial = inner.partial or keys.partial or queries.partial or not never_empty
+        values = value_set(inner.values.values) if sop is tokens else inner.values
+        found = Traits(node, values, partial, depth)
+    found.selection = selection
+    return found
+
+
+def _some(values: ValueSet) -> str:
+    shown = ", ".join(f"{value!r}" for value in values.values[:4])
+    return shown + (", ..." if len(values) > 4 else "")
+
+
+def _selection(selector: Selector, known: dict[int, Traits], selections: dict[int, Selection]) -> Selection | None:
+    """What a selector does, or None if something that it reads is at fault; of composites too, as far as they simplify.
+
+    Raises:
+        RaspError: if no attention head can do it.
+    """
+    if isinstance(selector, Select):
+        wrong = [
+            f"its {what} are numerical: an attention head compares categoricals"
+            for what, sop in (("keys", selector.keys), ("queries", selector.queries))
+            if sop.encoding == "numerical"
+        ]
+        if wrong:
+            raise _Several(wrong)
+        keys, queries = known.get(id(selector.keys)), known.get(id(selector.queries))
+        if keys is None or queries is None:
+            return None
+        return keys.node, queries.node, predicate_table(selector.function, keys.values, queries.values)
+    if isinstance(selector, SelectorNot):
+        inner = selections.get(id(selector.inner))
+        return None if inner is None else (inner[0], inner[1], ~inner[2])
+    if isinstance(selector, SelectorAnd):
+        first, second = selections.get(id(selector.first)), selections.get(id(selector.second))
+        if first is None or second is None:
+            return None
+        if first[0] is not second[0] or first[1] is not second[1]:
+            raise RaspError(
+                "it joins two selectors that compare different S-ops, which no single attention head can: both must "
+                "have the same keys and the same queries"
+            )
+        joined = first[2] | second[2] if isinstance(selector, SelectorOr) else first[2] & second[2]
+        return first[0], first[1], joined
+    raise RaspError(f"{type(selector).__name__} is not a selector of the language")
+
+
+def breadth_first(output: Expression) -> list[Expression]:
+    """Every node from the output backwards, as Tracr meets them; it decides the order of heads."""
+    found, seen = [output], {id(output)}
+    for node in found:
+        for child in node.children:
+            if id(child) not in seen:
+                seen.add(id(child))
+                found.append(child)
+    return found

@@ -1,0 +1,281 @@
+"""The values that an S-op can take, and functions as tables over them; each made once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import product, starmap
+from typing import Any
+
+import numpy as np
+
+from weightspace.rasp.functions import LARGEST, Function, FunctionError, RaspError, Undefined, Value, is_number
+from weightspace.rasp.language import BOS, PAD
+
+MOST_VALUES = 10_000
+"""An S-op of more values is refused: each is a direction of the residual stream, or a step of an MLP."""
+MOST_PAIRS = 1_000_000
+"""A function of two S-ops, or a selector, over more pairs of values is refused."""
+MOST_KEPT = 20_000
+"""Tables and value sets kept for the next program; when there are more all are forgotten, so that memory stays flat."""
+
+
+class ValueSet:
+    """Distinct values in the order of their directions. Equal sets are one object, so tables can be kept by them.
+
+    Attributes:
+        values: sorted; of values that are equal in Python (1, 1.0, True) the first that came stands for all.
+        index: place of each value.
+        rows: (n,) where each stands among its group's directions: 0..n-1, but the tokens leave room for BOS and PAD.
+        keys_before_bos: how many of `values` sort before the BOS direction; only the tokens share a group with it.
+    """
+
+    __slots__ = ("__dict__", "index", "keys_before_bos", "rows", "values")
+
+    def __init__(self, values: tuple[Value, ...], rows: np.ndarray | None = None, keys_before_bos: int = -1) -> None:
+        self.values = values
+        self.index = {value: place for place, value in enumerate(values)}
+        self.rows = np.arange(len(values)) if rows is None else rows
+        self.keys_before_bos = keys_before_bos
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        return f"ValueSet{self.values!r}"
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """(n,) float64; only of values that are numbers."""
+        return np.array([float(value) for value in self.values if is_number(value)])
+
+    @cached_property
+    def numeric(self) -> bool:
+        return all(is_number(value) for value in self.values)
+
+
+class Table:
+    """A function over the values of its inputs.
+
+    Attributes:
+        values: what it can give.
+        places: (n,) or (n, m) int64: the place of each result among `values`; -1 where there is none.
+        undefined: a sentence for each kind of argument at which the function fails, as in a division by zero.
+        blocks: what the compiler has made of it, kept with it.
+    """
+
+    __slots__ = ("blocks", "places", "undefined", "values")
+
+    def __init__(self, values: ValueSet, places: np.ndarray, undefined: tuple[str, ...] = ()) -> None:
+        self.values, self.places, self.undefined = values, places, undefined
+        self.blocks: dict[Any, Any] = {}
+
+    @property
+    def partial(self) -> bool:
+        """Whether it has no value somewhere."""
+        return bool((self.places < 0).any())
+
+
+_sets: dict[Any, ValueSet] = {}
+_tables: dict[Any, Table] = {}
+_predicates: dict[Any, np.ndarray] = {}
+
+
+def _keep(store: dict[Any, Any], key: Any, made: Any) -> Any:
+    if len(store) >= MOST_KEPT:
+        store.clear()
+    store[key] = made
+    return made
+
+
+def value_set(values: Iterable[Value]) -> ValueSet:
+    """The set of `values` without None.
+
+    Raises:
+        RaspError: if there are more than 10,000, or numbers and strings are mixed.
+    """
+    distinct = dict.fromkeys(values)
+    distinct.pop(None, None)
+    if len(distinct) > MOST_VALUES:
+        raise RaspError(f"{len(distinct):,} values are too many: an S-op may have {MOST_VALUES:,}")
+    try:
+        ordered = tuple(sorted(distinct))  # type: ignore[type-var]
+    except TypeError:
+        raise RaspError("numbers and strings cannot be mixed in one S-op: their directions have no order") from None
+    key = (ordered, tuple(map(type, ordered)))
+    return _sets.get(key) or _keep(_sets, key, ValueSet(ordered))
+
+
+def token_space(vocab: Sequence[Value]) -> tuple[Value, ...]:
+    """The directions of the tokens in order: the vocabulary with BOS and PAD among it, as Tracr sorts them."""
+    ordered = sorted(vocab)  # type: ignore[type-var]
+    if all(isinstance(value, str) for value in ordered):
+        return tuple(sorted([*ordered, BOS, PAD]))  # type: ignore[type-var]
+    return (*ordered, BOS, PAD)  # numbers and strings are compared as text, and digits sort before letters
+
+
+def token_set(vocab: Sequence[Value]) -> ValueSet:
+    """The values of `tokens`, which share their group of directions with BOS and PAD."""
+    key = ("tokens", tuple(vocab), tuple(map(type, vocab)))
+    known = _sets.get(key)
+    if known is None:
+        space = token_space(vocab)
+        rows = np.array([place for place, value in enumerate(space) if value not in (BOS, PAD)])
+        values = tuple(value for value in space if value not in (BOS, PAD))
+        known = _keep(_sets, key, ValueSet(values, rows, int((rows < space.index(BOS)).sum())))
+    return known
+
+
+def tabulate(function: Function, inputs: ValueSet) -> Table:
+    """A function of one value as a table.
+
+    Raises:
+        RaspError: if a value does not suit the function, or a result is no value.
+    """
+    key = (function, inputs)
+    return _tables.get(key) or _keep(_tables, key, _table(function, [(value,) for value in inputs.values], (-1,)))
+
+
+def tabulate_pairs(function: Function, first: ValueSet, second: ValueSet) -> Table:
+    """A function of two values as a table of shape (n, m).
+
+    Raises:
+        RaspError: as `tabulate`, and if there are more than a million pairs.
+    """
+    key = (function, first, second)
+    known = _tables.get(key)
+    if known is None:
+        check_pairs(first, second)
+        pairs = list(product(first.values, second.values))
+        known = _keep(_tables, key, _table(function, pairs, (len(first), len(second))))
+    return known
+
+
+def tabulate_twice(function: Function, inputs: ValueSet) -> Table:
+    """A function of two values as a table over one S-op given twice: f(x, x)."""
+    key = (function, inputs, "twice")
+    pairs = [(value, value) for value in inputs.values]
+    return _tables.get(key) or _keep(_tables, key, _table(function, pairs, (-1,)))
+
+
+def check_pairs(first: ValueSet, second: ValueSet) -> None:
+    if len(first) * len(second) > MOST_PAIRS:
+        raise RaspError(f"{len(first):,} times {len(second):,} pairs of values are too many: at most {MOST_PAIRS:,}")
+
+
+def _table(function: Function, arguments: list[tuple[Value, ...]], shape: tuple[int, ...]) -> Table:
+    undefined: list[str] = []
+    try:
+        results = list(starmap(function.call, arguments))
+        distinct = dict.fromkeys(results)
+        sound = all(_is_sound(value) for value in distinct)
+    except (ArithmeticError, TypeError, FunctionError):
+        sound = False
+    if not sound:  # one by one, for the sentence that says what is wrong where
+        results = []
+        for values in arguments:
+            try:
+                results.append(function(*values))
+            except Undefined as error:
+                results.append(None)
+                undefined.append(str(error))
+        distinct = dict.fromkeys(results)
+    out = value_set(distinct)
+    index = out.index
+    places = np.array([-1 if result is None else index[result] for result in results], dtype=np.int64)
+    return Table(out, places.reshape(shape), tuple(undefined))
+
+
+def _is_sound(value: Value) -> bool:
+    return value is None or isinstance(value, str) or -LARGEST <= value <= LARGEST
+
+
+def predicate_table(function: Function, keys: ValueSet, queries: ValueSet) -> np.ndarray:
+    """(keys, queries) booleans: which key each query selects.
+
+    Raises:
+        RaspError: if the values cannot be compared, or there are more than a million pairs.
+    """
+    key = (function, keys, queries)
+    known = _predicates.get(key)
+    if known is None:
+        check_pairs(keys, queries)
+        pairs = product(keys.values, queries.values)
+        try:
+            chosen = [bool(function(*pair)) for pair in pairs]
+        except Undefined as error:
+            raise RaspError(str(error)) from None
+        known = _keep(_predicates, key, np.array(chosen, dtype=bool).reshape(len(keys), len(queries)))
+    return known
+
+
+def linear(first: ValueSet, second: ValueSet, first_factor: float, second_factor: float) -> ValueSet:
+    """The values of a weighted sum.
+
+    Raises:
+        RaspError: if there are too many, or numbers beyond 2^53.
+    """
+    key = ("linear", first, second, first_factor, second_factor)
+    known = _sets.get(key)
+    if known is None:
+        check_pairs(first, second)
+        sums = np.add.outer(first_factor * first.numbers, second_factor * second.numbers)
+        if not (np.abs(sums) <= LARGEST).all():
+            raise RaspError("the sum grows beyond 2^53")
+        known = _keep(_sets, key, value_set(np.unique(sums).tolist()))
+    return known
+
+
+def quotients(values: ValueSet, max_seq_len: int) -> ValueSet:
+    """What Tracr takes the values of a numerical Aggregate to be: each divided by 1, ..., max_seq_len.
+
+    It misses k/n for k > 1; `means` does not.
+    """
+    key = ("quotients", values, max_seq_len)
+    numbers = (value / n for value in values.numbers.tolist() for n in range(1, max_seq_len + 1))
+    return _sets.get(key) or _keep(_sets, key, value_set(numbers))
+
+
+def means(values: ValueSet, max_seq_len: int) -> ValueSet:
+    """Every mean of 1 to max_seq_len of the values.
+
+    Raises:
+        RaspError: if there are more than 10,000.
+    """
+    key = ("means", values, max_seq_len)
+    known = _sets.get(key)
+    if known is None:
+        sums, found = {0.0}, {0.0}
+        for n in range(1, max_seq_len + 1):
+            sums = {total + value for total in sums for value in values.numbers.tolist()}
+            found |= {total / n for total in sums}
+            if len(sums) > MOST_VALUES or len(found) > MOST_VALUES:
+                raise RaspError(f"it can have more than {MOST_VALUES:,} different means")
+        known = _keep(_sets, key, value_set(found))
+    return known
+
+
+CLOSEST = 2e-5
+"""Numbers nearer to each other than this, in units of the largest, cannot be told apart by a float32 MLP."""
+
+
+def distinguishable(table: Table, inputs: ValueSet) -> np.ndarray:
+    """The places among the numbers of `inputs` that an MLP has to tell apart: of near twins only the first.
+
+    Raises:
+        RaspError: if a function gives different results for near twins.
+    """
+    known = table.blocks.get("distinguishable")
+    if known is None:
+        numbers, results = inputs.numbers, table.places
+        gaps = np.diff(numbers)
+        near = gaps < CLOSEST * max(1.0, float(np.abs(numbers).max()))
+        torn = near & (results[1:] != results[:-1])
+        if torn.any():
+            place = int(np.flatnonzero(torn)[0])
+            raise RaspError(
+                f"its input can be {float(numbers[place])!r} and {float(numbers[place + 1])!r}, which are too near to each other for "
+                "an MLP to give them different results"
+            )
+        known = table.blocks["distinguishable"] = np.flatnonzero(np.concatenate([[True], ~near]))
+    return known
