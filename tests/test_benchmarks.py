@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import metamodel, record, store, zoo
+from benchmarks import interpreter, metamodel, record, store, zoo
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.zoo.hyperparameters import plan
 
@@ -33,3 +33,11 @@ def test_the_meta_model_is_measured(results: Path, monkeypatch: pytest.MonkeyPat
 def test_the_plain_loop_trains_the_networks_that_the_engines_train() -> None:
     config = zoo_recipe("digits-small", count=2)
     assert min(zoo.plain_loop([plan(config, i) for i in range(2)])) > 0.5
+
+
+def test_the_interpreter_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"VOCABULARY": 2, "LENGTH": 3, "CALLS": 1}.items():
+        monkeypatch.setattr(interpreter, name, value)
+    interpreter.main()
+    figures = json.loads((results / "interpreter.json").read_text())
+    assert figures["inputs"] == 14 and figures["batch_inputs_per_s"] > 0
