@@ -28,6 +28,7 @@ from weightspace.rasp.language import (
     indices,
     tokens,
 )
+from weightspace.rasp.layers import half_layers
 from weightspace.rasp.transformer import (
     FIRST,
     KEY,
@@ -42,7 +43,7 @@ from weightspace.rasp.transformer import (
     Output,
     layout_of,
 )
-from weightspace.rasp.validate import Analysis, Mode, NotCompilable, Reason, Traits, analyse, breadth_first, settings
+from weightspace.rasp.validate import Analysis, Mode, NotCompilable, Reason, Traits, analyse, settings
 from weightspace.rasp.values import MOST_KEPT, Table, ValueSet, distinguishable, token_space, value_set
 
 COLDNESS = 100.0
@@ -205,7 +206,7 @@ class Plan(NamedTuple):
 def _plan(
     program: Program, operations: Sequence[Traits], blocks: Sequence[Block], labels: Sequence[str], fixed: bool
 ) -> Plan:
-    halves = _halves(program, operations, blocks)
+    halves = half_layers(program.output, [t.node for t in operations], [t.depth for t in operations])
     count = len(operations)
     attention, mlp, head = [0] * count, [0] * count, [0] * count
     units: list[list[int]] = [[] for _ in range(count)]
@@ -260,35 +261,6 @@ def _unit_name(label: str, suffix: str | None) -> str:
     if suffix is None:
         return label
     return "_hidden_clean_bos_" if suffix == CLEANING else f"_hidden_{label}_{suffix}"
-
-
-def _halves(program: Program, operations: Sequence[Traits], blocks: Sequence[Block]) -> dict[int, list[int]]:
-    """Which blocks stand in each half-layer: 0, 2, 4, ... are attention and 1, 3, 5, ... MLPs.
-
-    Depth d becomes half-layers 2(d - 1) and 2(d - 1) + 1; where one depth is all attention and the next all MLPs, they
-    are merged. Tracr's pointer goes on after a merge, so that some chances are missed.
-    """
-    number = {id(t.node): i for i, t in enumerate(operations)}
-    order = [number[id(node)] for node in breadth_first(program.output) if id(node) in number]
-    deepest = max(t.depth for t in operations)
-    levels: list[list[int]] = [[] for _ in range(deepest + 2)]
-    for i in order:
-        levels[operations[i].depth].append(i)
-    depth = 1
-    while depth < deepest:
-        if all(not blocks[i].groups for i in levels[depth]) and all(blocks[i].head is None for i in levels[depth + 1]):
-            levels[depth] += levels[depth + 1]
-            del levels[depth + 1]
-            deepest -= 1
-        depth += 1
-    level = {i: depth for depth, members in enumerate(levels) for i in members}
-    halves: dict[int, list[int]] = {}
-    for i in sorted(order, key=level.__getitem__):
-        if blocks[i].head is not None:
-            halves.setdefault(2 * level[i] - 2, []).append(i)
-        if blocks[i].groups:
-            halves.setdefault(2 * level[i] - 1, []).append(i)
-    return halves
 
 
 def _offsets(
