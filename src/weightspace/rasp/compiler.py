@@ -275,7 +275,7 @@ def _offsets(
 ) -> tuple[list[int], list[int]]:
     """For each code of each block: where its part of a matrix begins in the flat vector, and the step between rows."""
     width, hidden, key_size = layout.width, plan.hidden, plan.key_size
-    across = plan.heads * key_size
+    across, relative = plan.heads * key_size, layout.relative
     offsets, strides = [], []
     for number, (t, block) in enumerate(zip(operations, blocks, strict=True)):
         read = [labels[id(sop)] for sop in _reads(t)]
@@ -285,19 +285,22 @@ def _offsets(
         none = [starts.get(name + NONE_NAME, 0) for name in read[:2]] if block.reads_none else [0]
         rows += [one, bos, none[0], none[-1], starts[label]]
         rows += [starts.get(label + NONE_NAME, 0), starts.get(label + SCRATCH_NAME, 0)]
-        attention, mlp, head, units = plan.attention[number], plan.mlp[number], plan.head[number], plan.units[number]
+        units = plan.units[number]
+        attention = layout.base + plan.attention[number] * layout.stride
+        mlp = layout.base + plan.mlp[number] * layout.stride
+        head = plan.head[number] * key_size
         for matrix, group, unit in block.codes:
             if matrix < OUT:
-                offsets.append(layout.offset(attention, matrix) + rows[group] * across + head * key_size)
+                offsets.append(attention + relative[matrix] + rows[group] * across + head)
                 strides.append(across)
             elif matrix == OUT:
-                offsets.append(layout.offset(attention, OUT) + head * key_size * width + rows[group])
+                offsets.append(attention + relative[OUT] + head * width + rows[group])
                 strides.append(width)
             elif matrix == FIRST:
-                offsets.append(layout.offset(mlp, FIRST) + rows[group] * hidden + units[unit])
+                offsets.append(mlp + relative[FIRST] + rows[group] * hidden + units[unit])
                 strides.append(hidden)
             else:
-                offsets.append(layout.offset(mlp, SECOND) + units[unit] * width + rows[group])
+                offsets.append(mlp + relative[SECOND] + units[unit] * width + rows[group])
                 strides.append(width)
     return offsets, strides
 

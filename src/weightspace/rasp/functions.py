@@ -1,10 +1,11 @@
-"""The functions inside a program: a small, safe expression language that is parsed and never run as Python, or tables."""
+"""The functions inside a program: a small, safe expression language, parsed and never run as Python, or tables."""
 
 from __future__ import annotations
 
 import ast
 import math
 import operator
+import reprlib
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard, cast
@@ -47,19 +48,20 @@ class Function:
         source: canonical text, such as `x + 1` or `{0: 1, 1: 0}`; parsing it gives the function back.
         arity: 1 or 2.
         table: the values of a table by their arguments, else None.
+        call: the bare function: its results are not checked, and what it raises is not explained.
     """
 
-    __slots__ = ("_call", "arity", "source", "table")
+    __slots__ = ("arity", "call", "source", "table")
 
     source: str
     arity: int
     table: Mapping[Any, Value] | None
-    _call: Callable[..., Value]
+    call: Callable[..., Any]
 
     def __init__(
-        self, source: str, arity: int, call: Callable[..., Value], table: Mapping[Any, Value] | None = None
+        self, source: str, arity: int, call: Callable[..., Any], table: Mapping[Any, Value] | None = None
     ) -> None:
-        self.source, self.arity, self._call, self.table = source, arity, call, table
+        self.source, self.arity, self.call, self.table = source, arity, call, table
 
     @staticmethod
     def parse(source: str, arity: int | None = None) -> Function:
@@ -75,7 +77,7 @@ class Function:
         if known is None:
             if len(source) > LONGEST_SOURCE:
                 raise FunctionError(f"a function of {len(source)} characters is too long: at most {LONGEST_SOURCE}")
-            known = _from_tree(parse_expression(source), source, arity)
+            known = _from_tree(parse_expression(source), arity)
             known = _interned(known)
             if len(_known) > 50_000:
                 _known.clear()
@@ -89,10 +91,10 @@ class Function:
         Raises:
             FunctionError: if anything occurs in it that the language does not know.
         """
-        return _interned(_from_tree(tree, None, arity))
+        return _interned(_from_tree(tree, arity))
 
     @staticmethod
-    def from_table(table: Mapping[Any, Value]) -> Function:
+    def from_table(table: Mapping[Any, Any]) -> Function:
         """The function that is given value by value; arguments that are not listed have no value.
 
         Args:
@@ -108,12 +110,12 @@ class Function:
         for key, value in table.items():
             arguments = key if isinstance(key, tuple) else (key,)
             if isinstance(key, tuple) and len(key) != 2:
-                raise FunctionError(f"a table maps values or pairs of values, not {key!r}")
+                raise FunctionError(f"a table maps values or pairs of values, not {shown(key)}")
             for entry in (*arguments, value):
                 if not (entry is None or isinstance(entry, bool | int | float | str)):
-                    raise FunctionError(f"a table holds numbers, strings, True, False and None, not {entry!r}")
-                if isinstance(entry, float) and not math.isfinite(entry):
-                    raise FunctionError(f"a table holds finite numbers, not {entry!r}")
+                    raise FunctionError(f"a table holds numbers, strings, True, False and None, not {shown(entry)}")
+                if is_number(entry) and not abs(entry) <= LARGEST:
+                    raise FunctionError(f"a table holds finite numbers within +-2^53, not {shown(entry)}")
         entries = dict(table)
         source = "{" + ", ".join(f"{key!r}: {value!r}" for key, value in entries.items()) + "}"
         if pairs == {True}:
@@ -129,7 +131,7 @@ class Function:
                 number within +-2^53.
         """
         try:
-            result = self._call(*values)
+            result = self.call(*values)
         except FunctionError as error:
             raise FunctionError(f"{error} in {self.source!r} at {_listed(values)}") from None
         except ArithmeticError as error:
@@ -146,7 +148,8 @@ class Function:
         return f"Function({self.source!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Function.parse, (self.source, self.arity)
+        # A table may be longer than any source that `parse` takes.
+        return (Function.parse, (self.source, self.arity)) if self.table is None else (_of_table, (dict(self.table),))
 
 
 _known: dict[tuple[str, int | None], Function] = {}
@@ -157,6 +160,18 @@ def _interned(function: Function) -> Function:
     if len(_functions) > 50_000:
         _functions.clear()
     return _functions.setdefault((function.source, function.arity), function)
+
+
+def _of_table(table: dict[Any, Value]) -> Function:
+    return Function.from_table(table)
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: short, whatever a stranger's file holds."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        return "an integer of thousands of digits"
 
 
 def _listed(values: tuple[Value, ...]) -> str:
@@ -180,13 +195,15 @@ def parse_expression(source: str) -> ast.expr:
         raise FunctionError(f"{source[:60]!r} cannot be read: {error}") from None
 
 
-def _from_tree(tree: ast.expr, source: str | None, arity: int | None) -> Function:
+def _from_tree(tree: ast.expr, arity: int | None) -> Function:
     if isinstance(tree, ast.Lambda):
         arguments = tree.args
         names = [argument.arg for argument in arguments.args]
         others = (arguments.posonlyargs, arguments.kwonlyargs, arguments.defaults, arguments.vararg, arguments.kwarg)
         if any(others) or names not in (["x"], ["x", "y"]):
-            raise FunctionError(f"a function's arguments are x, or x and y: write 'lambda x: ...', not {source!r}")
+            raise FunctionError(f"a function's arguments are x, or x and y: write 'lambda x: ...', not {_text(tree)!r}")
+        if arity not in (None, len(names)):
+            raise FunctionError(f"{_text(tree)!r} takes {len(names)} arguments where {arity} are wanted")
         tree, arity = tree.body, len(names)
     if isinstance(tree, ast.Dict):
         table = Function.from_table(_literal_table(tree))
@@ -205,7 +222,15 @@ def _from_tree(tree: ast.expr, source: str | None, arity: int | None) -> Functio
     return Function(text, 2, call)
 
 
-def _literal_table(tree: ast.Dict) -> dict[Any, Value]:
+def _text(tree: ast.expr) -> str:
+    """The beginning of a tree's text; printing a stranger's tree can fail in Python's own printer."""
+    try:
+        return ast.unparse(tree)[:60]
+    except (RecursionError, ValueError):
+        return "..."
+
+
+def _literal_table(tree: ast.Dict) -> dict[Any, Any]:
     table = {}
     for key, value in zip(tree.keys, tree.values, strict=True):
         try:
@@ -217,7 +242,7 @@ def _literal_table(tree: ast.Dict) -> dict[Any, Value]:
         try:
             table[arguments] = result
         except TypeError:
-            raise FunctionError(f"a table maps values or pairs of values, not {arguments!r}") from None
+            raise FunctionError(f"a table maps values or pairs of values, not {shown(arguments)}") from None
     return table
 
 
@@ -246,6 +271,12 @@ def _power(a: Any, b: Any) -> Any:
     return result
 
 
+def _round(a: Any, *places: Any) -> Any:
+    if places and abs(places[0]) > 64:  # Python would write out ten to that power
+        raise FunctionError("a rounding to more than 64 places")
+    return round(a, *places)
+
+
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: _numeric(operator.add),
     ast.Sub: _numeric(operator.sub),
@@ -268,7 +299,7 @@ _CALLS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "float": (float, 1, 1),
     "bool": (bool, 1, 1),
     "abs": (abs, 1, 1),
-    "round": (round, 1, 2),
+    "round": (_round, 1, 2),
     "min": (min, 2, 4),
     "max": (max, 2, 4),
 }
@@ -285,7 +316,7 @@ def _closure(tree: ast.expr, depth: int) -> Closure:
             return lambda x, y: y  # noqa: ARG005
         case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):
             if is_number(value) and not abs(value) <= LARGEST:
-                raise FunctionError(f"the number {ast.unparse(tree)[:40]} is beyond 2^53")
+                raise FunctionError(f"the number {_text(tree)} is beyond 2^53")
             return lambda x, y: value  # noqa: ARG005
         case ast.BinOp(left=left, op=kind, right=right) if type(kind) in _BINARY:
             return _binary(_BINARY[type(kind)], _closure(left, below), _closure(right, below))
@@ -309,9 +340,8 @@ def _closure(tree: ast.expr, depth: int) -> Closure:
                 raise FunctionError(f"{name} takes {fewest} to {most} arguments, not {len(arguments)}")
             parts = [_closure(argument, below) for argument in arguments]
             return _call(apply, parts)
-    what = ast.unparse(tree)
     raise FunctionError(
-        f"{what[:60]!r} is not part of the function language: it knows x, y, numbers, strings, arithmetic, "
+        f"{_text(tree)!r} is not part of the function language: it knows x, y, numbers, strings, arithmetic, "
         f"comparisons, and, or, not, if-else, {', '.join(_CALLS)}"
     )
 
@@ -351,6 +381,8 @@ def _call(apply: Callable[..., Any], parts: list[Closure]) -> Closure:
             raise TypeError
         try:
             return cast(Any, apply)(*values)
+        except FunctionError:
+            raise
         except ValueError as error:  # int(nan)
             raise ZeroDivisionError(str(error)) from None
 

@@ -308,15 +308,18 @@ class Program:
         mlp_exactness: float = EXACTNESS,
     ) -> Program:
         """The program that computes `output`; its variables are v1, v2, ... in the order in which they are needed."""
-        nodes = [node for node in walk(output) if node is not tokens and node is not indices]
-        return Program(
+        nodes = tuple(walk(output))
+        operations = [node for node in nodes if node is not tokens and node is not indices]
+        program = Program(
             output,
-            tuple((f"v{i + 1}", node) for i, node in enumerate(nodes)),
+            tuple((f"v{i + 1}", node) for i, node in enumerate(operations)),
             None if vocab is None else tuple(vocab),
             max_seq_len,
             causal,
             mlp_exactness,
         )
+        program.__dict__["nodes"] = nodes  # known already
+        return program
 
     @cached_property
     def nodes(self) -> tuple[Expression, ...]:

@@ -85,41 +85,55 @@ class Layout:
     """Where every parameter stands in the flat vector: Tracr's parameters in the order of their names.
 
     Attributes:
-        leaves: (name, shape, offset) of every array.
         size: of the flat vector.
+        width: of the residual stream.
+        positions: rows of the position embedding, that of BOS among them.
     """
-
-    __slots__ = ("base", "configuration", "leaves", "places", "positions", "relative", "size", "stride", "width")
 
     def __init__(self, tokens: int, max_seq_len: int, width: int, configuration: Configuration) -> None:
         across, hidden = configuration.num_heads * configuration.key_size, configuration.mlp_hidden_size
-        self.configuration, self.width, self.positions = configuration, width, max_seq_len + 1
-        shapes: list[tuple[str, tuple[int, ...]]] = []
-        for name in ("key", "linear", "query", "value"):
-            out = width if name == "linear" else across
-            shapes += [(f"attn/{name}/b", (out,)), (f"attn/{name}/w", (across if name == "linear" else width, out))]
-        for name, shape in (("linear_1", (width, hidden)), ("linear_2", (hidden, width))):
-            shapes += [(f"mlp/{name}/b", (shape[1],)), (f"mlp/{name}/w", shape)]
-        leaves = [
-            ("pos_embed/embeddings", (self.positions, width), 0),
-            ("token_embed/embeddings", (tokens, width), self.positions * width),
-        ]
+        self.configuration, self.width, self.positions, self.tokens = configuration, width, max_seq_len + 1, tokens
         self.base = (self.positions + tokens) * width
-        offset = self.base
-        self.relative: list[int] = [0] * len(MATRICES)
-        for layer in range(configuration.num_layers):
-            for name, shape in shapes:
-                leaves.append((f"transformer/layer_{layer}/{name}", shape, offset))
-                if layer == 0 and name.endswith("/w"):
-                    self.relative[MATRICES.index(name.split("/")[1])] = offset - self.base  # type: ignore[arg-type]
-                offset += math.prod(shape)
-        self.stride = (offset - self.base) // max(1, configuration.num_layers)
-        self.size = offset
-        self.leaves: tuple[tuple[str, tuple[int, ...], int], ...] = tuple(leaves)
+        # each matrix stands behind its bias
+        key = across
+        linear = key + width * across + width
+        query = linear + across * width + across
+        value = query + width * across + across
+        first = value + width * across + hidden
+        second = first + width * hidden + width
+        self.stride = second + hidden * width
+        self.relative = (query, key, value, linear, first, second)
+        self.size = self.base + self.stride * configuration.num_layers
 
     def offset(self, layer: int, matrix: int) -> int:
         """Where a matrix of a layer begins."""
         return self.base + layer * self.stride + self.relative[matrix]
+
+    @cached_property
+    def leaves(self) -> tuple[tuple[str, tuple[int, ...], int], ...]:
+        """(name, shape, offset) of every array."""
+        c, width = self.configuration, self.width
+        across, hidden = c.num_heads * c.key_size, c.mlp_hidden_size
+        matrices = (
+            ("attn/key", width, across),
+            ("attn/linear", across, width),
+            ("attn/query", width, across),
+            ("attn/value", width, across),
+            ("mlp/linear_1", width, hidden),
+            ("mlp/linear_2", hidden, width),
+        )
+        shapes = [("pos_embed/embeddings", (self.positions, width)), ("token_embed/embeddings", (self.tokens, width))]
+        leaves: list[tuple[str, tuple[int, ...], int]] = []
+        offset = 0
+        for name, shape in shapes:
+            leaves.append((name, shape, offset))
+            offset += math.prod(shape)
+        for layer in range(c.num_layers):
+            for name, rows, columns in matrices:
+                leaves.append((f"transformer/layer_{layer}/{name}/b", (columns,), offset))
+                leaves.append((f"transformer/layer_{layer}/{name}/w", (rows, columns), offset + columns))
+                offset += columns + rows * columns
+        return tuple(leaves)
 
 
 _layouts: dict[Any, Layout] = {}

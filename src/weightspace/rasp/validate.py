@@ -138,6 +138,13 @@ def check_vocab(vocab: Sequence[Value]) -> tuple[Value, ...]:
     Raises:
         RaspError: if it is empty, mixes numbers and strings, holds a token twice, or what no token can be.
     """
+    key = (tuple(vocab), tuple(map(type, vocab))) if isinstance(vocab, tuple) else None
+    if key is not None:
+        try:
+            if key in _vocabularies:
+                return _vocabularies[key]
+        except TypeError:  # something that cannot be a token is looked at below
+            key = None
     chosen = list(vocab) if not isinstance(vocab, str) else [vocab]
     if not chosen:
         raise RaspError("the vocabulary is empty: give at least one token")
@@ -151,9 +158,15 @@ def check_vocab(vocab: Sequence[Value]) -> tuple[Value, ...]:
     if len({isinstance(token, str) for token in chosen}) > 1:
         raise RaspError("the vocabulary mixes numbers and strings, whose directions have no order: use one kind")
     if len(set(chosen)) < len(chosen):
-        twice = next(token for token in chosen if chosen.count(token) > 1)
+        twice = max(chosen, key=chosen.count)  # type: ignore[arg-type]
         raise RaspError(f"the vocabulary holds {twice!r} twice")
-    return tuple(sorted(chosen))  # type: ignore[type-var]
+    ordered = tuple(sorted(chosen))  # type: ignore[type-var]
+    if key is not None and len(_vocabularies) < 1_000:
+        _vocabularies[key] = ordered
+    return ordered
+
+
+_vocabularies: dict[object, tuple[Value, ...]] = {}
 
 
 def validate(

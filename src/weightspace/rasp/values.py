@@ -53,6 +53,11 @@ class ValueSet:
     def numeric(self) -> bool:
         return all(is_number(value) for value in self.values)
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether all are whole numbers by type, as a weighted sum of them by whole factors then is too."""
+        return all(isinstance(value, int) for value in self.values)
+
 
 class Table:
     """A function over the values of its inputs.
@@ -222,7 +227,8 @@ def linear(first: ValueSet, second: ValueSet, first_factor: float, second_factor
         sums = np.add.outer(first_factor * first.numbers, second_factor * second.numbers)
         if not (np.abs(sums) <= LARGEST).all():
             raise RaspError("the sum grows beyond 2^53")
-        known = _keep(_sets, key, value_set(np.unique(sums).tolist()))
+        whole = float(first_factor).is_integer() and float(second_factor).is_integer() and first.whole and second.whole
+        known = _keep(_sets, key, value_set(np.unique(sums).astype(np.int64 if whole else float).tolist()))
     return known
 
 
@@ -274,8 +280,8 @@ def distinguishable(table: Table, inputs: ValueSet) -> np.ndarray:
         if torn.any():
             place = int(np.flatnonzero(torn)[0])
             raise RaspError(
-                f"its input can be {float(numbers[place])!r} and {float(numbers[place + 1])!r}, which are too near to each other for "
-                "an MLP to give them different results"
+                f"its input can be {float(numbers[place])!r} and {float(numbers[place + 1])!r}, which are too near to "
+                "each other for an MLP to give them different results"
             )
         known = table.blocks["distinguishable"] = np.flatnonzero(np.concatenate([[True], ~near]))
     return known
