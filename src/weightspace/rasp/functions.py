@@ -122,6 +122,18 @@ class Function:
             return _interned(Function(source, 2, lambda x, y: entries.get((x, y)), entries))
         return _interned(Function(source, 1, lambda x: entries.get(x), entries))
 
+    def after(self, inner: Function) -> Function:
+        """The function of one value that applies `inner` and then this one, as one expression.
+
+        Raises:
+            FunctionError: if one of the two is a table or takes two values, or the result is too long.
+        """
+        if self.arity != 1 or inner.arity != 1 or self.table is not None or inner.table is not None:
+            raise FunctionError(f"{self.source!r} and {inner.source!r} cannot be joined in one expression")
+        argument = parse_expression(inner.source)
+        tree = _Substitution(argument).visit(parse_expression(self.source))
+        return Function.parse(ast.unparse(ast.fix_missing_locations(tree)), 1)
+
     def __call__(self, *values: Value) -> Value:
         """The value at `values`; None if the function has none there.
 
@@ -150,6 +162,16 @@ class Function:
     def __reduce__(self) -> tuple[Any, ...]:
         # A table may be longer than any source that `parse` takes.
         return (Function.parse, (self.source, self.arity)) if self.table is None else (_of_table, (dict(self.table),))
+
+
+class _Substitution(ast.NodeTransformer):
+    """Puts an expression in the place of x."""
+
+    def __init__(self, argument: ast.expr) -> None:
+        self.argument = argument
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.argument if node.id == "x" else node
 
 
 _known: dict[tuple[str, int | None], Function] = {}

@@ -381,6 +381,33 @@ class Program:
         return to_text(self)
 
 
+def fused(program: Program) -> Program:
+    """The program in which a Map of a Map is one Map, as Tracr makes them unless it is told otherwise.
+
+    Only expressions are joined; a Map of a table, or a table of a Map, stays as it is. Statements that nothing reads any
+    more are dropped, and variables are named anew.
+    """
+    made: dict[int, Expression] = {}
+    for node in program.nodes:
+        children = [made[id(child)] for child in node.children]
+        new = rebuild(node, children, node.label) if children else node
+        if isinstance(new, Map) and isinstance(new.inner, Map):
+            functions = (new.function, new.inner.function)
+            if all(function.table is None for function in functions):
+                joined = functions[0].after(functions[1])
+                new = Map(joined, new.inner.inner, encoding=new.encoding, label=node.label)
+        made[id(node)] = new
+    output = made[id(program.output)]
+    assert isinstance(output, SOp)
+    return Program.of(
+        output,
+        vocab=program.vocab,
+        max_seq_len=program.max_seq_len,
+        causal=program.causal,
+        mlp_exactness=program.mlp_exactness,
+    )
+
+
 def rebuild(node: Expression, children: Sequence[Expression], label: str | None) -> Expression:
     """A node like `node` that reads other children and carries another label."""
     arguments: list[Any] = list(children)

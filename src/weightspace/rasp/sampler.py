@@ -525,7 +525,7 @@ def _inputs() -> list[Array]:
 PAPER_OPERATIONS = {"Map": 4, "Select": 3, "SequenceMap": 2, "Aggregate": 2, "SelectorWidth": 2}
 PAPER_CONSTANTS = range(3, 15)
 PAPER_VOCAB_SIZES = range(3, 16)
-PAPER_LENGTH = 15
+PAPER_SEQUENCES = range(3, 16)
 PAPER_LAMBDAS = {
     "LAM_LT": "{c} < x",
     "LAM_LE": "{c} <= x",
@@ -572,6 +572,7 @@ class PaperSampler:
         """
         wanted = choose(random, self.lengths, self.weights)
         size = choose(random, PAPER_VOCAB_SIZES)
+        places = choose(random, PAPER_SEQUENCES)
         numeric = random.random() < 0.5
         vocab = list(range(size)) if numeric else [f"t{i}" for i in range(size)]
         scope = Scope(random, vocab, "numeric" if numeric else "categorical")
@@ -584,7 +585,7 @@ class PaperSampler:
         output = _longest(scope.made)
         if output is None:
             raise Rejected("no path leads from the tokens to an S-op")
-        program = Program.of(output, vocab=sorted(vocab), max_seq_len=PAPER_LENGTH)
+        program = Program.of(output, vocab=sorted(vocab), max_seq_len=places)
         if not least < len(program) <= most:
             raise Rejected("it is too short or too long after pruning")
         return program
