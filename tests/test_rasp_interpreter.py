@@ -199,10 +199,13 @@ def test_what_an_aggregate_makes_of_none() -> None:
 
 
 def test_padding_is_never_a_value_even_where_the_default_is_one() -> None:
-    zero = Aggregate(Select(tokens, tokens, "FALSE"), tokens, encoding="numerical")
-    program = Program.of(Map("1 / (x - 1)", SelectorWidth(Select(zero, zero, "EQ"))))
-    # A width of 1 occurs in no input of length 2 or 3, though a shorter input stands in each batch's padding.
-    assert agrees(program, [(1, 1), (1, 1, 1)]) == [[1, 1], [0.5, 0.5, 0.5]]
+    itself = Select(tokens, tokens, "EQ")
+    for function in ("x", "x / 3", "'a'", "'a' if x == 1 else x"):
+        never = Aggregate(itself, Map(function, tokens), default=0)  # 0 only where there is nothing, not even itself
+        program = Program.of(Map("x if x else 1 / x", never))
+        assert agrees(program, [(1, 2, 1), (2,), ()]) is not RaspError
+    width = Program.of(Map("x if x else 1 / x", SelectorWidth(itself)))
+    assert agrees(width, [(1, 2, 1), (2,)]) == [[2, 1, 2], [1]]
 
 
 # -- means ----------------------------------------------------------------------------------------------------------
@@ -402,12 +405,13 @@ def test_many_values_on_both_sides_of_a_select_agree_too() -> None:
     agrees(Program.of(Aggregate(Select(product, thirds, "GEQ"), product)), inputs)
 
 
-@given(st.lists(st.integers(0, 50), max_size=300))
-def test_different_entries_are_found_without_sorting(entries: list[int]) -> None:
-    keys = np.array(entries, np.int64) << 40  # so that hashes collide
-    distinct, positions = interpreter._distinct(keys)
-    assert sorted(distinct.tolist()) == np.unique(keys).tolist()
-    np.testing.assert_array_equal(distinct[positions] if len(keys) else keys, keys)
+def test_different_entries_are_found_without_sorting() -> None:
+    rng = np.random.default_rng(0)
+    for count, highest in ((0, 1), (1, 1), (500, 3), (3_000, 2**62)):  # the last fills a third of the table of hashes
+        keys = rng.integers(highest, size=count)
+        distinct, positions = interpreter._distinct(keys)
+        assert sorted(distinct.tolist()) == np.unique(keys).tolist()
+        np.testing.assert_array_equal(distinct[positions], keys)
 
 
 # -- random programs ------------------------------------------------------------------------------------------------
