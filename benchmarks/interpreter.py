@@ -18,7 +18,7 @@ VOCABULARY, LENGTH, CALLS = 5, 5, 20
 
 
 def program() -> Program:
-    """Ten operations with one or more of each kind."""
+    """Eleven operations, of each kind one or more."""
     small = Map("x < 3", tokens, encoding="numerical")
     earlier = Aggregate(Select(tokens, indices, "LEQ"), small, encoding="numerical")
     product = SequenceMap("x * y", Map("x + 1", tokens), indices)
