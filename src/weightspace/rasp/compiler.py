@@ -99,7 +99,7 @@ def assemble(analysis: Analysis) -> CompiledTransformer:
     program, fixed, length = analysis.program, analysis.mode == "fixed", analysis.max_seq_len
     traits = analysis.traits
     operations = [t for t in traits.values() if t.depth]
-    labels = _labels(program, operations, fixed)
+    labels = direction_labels(program, operations, fixed)
     own = [labels[id(t.node)] for t in operations]
     blocks = [_block(t, traits, labels, length, program.mlp_exactness, fixed) for t in operations]
     plan = _plan(program, operations, blocks, own, fixed)
@@ -161,7 +161,7 @@ def assemble(analysis: Analysis) -> CompiledTransformer:
     )
 
 
-def _labels(program: Program, operations: Sequence[Traits], fixed: bool) -> dict[int, str]:
+def direction_labels(program: Program, operations: Sequence[Traits], fixed: bool) -> dict[int, str]:
     """The names by which directions are sorted, by the `id` of the S-op.
 
     Tracr's labels decide where a direction stands; they hold a counter, sorted as text. `fixed` gives names that depend

@@ -365,6 +365,22 @@ class CompiledTransformer:
             before = stream
         return patterns
 
+    def hidden(self, codes: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """The hidden units of each MLP before and after ReLU: layer -> two arrays (batch, places + 1, units).
+
+        Only MLPs and units that write something.
+        """
+        activations = {}
+        for name, stream in self.stages(codes):
+            if name.endswith("attention"):
+                layer = int(name.split()[1])
+                mlp = self._parts[layer][1]
+                if mlp is not None:
+                    batch, places, width = stream.shape
+                    before = mlp.first(stream.reshape(-1, width)).reshape(batch, places, -1)
+                    activations[layer] = (before, np.maximum(before, 0))
+        return activations
+
     def decode(self, stream: np.ndarray) -> list[list[Value]]:
         """The answers that a final residual stream (batch, places, width) holds."""
         output = self.output
