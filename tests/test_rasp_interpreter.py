@@ -189,7 +189,7 @@ def test_what_an_aggregate_makes_of_none() -> None:
     assert agrees(Program.of(categorical), [(1,), (1, 1), (1, 2), (2, 2)]) == [
         [None], [None, None], [None, None], [2, 2],
     ]  # fmt: skip
-    assert agrees(Program.of(numerical), [(1,), (1, 1), (1, 2), (2, 2)]) == [[None], [0, 0], [1, 1], [2, 2]]
+    assert agrees(Program.of(numerical), [(1,), (1, 1), (1, 2), (2, 2)]) == [[0], [0, 0], [1, 1], [2, 2]]
     empty = Select(tokens, tokens, "FALSE")
     assert agrees(Program.of(Aggregate(empty, tokens)), [(1, 2)]) == [[None, None]]
     assert agrees(Program.of(Aggregate(empty, tokens, encoding="numerical")), [(1, 2)]) == [[0, 0]]

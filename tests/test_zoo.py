@@ -280,7 +280,7 @@ def test_many_shards_need_few_open_files(tmp_path: Path) -> None:
 
 def test_a_second_run_into_one_zoo_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     folder = tmp_path / "held"
-    with generate._lock(folder), pytest.raises(ZooError, match=f"process {os.getpid()}"):
+    with generate.writing(folder), pytest.raises(ZooError, match=f"process {os.getpid()}"):
         make_zoo(tiny(), folder, HERE, show=False)
     make_zoo(tiny(count=10), folder, HERE, show=False)  # the lock fell with its holder
 

@@ -30,7 +30,7 @@ SMALL = METAMODEL_RECIPES["small"]()
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "digits to a trained meta-model, a table and a report, in minutes"),
-    "zoo make": ("zoo_make", "train a population of networks by a recipe, or what is missing of it"),
+    "zoo make": ("zoo_make", "make a population of networks or programs by a recipe, or what is missing of it"),
     "zoo info": ("zoo_info", "what a zoo holds"),
     "zoo check": ("zoo_check", "verify every checksum and look for leaks"),
     "train": ("train", "train a meta-model on a zoo"),
@@ -202,12 +202,15 @@ def zoo_make(
     workers: int | None = None,
     stack: int | None = None,
     device: str = "cuda",
+    mode: str | None = None,
+    lengths: tuple[int, ...] = (),
     json: bool = False,
 ) -> int:
-    """Train a population of networks with known hyperparameters; a killed run goes on when it is called again.
+    """Make a population of trained networks or compiled programs; a killed run goes on when it is called again.
 
     Args:
-        recipe: which population: digits-small, mnist-small, fashion-mnist-small or cnn-s.
+        recipe: which population: digits-small, mnist-small, fashion-mnist-small or cnn-s; of programs rasp-typed or
+            rasp-paper.
         out: folder of the zoo; zoos/RECIPE unless given.
         count: number of networks, instead of the recipe's.
         seed: of the zoo.
@@ -219,16 +222,33 @@ def zoo_make(
         workers: processes of the engine `process`; one a core unless given.
         stack: most networks trained in one vectorised step; 1 for the engine `process`, 512 for `stacked`.
         device: where the engine `stacked` trains.
+        mode: how programs are compiled: tracr_compat, as Tracr does, or fixed.
+        lengths: lengths of programs that are wanted, instead of those published.
         json: print what the zoo holds as JSON.
     """
-    from weightspace.recipes.zoos import zoo_recipe
+    from weightspace.recipes.zoos import PROGRAM_RECIPES, program_recipe, zoo_recipe
+    from weightspace.zoo.compiled import make_program_zoo
     from weightspace.zoo.engine import engine_of
     from weightspace.zoo.generate import make_zoo
 
-    where = str(data) if data is not None else None
-    config = zoo_recipe(recipe, count=count, seed=seed, images=images, data=where, epochs=epochs, shard_size=shard_size)
-    zoo = make_zoo(config, out or Path("zoos") / recipe, engine_of(engine, workers=workers, device=device, stack=stack))
-    return zoo_info(zoo.folder, json)
+    folder = out or Path("zoos") / recipe
+    trained = {"--images": images, "--data": data, "--epochs": epochs, "--stack": stack}
+    compiled = {"--mode": mode, "--lengths": lengths or None}
+    programs = recipe in PROGRAM_RECIPES
+    for option, value in (trained if programs else compiled).items():
+        if value is not None:
+            raise ValueError(
+                f"{option} says nothing of a zoo of {'programs' if programs else 'networks'}: leave it out"
+            )
+    workers_and_engine = engine_of(engine, workers=workers, device=device, stack=stack)
+    if programs:
+        given = {"count": count, "seed": seed, "shard_size": shard_size, "mode": mode, "lengths": lengths}
+        make_program_zoo(program_recipe(recipe, **given), folder, workers)
+    else:
+        where = str(data) if data is not None else None
+        given = {"count": count, "seed": seed, "images": images, "epochs": epochs, "shard_size": shard_size}
+        make_zoo(zoo_recipe(recipe, data=where, **given), folder, workers_and_engine)
+    return zoo_info(folder, json)
 
 
 def zoo_info(zoo: Positional[Path], json: bool = False) -> int:
@@ -238,9 +258,11 @@ def zoo_info(zoo: Positional[Path], json: bool = False) -> int:
         zoo: its folder.
         json: print JSON.
     """
+    from weightspace.weights.store import read_description
+    from weightspace.zoo.compiled import program_zoo_info
     from weightspace.zoo.generate import info
 
-    facts = info(zoo)
+    facts = (program_zoo_info if read_description(zoo)["kind"] == "programs" else info)(zoo)
     if json:
         return _json(facts)
     lines = []
@@ -257,9 +279,11 @@ def zoo_check(zoo: Positional[Path], json: bool = False) -> int:
         zoo: its folder.
         json: print JSON.
     """
+    from weightspace.weights.store import read_description
+    from weightspace.zoo.compiled import check_program_zoo
     from weightspace.zoo.generate import check_zoo
 
-    found = check_zoo(zoo)
+    found = (check_program_zoo if read_description(zoo)["kind"] == "programs" else check_zoo)(zoo)
     if json:
         _json([{"kind": finding.kind, "text": finding.text} for finding in found])
     else:

@@ -10,7 +10,7 @@ The meaning is that of Tracr's evaluator wherever that one gives an answer, and 
   And selects what both select and refuses what either refuses; Or selects what either selects and refuses what both
   refuse; Not swaps the two, and so never selects a pair whose key or query is None.
 - `causal`: after all that, a query at place q sees the keys at places up to q only.
-- Aggregate: nothing selected gives the default; one value gives that value itself, None too. Of several, numbers give
+- Aggregate: nothing selected gives the default; one value gives that value itself. Of several, numbers give
   their sum from left to right divided by their number; strings must all be equal and give that string; among several
   a None counts as 0 in a numerical Aggregate, and makes a categorical one None.
 - SelectorWidth: how many keys are selected.
@@ -180,11 +180,13 @@ def _check_default(name: str, node: Aggregate) -> None:
 
 
 def _mean(name: str, node: Aggregate, selected: Sequence[Value]) -> Value:
-    if len(selected) < 2:
-        return selected[0] if selected else node.default
+    if not selected:
+        return node.default
     if None in selected and not node.numerical:
         return None
     numbers = [0 if value is None else value for value in selected]
+    if len(numbers) == 1:
+        return numbers[0]
     if isinstance(numbers[0], str) and all(value == numbers[0] for value in numbers):
         return numbers[0]
     total: float = 0  # `sum` compensates for rounding from Python 3.12 on, and so would depend on the version
@@ -680,8 +682,7 @@ def _hidden(node: Aggregate, selected: np.ndarray, sop: _Column, present: np.nda
     count = _counted(selected, absent.astype(_whole_type(len(selected))))
     if not node.numerical:
         return count > 0, False
-    hidden = (count > 0) & (_widths(selected) == 1)
-    return hidden, bool(((count > 0) & ~hidden).any())
+    return np.zeros(present.shape, bool), bool((count > 0).any())
 
 
 def _mean_of_whole(

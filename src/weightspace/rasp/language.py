@@ -384,8 +384,8 @@ class Program:
 def fused(program: Program) -> Program:
     """The program in which a Map of a Map is one Map, as Tracr makes them unless it is told otherwise.
 
-    Only expressions are joined; a Map of a table, or a table of a Map, stays as it is. Statements that nothing reads any
-    more are dropped, and variables are named anew.
+    Only expressions are joined; a Map of a table, or a table of a Map, stays as it is. Statements that nothing reads
+    any more are dropped, and variables are named anew.
     """
     made: dict[int, Expression] = {}
     for node in program.nodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -65,6 +66,11 @@ class Reason:
 
     def __str__(self) -> str:
         return f"{self.variable}: {self.text}" if self.variable else self.text
+
+    @property
+    def kind(self) -> str:
+        """The text up to a colon and without its numbers, by which like reasons can be counted."""
+        return re.sub(r"-?\d[\d,.]*(e-?\d+)?", "#", self.text.split(":")[0])
 
 
 class NotCompilable(RaspError):

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import replace
 
+from weightspace.zoo.compiled import ProgramZooConfig
 from weightspace.zoo.hyperparameters import Choice, Distribution, Given, LogUniform, ZooConfig
 
 ACTIVATIONS = Choice(("relu", "gelu", "tanh", "sigmoid"))
@@ -86,6 +87,25 @@ def cnn_s() -> ZooConfig:
     )
 
 
+def rasp_typed() -> ProgramZooConfig:
+    """100,000 programs of the 2024 successor's distribution with Tracr's own weights: a few minutes on two cores.
+
+    4 to 8 S-ops, vocabulary 5, length 5, at most 65,536 parameters, as its configuration `range` has them. Paper scale
+    is `--count 1000000`.
+    """
+    return ProgramZooConfig(recipe="rasp-typed", distribution="typed", count=100_000)
+
+
+def rasp_paper() -> ProgramZooConfig:
+    """100,000 programs of the paper's distribution (appendix B.1) with Tracr's own weights.
+
+    3 to 15 instructions, Maps of Maps fused, fewer than 50,000 parameters (section 4). The paper has 6 million.
+    """
+    return ProgramZooConfig(recipe="rasp-paper", distribution="paper", count=100_000, most_parameters=49_999)
+
+
+PROGRAM_RECIPES: dict[str, Callable[[], ProgramZooConfig]] = {"rasp-typed": rasp_typed, "rasp-paper": rasp_paper}
+
 ZOO_RECIPES: dict[str, Callable[[], ZooConfig]] = {
     "digits-small": digits_small,
     "mnist-small": mnist_small,
@@ -110,12 +130,37 @@ def zoo_recipe(
         RecipeError: on an unknown name; the message names the close one and lists all.
     """
     if name not in ZOO_RECIPES:
-        close = difflib.get_close_matches(name, ZOO_RECIPES, n=1)
-        meant = f"did you mean {close[0]!r}? " if close else ""
-        raise RecipeError(f"no zoo recipe is named {name!r}: {meant}There are {', '.join(ZOO_RECIPES)}")
+        raise _unknown(name)
     config = ZOO_RECIPES[name]()
     # A recipe's own shard size was chosen for its own count
     size = 0 if shard_size is None else shard_size
     given = {"count": count, "seed": seed, "images": images, "data": data, "shard_size": size}
     config = replace(config, **{key: value for key, value in given.items() if value is not None})
     return config if epochs is None else replace(config, fixed={**config.fixed, "epochs": epochs})
+
+
+def program_recipe(
+    name: str,
+    *,
+    count: int | None = None,
+    seed: int | None = None,
+    shard_size: int | None = None,
+    mode: str | None = None,
+    lengths: tuple[int, ...] = (),
+) -> ProgramZooConfig:
+    """The configuration of a recipe of programs, with the options that were given in place of its own.
+
+    Raises:
+        RecipeError: on an unknown name; the message names the close one and lists all.
+    """
+    if name not in PROGRAM_RECIPES:
+        raise _unknown(name)
+    given = {"count": count, "seed": seed, "shard_size": shard_size, "mode": mode, "lengths": lengths or None}
+    return replace(PROGRAM_RECIPES[name](), **{key: value for key, value in given.items() if value is not None})
+
+
+def _unknown(name: str) -> RecipeError:
+    names = [*ZOO_RECIPES, *PROGRAM_RECIPES]
+    close = difflib.get_close_matches(name, names, n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return RecipeError(f"no zoo recipe is named {name!r}: {meant}There are {', '.join(names)}")

@@ -124,9 +124,15 @@ def finish(folder: Path, shards: int) -> None:
     buffer = BytesIO()
     pq.write_table(table.replace_schema_metadata({}), buffer, compression="zstd")
     write_atomically(folder / INDEX, buffer.getvalue())
-    files = [folder / DESCRIPTION, folder / INDEX, *(shard_path(folder, number) for number in range(shards))]
+    files = [shard_path(folder, number) for number in range(shards)]
+    write_manifest(folder, files, {"networks": len(rows), "shards": shards, "specs": specs})
+
+
+def write_manifest(folder: Path, shards: Iterable[Path], facts: Mapping[str, Any]) -> None:
+    """Complete a zoo: note facts about it, and the hash of its description, its index and every shard."""
+    files = [folder / DESCRIPTION, folder / INDEX, *shards]
     hashes = {str(path.relative_to(folder)): file_hash(path) for path in files}
-    manifest = {"format": FORMAT, "networks": len(rows), "shards": shards, "specs": specs, "sha256": hashes}
+    manifest = {"format": FORMAT, **facts, "sha256": hashes}
     manifest["checksum"] = _json_checksum(manifest)
     write_atomically(folder / MANIFEST, json.dumps(manifest, sort_keys=True).encode())
 
@@ -185,11 +191,20 @@ class Shard:
 _REPAIR = "delete that file and run the same `weightspace zoo make` again, which makes only what is missing"
 
 
-def read_description(folder: str | Path) -> dict[str, Any]:
-    """What a zoo was asked to be: recipe, configuration, seed, count.
+KINDS = {
+    "networks": {"recipe", "seed", "count", "space", "architectural"},
+    "programs": {"recipe", "seed", "count", "distribution", "mode"},
+}
+"""Kinds of zoos, and what the configuration of each holds."""
 
+
+def read_description(folder: str | Path, kind: str | None = None) -> dict[str, Any]:
+    """What a zoo was asked to be: kind, recipe, configuration, seed, count.
+
+    Args:
+        kind: what it has to hold, `networks` or `programs`; anything unless given.
     Raises:
-        ZooError: if the directory is no zoo, or one of another format.
+        ZooError: if the directory is no zoo, one of another format, or of another kind.
     """
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
@@ -197,7 +212,8 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_bytes())
         version = description["format"]
-        if {"recipe", "seed", "count", "space", "architectural"} - set(description["config"]):
+        found = description.setdefault("kind", "networks")
+        if KINDS[found] - set(description["config"]):
             raise KeyError("config")
     except (ValueError, KeyError, TypeError):
         raise ZooError(
@@ -205,7 +221,49 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         ) from None
     if version != FORMAT:
         raise ZooError(f"{folder} has format {version}, this weightspace reads format {FORMAT}: make the zoo again")
+    if kind not in (None, found):
+        raise ZooError(f"zoo {folder} holds {found}, and {kind} are wanted here: choose a zoo of another recipe")
     return description
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a complete zoo holds, and the hash of each of its files; that of its description is compared.
+
+    Raises:
+        ZooError: if the zoo is not complete, or its manifest or description is damaged.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        if manifest["checksum"] != _json_checksum(manifest):
+            raise ValueError("it differs from its checksum")
+    except FileNotFoundError:
+        done = len([path for path in (folder / SHARDS).glob("*.*") if not path.name.startswith(".")])
+        raise ZooError(
+            f"zoo {folder} is not complete ({done} shards): run the same `weightspace zoo make` again"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ZooError(f"{folder / MANIFEST} is damaged: delete it and run the same `weightspace zoo make`") from None
+    if file_hash(folder / DESCRIPTION) != manifest["sha256"][DESCRIPTION]:
+        raise ZooError(f"{folder / DESCRIPTION} has changed since the zoo was finished: restore it")
+    return manifest
+
+
+def read_index(folder: Path) -> Any:
+    """The index of a complete zoo as an Arrow table.
+
+    Raises:
+        ZooError: if it cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(folder / INDEX, memory_map=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise ZooError(
+            f"{folder / INDEX} cannot be read ({error}): delete it and {MANIFEST}, then run the same "
+            "`weightspace zoo make` again"
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,22 +289,8 @@ class Zoo:
             ZooError: if it is no zoo, or not complete, or its manifest is damaged.
         """
         folder = Path(folder)
-        description = read_description(folder)
-        try:
-            manifest = json.loads((folder / MANIFEST).read_bytes())
-            if manifest["checksum"] != _json_checksum(manifest):
-                raise ValueError("it differs from its checksum")
-        except FileNotFoundError:
-            done = len(list((folder / SHARDS).glob("*.safetensors")))
-            raise ZooError(
-                f"zoo {folder} is not complete ({done} shards): run the same `weightspace zoo make` again"
-            ) from None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ZooError(
-                f"{folder / MANIFEST} is damaged: delete it and run the same `weightspace zoo make`"
-            ) from None
-        if file_hash(folder / DESCRIPTION) != manifest["sha256"][DESCRIPTION]:
-            raise ZooError(f"{folder / DESCRIPTION} has changed since the zoo was finished: restore it")
+        description = read_description(folder, "networks")
+        manifest = read_manifest(folder)
         return Zoo(folder, description, manifest)
 
     @property
@@ -278,16 +322,7 @@ class Zoo:
 
     @cached_property
     def _index(self) -> Any:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            return pq.read_table(self.folder / INDEX, memory_map=True)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise ZooError(
-                f"{self.folder / INDEX} cannot be read ({error}): delete it and {MANIFEST}, then run the same "
-                "`weightspace zoo make` again"
-            ) from None
+        return read_index(self.folder)
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -347,13 +382,27 @@ def verify(folder: str | Path) -> list[str]:
     """
     zoo = Zoo.open(folder)
     found = []
-    for name, expected in zoo.manifest["sha256"].items():
+    for name in changed_files(zoo.folder):
         path = zoo.folder / name
         if not path.is_file():
             found.append(f"{name} is missing: run the same `weightspace zoo make` again")
-        elif file_hash(path) != expected:
+        else:
             found += _locate(path, name) if name != INDEX else [f"{name} has changed since it was written"]
     return found
+
+
+def changed_files(folder: Path) -> list[str]:
+    """The files of a complete zoo that are missing or differ from their hash in the manifest.
+
+    Raises:
+        ZooError: if the zoo is not complete, or its manifest or description is damaged.
+    """
+    hashes = read_manifest(folder)["sha256"]
+    return [
+        name
+        for name, expected in hashes.items()
+        if not (folder / name).is_file() or file_hash(folder / name) != expected
+    ]
 
 
 def _locate(path: Path, name: str) -> list[str]:

@@ -89,11 +89,9 @@ class ProcessEngine:
                 for number, plans in shards.items():
                     write(number, _train(plans, self.stack, "cpu", advance))
             return
-        others = set(multiprocessing.active_children())
         context = multiprocessing.get_context("spawn")  # forked children of a threaded process can hang
         counter = context.Value("q", 0)
-        pool = ProcessPoolExecutor(workers, context, _prepare_worker, (counter, os.getpid()))
-        try:
+        with processes(workers, _prepare_trainer, (counter,)) as pool:
             waiting = {pool.submit(_shard, number, plans, self.stack, write) for number, plans in shards.items()}
             reported = 0
             while waiting:
@@ -103,17 +101,35 @@ class ProcessEngine:
                 trained = counter.value  # read once: it moves on meanwhile
                 advance(trained - reported)
                 reported = trained
-        except BrokenProcessPool as error:
-            raise EngineError(
-                "a worker process died, perhaps for lack of memory: run the same command again, it goes on with the "
-                "shards that are missing; fewer --workers need less memory"
-            ) from error
-        except BaseException:
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()  # the shard in flight is lost; to finish it could take minutes
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def processes(
+    workers: int, prepare: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """A pool of worker processes that leaves none behind, however it ends.
+
+    Args:
+        prepare: called in each worker before its first task, with `arguments`.
+    Raises:
+        EngineError: if a worker dies.
+    """
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _prepare_worker, (os.getpid(), prepare, arguments))
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise EngineError(
+            "a worker process died, perhaps for lack of memory: run the same command again, it goes on with the "
+            "shards that are missing; fewer --workers need less memory"
+        ) from error
+    except BaseException:
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()  # the shard in flight is lost; to finish it could take minutes
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,15 +261,12 @@ def _count(networks: int) -> None:
         _counter.value += networks
 
 
-def _prepare_worker(counter: Any, parent: int) -> None:
-    """Make this worker single-threaded, and end it when its parent is gone, however the parent ended."""
+def _prepare_worker(parent: int, prepare: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    """Let this worker end when its parent is gone, however the parent ended, and make it ready."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to all: the parent answers it, and ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    import torch
-
-    global _counter
-    _counter = counter
-    torch.set_num_threads(1)
+    if prepare is not None:
+        prepare(*arguments)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -261,6 +274,15 @@ def _prepare_worker(counter: Any, parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _prepare_trainer(counter: Any) -> None:
+    """Make this worker single-threaded, and let it count the networks it has trained."""
+    import torch
+
+    global _counter
+    _counter = counter
+    torch.set_num_threads(1)
 
 
 def _shard(number: int, plans: Plans, stack: int, write: Write) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -53,9 +53,10 @@ def make_zoo(config: ZooConfig, folder: str | Path, engine: Engine | None = None
     folder, engine = Path(folder), engine or ProcessEngine()
     engine.check()
     plan(config, 0)  # whatever is wrong with the configuration shows before anything is written
-    _check_place(config, folder, engine)
-    with _lock(folder):
-        description = _check_place(config, folder, engine)  # again: another run may have come first
+    description = {"config": config.to_json(), "arithmetic": engine.arithmetic, "version": __version__}
+    check_place(description, folder)
+    with writing(folder):
+        check_place(description, folder)  # again: another run may have come first
         if not (folder / DESCRIPTION).exists():
             write_description(folder, description)
         for leftover in [*folder.glob(".*.tmp"), *folder.glob("shards/.*.tmp")]:
@@ -82,27 +83,30 @@ def _numbers(config: ZooConfig, shard: int) -> range:
     return range(shard * config.shard_size, min(config.count, (shard + 1) * config.shard_size))
 
 
-def _check_place(config: ZooConfig, folder: Path, engine: Engine) -> dict[str, Any]:
-    """Whether a zoo of `config` may be made in `folder` by `engine`; returns how it is described."""
-    description = {"config": config.to_json(), "arithmetic": engine.arithmetic, "version": __version__}
+def check_place(description: Mapping[str, Any], folder: Path) -> None:
+    """Whether a zoo of this description may be made in `folder`, or gone on with.
+
+    Raises:
+        ZooError: if it holds something else, or a zoo of another description.
+    """
     wanted = json.loads(json.dumps(description))
     if (folder / DESCRIPTION).exists():
-        found = read_description(folder)
-        differing = _differences(found["config"], wanted["config"])
-        differing += _differences(found.get("arithmetic", {}), wanted["arithmetic"])
+        found = read_description(folder, wanted.get("kind", "networks"))
+        differing = []
+        for part in ("config", "arithmetic"):
+            differing += _differences(found.get(part, {}), wanted.get(part, {}))
         if differing:
             raise ZooError(
                 f"{folder} holds a zoo of another configuration, which differs in {', '.join(differing)}: choose "
                 "another folder, or the options it was made with"
             )
-        return wanted
+        return
     if folder.exists() and not folder.is_dir():
         raise ZooError(f"{folder} is a file: choose a folder for the zoo")
     # a run that was killed or refused at its very start leaves no more than these
     ours = (".lock", f".{DESCRIPTION}.")
     if folder.exists() and any(not path.name.startswith(ours) for path in folder.iterdir()):
         raise ZooError(f"{folder} is not empty and holds no zoo: choose another folder, nothing in it was touched")
-    return wanted
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
@@ -157,7 +161,7 @@ def _planned(plan: TrainingPlan) -> dict[str, Any]:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
     """Let one run at a time write into a zoo; the lock falls with the process, so none can go stale."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as file:
