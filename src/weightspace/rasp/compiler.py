@@ -611,7 +611,7 @@ def _pairs(table: Table, first: ValueSet, second: ValueSet) -> Block:
     return Block(entries, (("", len(units)),))
 
 
-def _linear(first: float, second: float, partial: tuple[bool, bool], largest: float) -> Block:
+def _linear(first: int | float, second: int | float, partial: tuple[bool, bool], largest: int | float) -> Block:
     """A weighted sum: each input's positive and negative part, each by its factor; silent where an input is None."""
     entries = Entries()
     for group, (source, factor) in enumerate(((INPUT, first), (SECOND_INPUT, second))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, lru_cache
 from itertools import accumulate
 from random import Random
 from typing import Any, Literal, TypeVar, get_args
@@ -63,7 +64,7 @@ def attempts(distribution: Distribution, seed: int, lengths: Sequence[int] | Non
         if not bounds[0] <= length <= bounds[1]:
             raise RaspError(f"lengths of {distribution} are {bounds[0]} to {bounds[1]}, not {length}")
     random = Random(f"{distribution} {seed}")
-    draw = TypedSampler(lengths or range(4, 9)) if distribution == "typed" else PaperSampler(lengths)
+    draw = _sampler(distribution, tuple(lengths or ()))
     while True:
         try:
             yield draw(random)
@@ -71,7 +72,15 @@ def attempts(distribution: Distribution, seed: int, lengths: Sequence[int] | Non
             yield str(reason)
 
 
-def choose(random: Random, items: Sequence[T], weights: Sequence[float] | None = None) -> T:
+@lru_cache(4)
+def _sampler(distribution: Distribution, lengths: tuple[int, ...]) -> Callable[[Random], Program]:
+    """A sampler is kept for what it knows; what it draws depends on the random numbers alone."""
+    if distribution == "typed":
+        return TypedSampler(lengths or range(4, 9))
+    return PaperSampler(lengths or None)
+
+
+def choose(random: Random, items: Sequence[T], weights: Sequence[int | float] | None = None) -> T:
     """One of `items`; by `random()` alone, whose sequence does not change between versions of Python."""
     if weights is None:
         return items[int(random.random() * len(items))]
@@ -183,6 +192,10 @@ class Known:
             found = self._values[part] = self._make(part)
         return found
 
+    def forget(self) -> None:
+        """Break the circles that it is part of, so that it goes without waiting for a collector of garbage."""
+        del self.past, self.original, self._make, self._flaw
+
     def filled(self, part: int) -> Array:
         """As `values`, with 0 for NaN."""
         found = self._filled[part]
@@ -214,7 +227,7 @@ class TypedSampler:
     S-ops are kept from one program to the next with what they give, since short ones come again and again.
     """
 
-    MOST_KNOWN = 8_000
+    MOST_KNOWN = 20_000
 
     def __init__(self, lengths: Sequence[int]) -> None:
         self.lengths = tuple(lengths)
@@ -224,15 +237,20 @@ class TypedSampler:
         self.pairs = [part[:, None, :] & part[:, :, None] for part in self.present]
         self.full = self.counts[1] == TYPED_LENGTH  # the commonest length: every other later input has it
         self.behind = int((~self.present[0]).sum())
+        self.known: dict[Any, Known] = {}
         self._start()
 
     def _start(self) -> None:
+        """Forget what is known, so that memory stays flat."""
+        for known in self.known.values():
+            known.forget()
         places = [np.where(part, np.arange(float(TYPED_LENGTH)), np.nan) for part in self.present]
         self.roots = (
             Known(tokens, "categorical", (), self.inputs.__getitem__),
             Known(indices, "categorical", (), places.__getitem__),
         )
-        self.known: dict[Any, Known] = {}
+        self.known = {}
+        self.kept: dict[tuple[Choice, Known], bool] = {}
         self.selectors: dict[Choice, Select] = {}
         self.selections: dict[tuple[Choice, int], tuple[Array, Array, Array]] = {}
 
@@ -243,17 +261,17 @@ class TypedSampler:
             Rejected: if the draw is not accepted, with the reason.
         """
         length = choose(random, self.lengths)
-        if len(self.known) > self.MOST_KNOWN:
+        if len(self.known) > self.MOST_KNOWN or len(self.kept) > 20 * self.MOST_KNOWN:
             self._start()
         scope = list(self.roots)
         avoided: set[str] = set()
         for _ in range(MOST_ADDED):
             if len(scope[-1].past) == length:
                 return self._accepted(scope[-1])
-            kinds = [name for name in _ADDED if name not in avoided]
+            kinds, sums = _allowed(frozenset(avoided))
             if not kinds:
                 raise Rejected("no operation is left that could be added")
-            kind = choose(random, kinds, [_ADDED[name] for name in kinds])
+            kind = kinds[min(bisect_right(sums, random.random() * sums[-1]), len(kinds) - 1)]
             added = getattr(self, f"_{kind}")(random, scope)
             if added is None or added.crowded:
                 avoided.add(kind)
@@ -371,15 +389,14 @@ class TypedSampler:
 
     def _keeps_values(self, choice: Choice, inner: Known) -> bool:
         """Whether on the first inputs the means are all among what is read."""
-        key = ("keeps", choice, inner)
-        found = self.known.get(key)
+        found = self.kept.get((choice, inner))
         if found is None:
             chosen, width, divisor = self._selection(choice, 0)
             read = inner.filled(0)
             given = np.matmul(chosen, read[:, :, None])[:, :, 0] / divisor
             equal = (given[:, :, None] == read[:, None, :]) & self.present[0][:, None, :]
             kept = np.logical_or.reduce(equal, -1) | (width == 0)
-            found = self.known[key] = bool(np.logical_and.reduce(kept, None))
+            found = self.kept[choice, inner] = bool(np.logical_and.reduce(kept, None))
         return found
 
     def _selector_width(self, random: Random, scope: list[Known]) -> Known | None:
@@ -481,7 +498,9 @@ class TypedSampler:
         missing = np.isnan(values) & self.present[1]
         if (missing.sum(1) > 0.5 * self.counts[1]).any():
             raise Rejected("it is None too often")
-        if np.nan_to_num(values[self.full]).std(0).sum() < 0.5:
+        compared = last.filled(1)[self.full]
+        spread = compared - compared.mean(0)
+        if np.sqrt((spread * spread).mean(0)).sum() < 0.5:
             raise Rejected("it is constant, or nearly")
         return Program.of(last.node, vocab=TYPED_VOCAB, max_seq_len=TYPED_LENGTH)
 
@@ -494,6 +513,15 @@ _ADDED = {
     "categorical_aggregate": 1.0,
     "selector_width": 0.05,
 }
+
+
+@cache
+def _allowed(avoided: frozenset[str]) -> tuple[list[str], list[float]]:
+    """The operations that may be drawn, and their weights summed."""
+    kinds = [name for name in _ADDED if name not in avoided]
+    return kinds, list(accumulate(_ADDED[name] for name in kinds))
+
+
 _FUNCTIONS = {(source, 1): Function.parse(source, 1) for source in _MAPPED} | {
     (source, 2): Function.parse(source, 2) for source in _JOINED
 }

@@ -214,7 +214,7 @@ def predicate_table(function: Function, keys: ValueSet, queries: ValueSet) -> np
     return known
 
 
-def linear(first: ValueSet, second: ValueSet, first_factor: float, second_factor: float) -> ValueSet:
+def linear(first: ValueSet, second: ValueSet, first_factor: int | float, second_factor: int | float) -> ValueSet:
     """The values of a weighted sum.
 
     Raises:
