@@ -13,8 +13,10 @@ import numpy as np
 from weightspace.rasp.functions import Function, RaspError, Value
 from weightspace.rasp.lambdas import ONE_ARGUMENT, SEQUENCE, recognise
 from weightspace.rasp.language import (
+    COMPARISONS,
     PREDICATES,
     Aggregate,
+    Comparison,
     Expression,
     LinearSequenceMap,
     Map,
@@ -138,7 +140,8 @@ def merged(analysis: Analysis) -> Analysis:
 
     Two S-ops are the same if weights cannot tell them apart, as `x + 1` and `x - 1` of the tokens, which have other
     values. So every categorical value is replaced by its place among the sorted ones, and every function by its table.
-    Where nothing is computed twice, its compiled weights are those of the program given.
+    Where nothing is computed twice, its compiled weights are those of the program given. Its functions have no source:
+    it is there to be compiled, not to be written down.
     """
     while True:
         digests, _ = _digests(analysis)
@@ -202,7 +205,7 @@ def canonical_program(
 
     Where vocabulary and length are known, from the arguments or the program, expressions are also equal if their
     functions are on the values that can come; otherwise only if they are written alike. A comparison that is written as
-    a function gets its name, and a factor that is a whole number loses its `.0`.
+    a function gets its name, and factors are floats, as in a program that comes from a text.
 
     Raises:
         RaspError: if vocabulary or length are not as they must be.
@@ -269,21 +272,18 @@ def _rewritten(node: Expression, children: Sequence[Expression]) -> Expression:
         case LinearSequenceMap():
             first, second = children
             assert isinstance(first, SOp) and isinstance(second, SOp)
-            factors = (_whole(node.first_factor), _whole(node.second_factor))
+            factors = (float(node.first_factor), float(node.second_factor))
             return LinearSequenceMap(first, second, *factors, encoding=node.encoding, label=node.label)
-        case Select() if node.function in _COMPARISONS:
+        case Select() if node.function.source in COMPARISON_NAMES:
             keys, queries = children
             assert isinstance(keys, SOp) and isinstance(queries, SOp)
-            return Select(keys, queries, _COMPARISONS[node.function], label=node.label)
+            return Select(keys, queries, COMPARISON_NAMES[node.function.source], label=node.label)
     same = len(children) == len(node.children) and all(a is b for a, b in zip(children, node.children, strict=True))
     return node if same else rebuild(node, children, node.label)
 
 
-_COMPARISONS: dict[Function, Any] = {function: name for name, function in PREDICATES.items()}
-
-
-def _whole(factor: int | float) -> int | float:
-    return int(factor) if float(factor).is_integer() else factor
+COMPARISON_NAMES: dict[str, Comparison] = {PREDICATES[name].source: name for name in COMPARISONS}
+"""The name of each comparison by the source of its function."""
 
 
 # -- the paper's order of lines --------------------------------------------------------------------------------------
@@ -323,7 +323,8 @@ def paper_detail(node: Expression) -> str | None:
         found = recognise(node.function)
         return "" if found is None else found.published
     if isinstance(node, Select):
-        return f"PRED_{_COMPARISONS[node.function]}" if node.function in _COMPARISONS else ""
+        name = COMPARISON_NAMES.get(node.function.source)
+        return "" if name is None else f"PRED_{name}"
     return None
 
 
@@ -362,7 +363,7 @@ def _rank(node: Expression, reads: list[str]) -> tuple[Any, ...]:
         case Map() | SequenceMap() | Select():
             text = node.function.source
         case LinearSequenceMap():
-            text = f"{_whole(node.first_factor)} {_whole(node.second_factor)}"
+            text = f"{float(node.first_factor)} {float(node.second_factor)}"
         case Aggregate():
             text = repr(node.default)
     encoding = node.encoding if isinstance(node, SOp) else ""

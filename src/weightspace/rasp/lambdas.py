@@ -6,7 +6,7 @@ import ast
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from weightspace.rasp.functions import Function, Value, parse_expression
+from weightspace.rasp.functions import Function, FunctionError, Value, parse_expression
 
 ONE_ARGUMENT = ("LAM_LT", "LAM_LE", "LAM_GT", "LAM_GE", "LAM_NE", "LAM_EQ", "LAM_IV")
 """The paper's categoric lambdas (Table 1), in the order of its code; LAM_IV is `not`."""
@@ -82,7 +82,10 @@ def recognise(function: Function) -> Lambda | None:
     """
     if function.table is not None:
         return None
-    tree = parse_expression(function.source)
+    try:
+        tree = parse_expression(function.source)
+    except FunctionError:  # a function that was made from no source
+        return None
     match tree:
         case ast.Compare(left=left, ops=[kind], comparators=[right]):
             parts = [left, right]

@@ -9,12 +9,18 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from weightspace.rasp.canonical import INPUT_NAMES, OPERATION_NAMES, PREDICATE_NAMES, argument_order, by_depth
+from weightspace.rasp.canonical import (
+    COMPARISON_NAMES,
+    INPUT_NAMES,
+    OPERATION_NAMES,
+    PREDICATE_NAMES,
+    argument_order,
+    by_depth,
+)
 from weightspace.rasp.functions import Function, RaspError, Value, shown
 from weightspace.rasp.lambdas import ONE_ARGUMENT, SEQUENCE, Lambda, Operands, recognise
 from weightspace.rasp.language import (
     ENCODINGS,
-    PREDICATES,
     Aggregate,
     Expression,
     LinearSequenceMap,
@@ -52,9 +58,8 @@ TYPED_FUNCTIONS = tuple(
     )
 )
 _FUNCTIONS = {name: Function.parse(name) for name in TYPED_FUNCTIONS}
-_FUNCTION_NAMES = {function: name for name, function in _FUNCTIONS.items()}
+_FUNCTION_NAMES = {(function.source, function.arity): name for name, function in _FUNCTIONS.items()}
 _FACTOR_NAMES: dict[int | float, str] = {int(name): name for name in TYPED_FACTORS}
-_COMPARISON_NAMES: dict[Function, Any] = {function: name for name, function in PREDICATES.items()}
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def _typed_operation(program: Program, node: SOp, variables: dict[int, str]) -> 
     head = [node.encoding, type(node).__name__]
     match node:
         case Map() | SequenceMap():
-            name = _FUNCTION_NAMES.get(node.function)
+            name = _FUNCTION_NAMES.get((node.function.source, node.function.arity))
             if name is None:
                 raise _refusal(
                     program, node, f"the function {node.function.source!r} has no token: there are {_functions()}"
@@ -153,8 +158,8 @@ def _functions() -> str:
 def _typed_selection(program: Program, selector: Selector, variables: dict[int, str]) -> list[str]:
     if not isinstance(selector, Select):
         raise _refusal(program, selector, f"{type(selector).__name__} has no token: write it as one Select")
-    name = _COMPARISON_NAMES.get(selector.function)
-    if name not in TYPED_COMPARISONS:
+    name = COMPARISON_NAMES.get(selector.function.source)
+    if name is None or name not in TYPED_COMPARISONS:
         what = f"the predicate {name or selector.function.source!r} has no token"
         raise _refusal(program, selector, f"{what}: there are {', '.join(TYPED_COMPARISONS)}")
     return [variables[id(selector.keys)], variables[id(selector.queries)], name]
@@ -221,7 +226,7 @@ class _TypedReader:
                 return SequenceMap(self.function(2), self.sop(), self.sop(), encoding=encoding)
             case "LinearSequenceMap":
                 first, second = self.sop(), self.sop()
-                factors = [int(self.take(TYPED_FACTORS, "a factor")) for _ in range(2)]
+                factors = [float(self.take(TYPED_FACTORS, "a factor")) for _ in range(2)]
                 return LinearSequenceMap(first, second, *factors, encoding=encoding)
             case "SelectAggregate":
                 return Aggregate(self.select(), self.sop(), encoding=encoding)
@@ -350,8 +355,8 @@ class LineVocabulary:
                 operands = [NOTHING, *reads] if found.operands in ("cx", "c") else [*reads, NOTHING]
                 constant = _constant_words(program, node, found.constant) if "c" in found.operands else none
                 return [found.name, *operands], constant
-            case Select() if node.function in _COMPARISON_NAMES:
-                return [f"PRED_{_COMPARISON_NAMES[node.function]}", *reads], none
+            case Select() if node.function.source in COMPARISON_NAMES:
+                return [f"PRED_{COMPARISON_NAMES[node.function.source]}", *reads], none
             case Select():
                 known = ", ".join(PREDICATE_NAMES)
                 raise _refusal(program, node, f"the predicate {node.function.source!r} has no token: there are {known}")
