@@ -589,6 +589,10 @@ def test_what_a_nested_call_gives_has_a_name_that_is_not_taken() -> None:
     assert program.name(program.output) == "v1"
 
 
+def test_what_python_warns_of_is_read_in_silence() -> None:
+    assert to_text(parse(r"return Map(x == '\d', tokens)")) == "v1 = Map(x == '\\\\d', tokens)\nreturn v1"
+
+
 def test_a_function_may_be_a_lambda() -> None:
     assert to_text(parse("return Map(lambda x: x + 1, tokens)")) == "v1 = Map(x + 1, tokens)\nreturn v1"
 
