@@ -617,7 +617,7 @@ MALFORMED_TEXTS = [
     ("\0", 1, 1, "null bytes"),
     ("v1 = '\ud800'", 1, 1, "cannot be read"),
     ("v1 = " + "(" * 500, 1, None, "too many nested parentheses"),
-    ("v1 = Map(" + "x + " * 9_000 + "x, tokens)", 1, 1, "nested too deep"),
+    ("v1 = Map(" + "x + " * 9_000 + "x, tokens)", 1, None, "too"),  # deep for Python 3.11, long for 3.13
     ("import os", 1, 1, "found 'import os'; expected 'NAME = OPERATION(...)'"),
     ("class A: pass", 1, 1, "found 'class A: pass'; expected"),
     ("print('a')", 1, 1, "found \"print('a')\"; expected 'NAME = OPERATION(...)'"),
