@@ -68,7 +68,7 @@ LABELS: dict[type[Expression], str] = {
 def compile_program(
     program: Program,
     *,
-    vocab: Sequence[Value] | None = None,
+    vocab: Sequence[Any] | None = None,
     max_seq_len: int | None = None,
     mode: Mode = "fixed",
 ) -> CompiledTransformer:
@@ -545,14 +545,20 @@ def _map_number(table: Table, inputs: ValueSet, numerical: bool, exactness: floa
         entries.add(FIRST, BOS_PLACE, 0, 0, [-1.0], units=1)
     if partial:  # take back what the steps make of the 0 that stands for None
         groups = (*groups, ("none", 1))
-        at_zero = int(places[int(np.searchsorted((numbers[1:] + numbers[:-1]) / 2, 0.0, side="left"))])
         entries.add(FIRST, INPUT_NONE, 0, 0, [1.0], units=2)
+        rises = np.clip(1 - exactness * (numbers[1:] + numbers[:-1]) / 2, 0, 1)
+        shares = np.append(1.0, rises) - np.append(rises, 0.0)
         if numerical:
-            if at_zero >= 0:
-                entries.add(SECOND, RESULT, 0, 0, [-table.values.numbers[at_zero]], units=2)
-                entries.add(SECOND, RESULT_NONE, 0, 0, [1.0], units=2)
-        elif at_zero >= 0:
-            entries.add(SECOND, RESULT, 0, at_zero, [-1.0], units=2)
+            made = float(shares @ np.append(table.values.numbers, 0.0)[places])
+            entries.add(SECOND, RESULT, 0, 0, [-made], units=2)
+            entries.add(SECOND, RESULT_NONE, 0, 0, [1.0 - float(shares @ (places < 0))], units=2)
+        else:
+            taken: dict[int, float] = {}
+            for place, share in zip(places.tolist(), shares.tolist(), strict=True):
+                if place >= 0 and share:
+                    taken[place] = taken.get(place, 0.0) + share
+            for place, share in taken.items():
+                entries.add(SECOND, RESULT, 0, place, [-share], units=2)
     return Block(entries, groups, writes_none=none)
 
 

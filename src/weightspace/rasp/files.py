@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
@@ -43,6 +44,7 @@ def save(transformer: CompiledTransformer, path: str | Path) -> None:
         "output": {"label": o.label, "encoding": o.encoding, "none": o.none, "strict": o.strict},
         "mode": transformer.mode,
     }
+    about["checksum"] = _checksum(about, transformer.flat)
     params = {name: np.ascontiguousarray(value) for name, value in transformer.params.items()}
     write_atomically(Path(path), to_bytes(params, {METADATA_KEY: json.dumps(about)}))
 
@@ -67,7 +69,7 @@ def load(path: str | Path) -> CompiledTransformer:
             raise RaspError(f"{path} is of format {about['format']!r}, this version reads {FORMAT}")
         configuration = Configuration(**about["configuration"])
         groups = [(label, None if values is None else tuple(values)) for label, values in about["directions"]]
-        return from_parameters(
+        loaded = from_parameters(
             params,
             configuration,
             groups,
@@ -77,10 +79,19 @@ def load(path: str | Path) -> CompiledTransformer:
             strict=about["output"]["strict"],
             mode=about["mode"],
         )
+        if about["checksum"] != _checksum(about, loaded.flat):
+            raise RaspError("it differs from its checksum: write it again")
+        return loaded
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, RaspError):
             raise RaspError(f"{path}: {error}") from None
         raise RaspError(f"{path} has a damaged description ({error!r}): write it again") from None
+
+
+def _checksum(about: Mapping[str, Any], flat: np.ndarray) -> str:
+    """Of the description but for the checksum itself, and of every parameter."""
+    content = json.dumps({name: value for name, value in about.items() if name != "checksum"}, sort_keys=True)
+    return hashlib.blake2b(content.encode() + flat.tobytes(), digest_size=16).hexdigest()
 
 
 def from_parameters(

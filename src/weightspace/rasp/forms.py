@@ -219,7 +219,7 @@ READERS = {
 """How each of the headers is read."""
 
 
-def read_factor(value: object) -> float:
+def read_factor(value: object) -> int | float:
     """A factor of a LinearSequenceMap.
 
     Raises:
@@ -227,7 +227,7 @@ def read_factor(value: object) -> float:
     """
     if not is_finite(value) or isinstance(value, bool):
         raise RaspError(f"a factor is a number within +-2^53, such as -2.0, not {shown(value)}")
-    return float(value)
+    return value
 
 
 def read_value(value: object, what: str) -> Value:

@@ -156,8 +156,9 @@ class Select(Selector):
     def __init__(
         self, keys: SOp, queries: SOp, predicate: Comparison | Function | str, *, label: str | None = None
     ) -> None:
-        known = isinstance(predicate, Function) or predicate in COMPARISONS
-        self.predicate: Any = predicate if known else Function.parse(predicate, 2)
+        if isinstance(predicate, str) and predicate not in COMPARISONS:
+            predicate = Function.parse(predicate, 2)
+        self.predicate: Any = predicate
         self.keys, self.queries, self.label = keys, queries, label
 
     @property
@@ -410,27 +411,28 @@ def fused(program: Program) -> Program:
 
 def rebuild(node: Expression, children: Sequence[Expression], label: str | None) -> Expression:
     """A node like `node` that reads other children and carries another label."""
-    arguments: list[Any] = list(children)
+    first: Any = children[0] if children else None
+    second: Any = children[1] if len(children) > 1 else None
     match node:
         case Map():
-            return Map(node.function, arguments[0], encoding=node.encoding, label=label)
+            return Map(node.function, first, encoding=node.encoding, label=label)
         case SequenceMap():
-            return SequenceMap(node.function, *arguments, encoding=node.encoding, label=label)
+            return SequenceMap(node.function, first, second, encoding=node.encoding, label=label)
         case LinearSequenceMap():
             factors = (node.first_factor, node.second_factor)
-            return LinearSequenceMap(*arguments, *factors, encoding=node.encoding, label=label)
+            return LinearSequenceMap(first, second, *factors, encoding=node.encoding, label=label)
         case Select():
-            return Select(*arguments, node.predicate, label=label)
+            return Select(first, second, node.predicate, label=label)
         case SelectorOr():
-            return SelectorOr(*arguments, label=label)
+            return SelectorOr(first, second, label=label)
         case SelectorAnd():
-            return SelectorAnd(*arguments, label=label)
+            return SelectorAnd(first, second, label=label)
         case SelectorNot():
-            return SelectorNot(arguments[0], label=label)
+            return SelectorNot(first, label=label)
         case Aggregate():
-            return Aggregate(*arguments, encoding=node.encoding, default=node.default, label=label)
+            return Aggregate(first, second, encoding=node.encoding, default=node.default, label=label)
         case SelectorWidth():
-            return SelectorWidth(arguments[0], encoding=node.encoding, label=label)
+            return SelectorWidth(first, encoding=node.encoding, label=label)
         case _:
             return node
 

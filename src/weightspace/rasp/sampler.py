@@ -165,6 +165,7 @@ class Known:
         original: the first of those that do the same.
     """
 
+    kind: Kind
     __slots__ = (
         "_filled", "_flaw", "_make", "_values", "_wrong", "crowded", "kind", "node", "original", "past", "whole",
     )  # fmt: skip

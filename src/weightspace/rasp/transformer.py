@@ -259,7 +259,7 @@ class CompiledTransformer:
     # -- the forward pass -------------------------------------------------------------------------------------------
 
     def run(
-        self, inputs: Sequence[Sequence[Value]], *, backend: Literal["numpy", "torch"] = "numpy", device: str = "cpu"
+        self, inputs: Sequence[Sequence[Any]], *, backend: Literal["numpy", "torch"] = "numpy", device: str = "cpu"
     ) -> list[list[Value]]:
         """What the transformer answers at each place of each input.
 
@@ -285,7 +285,7 @@ class CompiledTransformer:
                 answers[i] = answer
         return answers
 
-    def encode(self, inputs: Sequence[Sequence[Value]]) -> list[list[int]]:
+    def encode(self, inputs: Sequence[Sequence[Any]]) -> list[list[int]]:
         """The rows of the token embedding that inputs stand for, without BOS.
 
         Raises:
@@ -423,8 +423,10 @@ class CompiledTransformer:
                 # the bias behind the heads is counted to the first
                 after = (attention["linear"][own], biases["linear"] * (number == 0))
                 if after[0].any() or after[1].any():
-                    before = [(attention[which][:, own], biases[which][own]) for which in ("query", "key", "value")]
-                    heads.append(_Head(number, *before, after))
+                    query, key, value = (
+                        (attention[which][:, own], biases[which][own]) for which in ("query", "key", "value")
+                    )
+                    heads.append(_Head(number, query, key, value, after))
             first = (params[f"{name}/mlp/linear_1/w"], params[f"{name}/mlp/linear_1/b"])
             second = (params[f"{name}/mlp/linear_2/w"], params[f"{name}/mlp/linear_2/b"])
             parts.append((heads, _Mlp(first, second) if second[0].any() or second[1].any() else None))

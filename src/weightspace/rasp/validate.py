@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -122,7 +122,7 @@ class Analysis:
     reasons: list[Reason]
 
 
-def settings(program: Program, vocab: Sequence[Value] | None, max_seq_len: int | None) -> tuple[tuple[Value, ...], int]:
+def settings(program: Program, vocab: Sequence[Any] | None, max_seq_len: int | None) -> tuple[tuple[Value, ...], int]:
     """The vocabulary and the length that a program is compiled for: the arguments, or else what it is meant for.
 
     Raises:
@@ -138,7 +138,7 @@ def settings(program: Program, vocab: Sequence[Value] | None, max_seq_len: int |
     return check_vocab(chosen), length
 
 
-def check_vocab(vocab: Sequence[Value]) -> tuple[Value, ...]:
+def check_vocab(vocab: Sequence[Any]) -> tuple[Value, ...]:
     """A vocabulary as a sorted tuple.
 
     Raises:
@@ -176,7 +176,7 @@ _vocabularies: dict[object, tuple[Value, ...]] = {}
 
 
 def validate(
-    program: Program, *, vocab: Sequence[Value] | None = None, max_seq_len: int | None = None, mode: Mode = "fixed"
+    program: Program, *, vocab: Sequence[Any] | None = None, max_seq_len: int | None = None, mode: Mode = "fixed"
 ) -> list[Reason]:
     """Every reason why a program cannot be compiled; empty if it can.
 

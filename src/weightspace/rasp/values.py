@@ -170,10 +170,10 @@ def check_pairs(first: ValueSet, second: ValueSet) -> None:
 
 def _table(function: Function, arguments: list[tuple[Value, ...]], shape: tuple[int, ...]) -> Table:
     undefined: list[str] = []
+    results: list[Value] = []
     try:
         results = list(starmap(function.call, arguments))
-        distinct = dict.fromkeys(results)
-        sound = all(_is_sound(value) for value in distinct)
+        sound = all(_is_sound(value) for value in dict.fromkeys(results))
     except (ArithmeticError, TypeError, FunctionError):
         sound = False
     if not sound:  # one by one, for the sentence that says what is wrong where
@@ -184,8 +184,7 @@ def _table(function: Function, arguments: list[tuple[Value, ...]], shape: tuple[
             except Undefined as error:
                 results.append(None)
                 undefined.append(str(error))
-        distinct = dict.fromkeys(results)
-    out = value_set(distinct)
+    out = value_set(results)
     index = out.index
     places = np.array([-1 if result is None else index[result] for result in results], dtype=np.int64)
     return Table(out, places.reshape(shape), tuple(undefined))

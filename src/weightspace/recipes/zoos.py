@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
+from weightspace.rasp.validate import Mode
 from weightspace.zoo.compiled import ProgramZooConfig
 from weightspace.zoo.hyperparameters import Choice, Distribution, Given, LogUniform, ZooConfig
 
@@ -151,10 +153,12 @@ def program_recipe(
     """The configuration of a recipe of programs, with the options that were given in place of its own.
 
     Raises:
-        RecipeError: on an unknown name; the message names the close one and lists all.
+        RecipeError: on an unknown name, of which the message names the close one and lists all, or an unknown mode.
     """
     if name not in PROGRAM_RECIPES:
         raise _unknown(name)
+    if mode is not None and mode not in get_args(Mode):
+        raise RecipeError(f"mode is {' or '.join(get_args(Mode))}, not {mode!r}")
     given = {"count": count, "seed": seed, "shard_size": shard_size, "mode": mode, "lengths": lengths or None}
     return replace(PROGRAM_RECIPES[name](), **{key: value for key, value in given.items() if value is not None})
 

@@ -23,7 +23,7 @@ from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler import assemble, compile_program
 from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program, fused
-from weightspace.rasp.sampler import DISTRIBUTIONS, Distribution, attempts
+from weightspace.rasp.sampler import Distribution, attempts
 from weightspace.rasp.transformer import CompiledTransformer, Configuration, Layout, layout_of
 from weightspace.rasp.validate import Mode, NotCompilable, analyse, settings
 from weightspace.weights.network import write_atomically
@@ -76,10 +76,6 @@ class ProgramZooConfig:
     shard_size: int = 5_000
 
     def __post_init__(self) -> None:
-        if self.distribution not in DISTRIBUTIONS:
-            raise ZooError(f"no distribution is named {self.distribution!r}: there are {', '.join(DISTRIBUTIONS)}")
-        if self.mode not in ("fixed", "tracr_compat"):
-            raise ZooError(f"mode is fixed or tracr_compat, not {self.mode!r}")
         for name, least in (("count", 1), ("most_parameters", 1), ("shard_size", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ZooError(f"{name} is at least {least}, not {getattr(self, name)}")
