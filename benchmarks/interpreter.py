@@ -18,13 +18,13 @@ VOCABULARY, LENGTH, CALLS = 5, 5, 20
 
 
 def program() -> Program:
-    """Eleven operations, of each kind one or more."""
+    """Twelve operations, of each kind one or more; it can be compiled."""
     small = Map("x < 3", tokens, encoding="numerical")
     earlier = Aggregate(Select(tokens, indices, "LEQ"), small, encoding="numerical")
     product = SequenceMap("x * y", Map("x + 1", tokens), indices)
     counts = SelectorWidth(Select(tokens, tokens, "EQ"))
     weighted = LinearSequenceMap(earlier, Map("x * 2", small, encoding="numerical"), 2, -1)
-    return Program.of(SequenceMap("x + y", weighted, SequenceMap("x and y", counts, product)))
+    return Program.of(SequenceMap("x + y", Map("int(x)", weighted), SequenceMap("x and y", counts, product)))
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import interpreter, metamodel, record, store, zoo
+from benchmarks import interpreter, metamodel, rasp, record, store, zoo
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.zoo.hyperparameters import plan
 
@@ -41,3 +41,12 @@ def test_the_interpreter_is_measured(results: Path, monkeypatch: pytest.MonkeyPa
     interpreter.main()
     figures = json.loads((results / "interpreter.json").read_text())
     assert figures["inputs"] == 14 and figures["batch_inputs_per_s"] > 0
+
+
+def test_the_compiler_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PROGRAMS": 10, "REPEATS": 1, "POPULATION": 20}.items():
+        monkeypatch.setattr(rasp, name, value)
+    rasp.main()
+    figures = json.loads((results / "rasp.json").read_text())
+    assert figures["fixed_dense_per_s"] > 0
+    assert figures["ratio_to_no_caches"] > 1
