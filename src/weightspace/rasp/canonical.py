@@ -84,7 +84,7 @@ def _digests(analysis: Analysis) -> tuple[dict[int, bytes], bool]:
         kind = type(node)
         if kind is Map or (kind is SequenceMap and node.first is node.second):  # type: ignore[attr-defined]
             inner = node.inner if kind is Map else node.first  # type: ignore[attr-defined]
-            data = _KINDS[Map, node.encoding] + digests[id(inner)] + _table_digest(t, analysis.traits[id(inner)])
+            data = _KINDS[Map, node.encoding] + digests[id(inner)] + _table_digest(t)
             if inner.numerical:
                 data += exactness
         elif kind is SequenceMap:
@@ -113,17 +113,14 @@ def _digests(analysis: Analysis) -> tuple[dict[int, bytes], bool]:
     return digests, twice
 
 
-def _table_digest(t: Traits, inner: Traits) -> bytes:
-    """Of a function of one value: numbers that come in become thresholds, and numbers that go out weights."""
-    if not t.node.numerical and not inner.node.numerical:
+def _table_digest(t: Traits) -> bytes:
+    """Of a function of one value. Numbers that come in, whose midpoints are weights, follow from what is read."""
+    if not t.node.numerical:
         return _kept(t.table, "places", lambda table: table.places.tobytes())
-
-    def make(table: Table) -> bytes:
-        # adding 0 turns -0.0 into 0.0, which is the same weight
-        given = np.append(table.values.numbers, np.nan)[table.places] + 0.0 if t.node.numerical else table.places
-        return given.tobytes() + ((inner.values.numbers + 0.0).tobytes() if inner.node.numerical else b"")
-
-    return _kept(t.table, ("numbers", t.node.numerical, inner.node.numerical), make)
+    # adding 0 turns -0.0 into 0.0, which is the same weight
+    return _kept(
+        t.table, "numbers", lambda table: (np.append(table.values.numbers, np.nan)[table.places] + 0.0).tobytes()
+    )
 
 
 def _kept(table: Table | None, name: Any, make: Callable[[Table], bytes]) -> bytes:
