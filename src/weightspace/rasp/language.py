@@ -340,13 +340,14 @@ class Program:
         return sum(1 for node in self.nodes if node is not tokens and node is not indices)
 
     def with_labels(self, labels: Mapping[str, str]) -> Program:
-        """The same program whose variables carry the labels given, by which `tracr_compat` sorts."""
+        """The same program whose variables carry the labels given, by which `tracr_compat` sorts; without its notes."""
         return _rebuilt(self, {name: labels.get(name, node.label) for name, node in self.statements})
 
     def meant_for(self, vocab: Iterable[Value] | None = None, max_seq_len: int | None = None) -> Program:
-        """The same program with another vocabulary or length, where one is given."""
+        """The same program with another vocabulary or length, where one is given; notes on what it was are left out."""
         vocab = self.vocab if vocab is None else tuple(vocab)
-        return replace(self, vocab=vocab, max_seq_len=self.max_seq_len if max_seq_len is None else max_seq_len)
+        length = self.max_seq_len if max_seq_len is None else max_seq_len
+        return replace(self, vocab=vocab, max_seq_len=length, notes={})
 
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> Program:
@@ -446,4 +447,4 @@ def _rebuilt(program: Program, labels: Mapping[str, str | None]) -> Program:
     output = made[id(program.output)]
     if not isinstance(output, SOp):
         raise RaspError("a program's output is an S-op, not a selector")
-    return replace(program, output=output, statements=tuple(statements))
+    return replace(program, output=output, statements=tuple(statements), notes={})
