@@ -570,6 +570,11 @@ def test_inputs_that_the_transformer_does_not_know_are_refused() -> None:
         transformer.run([["compiler_bos"]])
 
 
+def test_each_character_of_a_string_is_a_token() -> None:
+    program = Program.of(Map("x", tokens), max_seq_len=2)
+    assert compile_program(program, vocab="ab").vocab == ("a", "b")
+
+
 def test_a_program_that_says_nothing_of_its_inputs_asks_for_them() -> None:
     with pytest.raises(RaspError, match="give a vocabulary"):
         compile_program(Program.of(Map("x", tokens)))

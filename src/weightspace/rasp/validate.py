@@ -139,7 +139,7 @@ def settings(program: Program, vocab: Sequence[Any] | None, max_seq_len: int | N
 
 
 def check_vocab(vocab: Sequence[Any]) -> tuple[Value, ...]:
-    """A vocabulary as a sorted tuple.
+    """A vocabulary as a sorted tuple; of a string each character is a token.
 
     Raises:
         RaspError: if it is empty, mixes numbers and strings, holds a token twice, or what no token can be.
@@ -151,7 +151,7 @@ def check_vocab(vocab: Sequence[Any]) -> tuple[Value, ...]:
                 return _vocabularies[key]
         except TypeError:  # something that cannot be a token is looked at below
             key = None
-    chosen = list(vocab) if not isinstance(vocab, str) else [vocab]
+    chosen = list(vocab)
     if not chosen:
         raise RaspError("the vocabulary is empty: give at least one token")
     for token in chosen:
