@@ -421,7 +421,8 @@ def test_an_input_that_does_not_suit_is_one_sentence(hist: str, capsys: pytest.C
 
 
 def test_a_wrong_option_of_rasp_is_one_sentence(hist: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fails(capsys, ["rasp", "show", hist, "--out", "x.pdf"], ".png or .svg")
+    fails(capsys, ["rasp", "show", hist, "--out", str(tmp_path / "x.pdf")], ".png or .svg")
+    assert [path.name for path in tmp_path.iterdir()] == ["program.rasp"]
     fails(capsys, ["rasp", "show", hist, "--vocab", "a,a"], "'a' twice")
     fails(capsys, ["rasp", "show", hist, "--vocab", "[1, 'a']"], "mixes numbers and strings")
     fails(capsys, ["rasp", "check", hist, "--max-seq-len", "0"], "1 to 1,000, not 0")
@@ -435,6 +436,8 @@ def test_a_wrong_option_of_rasp_is_one_sentence(hist: str, tmp_path: Path, capsy
     for words in (["check", bare], ["run", bare, "--input", "1"], ["compile", bare, "--out", str(tmp_path / "x")]):
         fails(capsys, ["rasp", *words], "give --vocab a,b,c and --max-seq-len N")
     fails(capsys, ["rasp", "check", bare, "--vocab", "0,1"], "give --max-seq-len N")
+    lengthless = ["rasp", "run", bare, "--input", "1", "--no-compiled", "--max-seq-len", "0"]
+    fails(capsys, lengthless, "1 to 1,000, not 0")
 
 
 def test_what_cannot_be_compiled_or_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -241,9 +241,11 @@ def test_panels_and_their_titles_do_not_overlap() -> None:
         ]
         for first, second in combinations(titles, 2):
             assert not first.overlaps(second)
+        heads = [text.get_window_extent() for text in figure.texts]
         for axes in figure.axes:
             for text in axes.texts:
                 extent = text.get_window_extent()
+                assert not any(extent.overlaps(head) for head in heads)
                 assert figure.bbox.y0 <= extent.y0 and extent.y1 <= figure.bbox.y1
                 assert figure.bbox.x0 <= extent.x0 and extent.x1 <= figure.bbox.x1
 
@@ -303,7 +305,8 @@ def test_texts_of_an_svg_stay_texts_whatever_the_tokens_hold(tmp_path: Path) -> 
     program = Program.parse("vocab = ['$x$', '日', '<b>']\nmax_seq_len = 3\nv1 = Map(x == '日', tokens)")
     save_figure(draw_stream(compile_program(program), ["$x$", "日", "<b>"]), tmp_path / "stream.svg")
     text = (tmp_path / "stream.svg").read_text()
-    assert "tokens:$x$" in text and "tokens:&lt;b&gt;" in text and "tokens:日" in text
+    for name in ("tokens:$x$", "tokens:&lt;b&gt;", "tokens:日", "$x$"):
+        assert f">{name}</text>" in text
     save_figure(draw_graph(program), tmp_path / "graph.png")
     assert (tmp_path / "graph.png").read_bytes().startswith(b"\x89PNG")
 

@@ -488,8 +488,6 @@ def rasp_show(
     from weightspace.rasp.interpreter import trace
     from weightspace.rasp.reading import read_input
 
-    if out is not None:
-        drawing.picture_format(out)
     program = _program(file, record, vocab, max_seq_len)
     tokens = None if inputs is None else read_input(inputs, program.vocab)
     shown: dict[str, Any] = {"text": str(program), "graph": [asdict(node) for node in drawing.graph(program)]}

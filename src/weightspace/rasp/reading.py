@@ -107,7 +107,7 @@ def read_input(text: str, vocab: Sequence[Value] | None) -> list[Value]:
         numbers = [_number(word) for word in words]
         return list(words) if None in numbers else list(numbers)
     known: dict[str, Value] = {str(token): token for token in vocab}
-    if len(words) == 1 and words[0] not in known and all(len(token) == 1 for token in known):
+    if len(words) == 1 and all(len(token) == 1 for token in known):
         words = list(words[0])
     found: list[Value] = []
     for word in words:
