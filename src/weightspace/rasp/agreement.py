@@ -17,8 +17,12 @@ from weightspace.rasp.transformer import CompiledTransformer
 EVERY = 100_000
 """So many inputs are all tried; of more, a sample."""
 SAMPLED = 20_000
-TOLERANCE = 1e-4
-"""Numbers of a transformer are float32: they agree within this share of the larger of 1 and the number itself."""
+TOLERANCE = 1e-3
+"""Numbers agree within this share of the larger of 1 and the number itself.
+
+A transformer computes in float32, and an MLP that reads a number adds up steps that are hundreds of times as large as
+its result: of 250 random programs one was off by 1.2e-4.
+"""
 
 
 @dataclass(frozen=True)
