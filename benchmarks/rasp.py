@@ -12,12 +12,12 @@ import numpy as np
 
 from benchmarks.interpreter import program
 from benchmarks.record import keep, seconds
-from weightspace.rasp import compiler, values
 from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.interpreter import all_inputs
 from weightspace.rasp.language import Program, SequenceMap, SOp, tokens
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import Mode, NotCompilable
+from weightspace.rasp.values import KEPT
 from weightspace.zoo.compiled import ProgramZooConfig, make_program_zoo
 
 PROGRAMS, REPEATS, LARGEST = 1_000, 5, 65_536
@@ -42,8 +42,7 @@ def small(mode: Mode, seed: int) -> list[Program]:
 
 def cold() -> None:
     """Forget every table and block, as if each program were the first."""
-    for store in (values._sets, values._tables, values._predicates, compiler._blocks):
-        store.clear()
+    KEPT.forget()
 
 
 def rates(mode: Mode) -> dict[str, float]:

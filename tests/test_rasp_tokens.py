@@ -114,6 +114,9 @@ step = Map(int(x), mean)
 less = SequenceMap(x - y, step, tokens)
 out = SequenceMap(x or y, size, less)""")
     assert TYPED.encode(mixed) == TYPED.encode(program)
+    side_by_side = "{0} = Map(x + 1, tokens)\n{1} = Map(x - 1, tokens)\nlast = SequenceMap(x * y, {0}, {1})"
+    one, other = (Program.parse(side_by_side.format(*names)) for names in ("ab", "ba"))
+    assert TYPED.encode(one) == TYPED.encode(other)
 
 
 def test_copies_of_an_operation_stay_copies() -> None:

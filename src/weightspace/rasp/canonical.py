@@ -331,7 +331,8 @@ def by_depth(program: Program) -> list[list[Expression]]:
     Tokens and indices have depth 0, every operation one more than the deepest that it reads. Within a depth, lines
     stand by the sum of their tokens' scores as in the published code. Where that leaves a tie the published order is
     left to a sorting algorithm that is not stable; here it goes by the arguments in their order, and then by the whole
-    text of the line, in which variables are numbered by the order of the depths before.
+    text of the line, in which variables are numbered by the order of the depths before. Copies of a line stand in the
+    order in which the output's operands lead to them.
     """
     depths = {id(tokens): 0, id(indices): 0}
     levels: list[list[Expression]] = []

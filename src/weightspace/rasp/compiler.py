@@ -44,7 +44,7 @@ from weightspace.rasp.transformer import (
     layout_of,
 )
 from weightspace.rasp.validate import Analysis, Mode, NotCompilable, Reason, Traits, analyse, settings
-from weightspace.rasp.values import MOST_KEPT, Table, ValueSet, distinguishable, token_space, value_set
+from weightspace.rasp.values import KEPT, Table, ValueSet, distinguishable, token_space, value_set
 
 COLDNESS = 100.0
 """Score of a selected key: so large that the softmax is hard (Tracr's `softmax_coldness`)."""
@@ -369,11 +369,12 @@ class Block:
             where that begins, and its value.
         groups: (suffix of the name, number of units) of its hidden units; empty if it has no MLP.
         head: (query directions, key directions, directions moved) as Tracr counts them; None if it has no head.
+        bytes: that its arrays take.
         reads_one, reads_none, writes_none, scratch: which special directions it needs.
     """
 
     __slots__ = (
-        "across", "along", "code", "codes", "groups", "head", "reads_none", "reads_one", "scratch", "values",
+        "across", "along", "bytes", "code", "codes", "groups", "head", "reads_none", "reads_one", "scratch", "values",
         "writes_none",
     )  # fmt: skip
 
@@ -389,6 +390,7 @@ class Block:
         self.codes = tuple(entries.codes)
         self.code, self.along, self.across, self.values = entries.arrays()
         self.groups, self.head, self.scratch = groups, head, scratch
+        self.bytes = sum(array.nbytes for array in (self.code, self.along, self.across, self.values))
         read = {group for matrix, group, _ in self.codes if matrix not in (OUT, SECOND)}
         self.reads_one = ONE in read
         self.reads_none = INPUT_NONE in read or SECOND_NONE in read
@@ -424,15 +426,14 @@ class Entries:
         return code, along, across, values
 
 
-_blocks: dict[Any, Block] = {}
+_blocks: dict[Any, Block] = KEPT.store()
 
 
 def _kept(key: Any, make: Callable[[], Block]) -> Block:
     known = _blocks.get(key)
     if known is None:
-        if len(_blocks) >= MOST_KEPT:
-            _blocks.clear()
-        known = _blocks[key] = make()
+        made = make()
+        known = KEPT.keep(_blocks, key, made, made.bytes)
     return known
 
 
@@ -486,7 +487,8 @@ def _of_table(table: Table, kind: Any, make: Callable[[], Block]) -> Block:
     """A block that is kept with the table of its function."""
     known = table.blocks.get(kind)
     if known is None:
-        known = table.blocks[kind] = make()
+        made = make()
+        known = KEPT.keep(table.blocks, kind, made, made.bytes)
     return known
 
 

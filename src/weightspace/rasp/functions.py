@@ -79,7 +79,7 @@ class Function:
                 raise FunctionError(f"a function of {len(source)} characters is too long: at most {LONGEST_SOURCE}")
             known = _from_tree(parse_expression(source), arity)
             known = _interned(known)
-            if len(_known) > 50_000:
+            if len(_known) > 10_000:
                 _known.clear()
             _known[source, arity] = known
         return known
@@ -179,7 +179,7 @@ _functions: dict[tuple[str, int], Function] = {}
 
 
 def _interned(function: Function) -> Function:
-    if len(_functions) > 50_000:
+    if len(_functions) > 10_000:
         _functions.clear()
     return _functions.setdefault((function.source, function.arity), function)
 

@@ -228,7 +228,7 @@ class TypedSampler:
     S-ops are kept from one program to the next with what they give, since short ones come again and again.
     """
 
-    MOST_KNOWN = 20_000
+    MOST_KNOWN = 12_000
 
     def __init__(self, lengths: Sequence[int]) -> None:
         self.lengths = tuple(lengths)
@@ -435,7 +435,7 @@ class TypedSampler:
         """(inputs, queries, keys) what is selected, 1 or 0, (inputs, queries) how many, and the same but at least 1."""
         found = self.selections.get((choice, part))
         if found is None:
-            if len(self.selections) > self.MOST_KNOWN:
+            if len(self.selections) > self.MOST_KNOWN // 3:
                 self.selections.clear()
             keys, queries, comparison = choice
             chosen = _COMPARED[comparison](keys.values(part)[:, None, :], queries.values(part)[:, :, None])

@@ -150,7 +150,7 @@ def layout_of(tokens: int, max_seq_len: int, width: int, configuration: Configur
     key = (tokens, max_seq_len, width, configuration)
     known = _layouts.get(key)
     if known is None:
-        if len(_layouts) > 5_000:
+        if len(_layouts) > 1_000:
             _layouts.clear()
         known = _layouts[key] = Layout(tokens, max_seq_len, width, configuration)
     return known

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import product, starmap
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,8 +16,11 @@ MOST_VALUES = 10_000
 """An S-op of more values is refused: each is a direction of the residual stream, or a step of an MLP."""
 MOST_PAIRS = 1_000_000
 """A function of two S-ops, or a selector, over more pairs of values is refused."""
-MOST_KEPT = 20_000
-"""Tables and value sets kept for the next program; when there are more all are forgotten, so that memory stays flat."""
+MOST_KEPT = 200_000_000
+"""Bytes of tables, value sets and blocks that are kept for the next program."""
+
+
+T = TypeVar("T")
 
 
 class ValueSet:
@@ -81,16 +84,47 @@ class Table:
         return bool((self.places < 0).any())
 
 
-_sets: dict[Any, ValueSet] = {}
-_tables: dict[Any, Table] = {}
-_predicates: dict[Any, np.ndarray] = {}
+class Kept:
+    """What is made once and kept for the next program; when it grows too large all of it is forgotten.
+
+    So memory stays flat however many programs are compiled. Whoever still holds a part of it can go on using that.
+    """
+
+    def __init__(self, most: int = MOST_KEPT) -> None:
+        self.most, self.held = most, 0
+        self.stores: list[dict[Any, Any]] = []
+
+    def store(self) -> dict[Any, Any]:
+        """One more dictionary under the same limit."""
+        self.stores.append({})
+        return self.stores[-1]
+
+    def keep(self, store: dict[Any, Any], key: Any, made: T, size: int) -> T:
+        """Keep what was made, of about `size` bytes, and give it back."""
+        if self.held > self.most:
+            self.forget()
+        self.held += size + 500  # the key, and the objects themselves
+        store[key] = made
+        return made
+
+    def forget(self) -> None:
+        for store in self.stores:
+            store.clear()
+        self.held = 0
 
 
-def _keep(store: dict[Any, Any], key: Any, made: Any) -> Any:
-    if len(store) >= MOST_KEPT:
-        store.clear()
-    store[key] = made
-    return made
+KEPT = Kept()
+_sets: dict[Any, ValueSet] = KEPT.store()
+_tables: dict[Any, Table] = KEPT.store()
+_predicates: dict[Any, np.ndarray] = KEPT.store()
+
+
+def _keep_set(key: Any, made: ValueSet) -> ValueSet:
+    return KEPT.keep(_sets, key, made, 200 * len(made))
+
+
+def _keep_table(key: Any, made: Table) -> Table:
+    return KEPT.keep(_tables, key, made, made.places.nbytes)
 
 
 def value_set(values: Iterable[Value]) -> ValueSet:
@@ -108,7 +142,7 @@ def value_set(values: Iterable[Value]) -> ValueSet:
     except TypeError:
         raise RaspError("numbers and strings cannot be mixed in one S-op: their directions have no order") from None
     key = (ordered, tuple(map(type, ordered)))
-    return _sets.get(key) or _keep(_sets, key, ValueSet(ordered))
+    return _sets.get(key) or _keep_set(key, ValueSet(ordered))
 
 
 def token_space(vocab: Sequence[Value]) -> tuple[Value, ...]:
@@ -127,7 +161,7 @@ def token_set(vocab: Sequence[Value]) -> ValueSet:
         space = token_space(vocab)
         rows = np.array([place for place, value in enumerate(space) if value not in (BOS, PAD)])
         values = tuple(value for value in space if value not in (BOS, PAD))
-        known = _keep(_sets, key, ValueSet(values, rows, int((rows < space.index(BOS)).sum())))
+        known = _keep_set(key, ValueSet(values, rows, int((rows < space.index(BOS)).sum())))
     return known
 
 
@@ -138,7 +172,7 @@ def tabulate(function: Function, inputs: ValueSet) -> Table:
         RaspError: if a value does not suit the function, or a result is no value.
     """
     key = (function, inputs)
-    return _tables.get(key) or _keep(_tables, key, _table(function, [(value,) for value in inputs.values], (-1,)))
+    return _tables.get(key) or _keep_table(key, _table(function, [(value,) for value in inputs.values], (-1,)))
 
 
 def tabulate_pairs(function: Function, first: ValueSet, second: ValueSet) -> Table:
@@ -152,7 +186,7 @@ def tabulate_pairs(function: Function, first: ValueSet, second: ValueSet) -> Tab
     if known is None:
         check_pairs(first, second)
         pairs = list(product(first.values, second.values))
-        known = _keep(_tables, key, _table(function, pairs, (len(first), len(second))))
+        known = _keep_table(key, _table(function, pairs, (len(first), len(second))))
     return known
 
 
@@ -160,7 +194,7 @@ def tabulate_twice(function: Function, inputs: ValueSet) -> Table:
     """A function of two values as a table over one S-op given twice: f(x, x)."""
     key = (function, inputs, "twice")
     pairs = [(value, value) for value in inputs.values]
-    return _tables.get(key) or _keep(_tables, key, _table(function, pairs, (-1,)))
+    return _tables.get(key) or _keep_table(key, _table(function, pairs, (-1,)))
 
 
 def check_pairs(first: ValueSet, second: ValueSet) -> None:
@@ -209,7 +243,8 @@ def predicate_table(function: Function, keys: ValueSet, queries: ValueSet) -> np
             chosen = [bool(function(*pair)) for pair in pairs]
         except Undefined as error:
             raise RaspError(str(error)) from None
-        known = _keep(_predicates, key, np.array(chosen, dtype=bool).reshape(len(keys), len(queries)))
+        table = np.array(chosen, dtype=bool).reshape(len(keys), len(queries))
+        known = KEPT.keep(_predicates, key, table, table.nbytes)
     return known
 
 
@@ -227,7 +262,7 @@ def linear(first: ValueSet, second: ValueSet, first_factor: int | float, second_
         if not (np.abs(sums) <= LARGEST).all():
             raise RaspError("the sum grows beyond 2^53")
         whole = float(first_factor).is_integer() and float(second_factor).is_integer() and first.whole and second.whole
-        known = _keep(_sets, key, value_set(np.unique(sums).astype(np.int64 if whole else float).tolist()))
+        known = _keep_set(key, value_set(np.unique(sums).astype(np.int64 if whole else float).tolist()))
     return known
 
 
@@ -238,7 +273,7 @@ def quotients(values: ValueSet, max_seq_len: int) -> ValueSet:
     """
     key = ("quotients", values, max_seq_len)
     numbers = (value / n for value in values.numbers.tolist() for n in range(1, max_seq_len + 1))
-    return _sets.get(key) or _keep(_sets, key, value_set(numbers))
+    return _sets.get(key) or _keep_set(key, value_set(numbers))
 
 
 def means(values: ValueSet, max_seq_len: int) -> ValueSet:
@@ -256,7 +291,7 @@ def means(values: ValueSet, max_seq_len: int) -> ValueSet:
             found |= {total / n for total in sums}
             if len(sums) > MOST_VALUES or len(found) > MOST_VALUES:
                 raise RaspError(f"it can have more than {MOST_VALUES:,} different means")
-        known = _keep(_sets, key, value_set(found))
+        known = _keep_set(key, value_set(found))
     return known
 
 
