@@ -17,11 +17,13 @@ from weightspace.rasp.transformer import CompiledTransformer
 EVERY = 100_000
 """So many inputs are all tried; of more, a sample."""
 SAMPLED = 20_000
-TOLERANCE = 1e-3
+WORK = 20_000_000
+"""A sample is smaller where inputs are long: so many pairs of places are looked at."""
+TOLERANCE = 1e-4
 """Numbers agree within this share of the larger of 1 and the number itself.
 
-A transformer computes in float32, and an MLP that reads a number adds up steps that are hundreds of times as large as
-its result: of 250 random programs one was off by 1.2e-4.
+A transformer computes in float32, and an MLP that reads a number adds up steps larger than its result: of 400 random
+programs the worst was off by 2.1e-6. Tracr's own weights can be off by more.
 """
 
 
@@ -112,8 +114,9 @@ def _batches(vocab: tuple[Value, ...], longest: int, count: int, seed: int, most
             yield Batch(every.codes[start : start + most], every.lengths[start : start + most], vocab)
         return
     random = Random(f"agreement {seed}")
-    for start in range(0, SAMPLED, most):
-        lengths = np.array([1 + int(random.random() * longest) for _ in range(min(most, SAMPLED - start))])
+    sampled = max(50, min(SAMPLED, WORK // longest**2))
+    for start in range(0, sampled, most):
+        lengths = np.array([1 + int(random.random() * longest) for _ in range(min(most, sampled - start))])
         drawn = np.array([int(random.random() * len(vocab)) for _ in range(len(lengths) * longest)], np.int32)
         codes = np.where(np.arange(longest) < lengths[:, None], drawn.reshape(-1, longest), -1).astype(np.int32)
         yield Batch(codes, lengths, vocab)

@@ -43,7 +43,7 @@ from weightspace.rasp.transformer import (
     Output,
     layout_of,
 )
-from weightspace.rasp.validate import Analysis, Mode, NotCompilable, Reason, Traits, analyse, settings
+from weightspace.rasp.validate import Analysis, Mode, NotCompilable, Reason, Traits, analyse, check_mode, settings
 from weightspace.rasp.values import KEPT, Table, ValueSet, distinguishable, token_space, value_set
 
 COLDNESS = 100.0
@@ -83,6 +83,7 @@ def compile_program(
         NotCompilable: with every reason why the program cannot be compiled.
         RaspError: if vocabulary or length are missing or wrong.
     """
+    check_mode(mode)
     chosen, length = settings(program, vocab, max_seq_len)
     analysis = analyse(program, chosen, length, mode)
     if analysis.reasons:
@@ -433,7 +434,7 @@ def _kept(key: Any, make: Callable[[], Block]) -> Block:
     known = _blocks.get(key)
     if known is None:
         made = make()
-        known = KEPT.keep(_blocks, key, made, made.bytes)
+        known = KEPT.keep(_blocks, key, made, made.bytes + 1_000)
     return known
 
 
@@ -451,7 +452,7 @@ def _block(
             moved = traits[id(node.sop)].values if not node.numerical else None
             key = ("aggregate", moved, *selected)
             return _kept(key, lambda: _aggregate(key_values, query_values, mask, before, moved))
-        steep = max(exactness, 4.0 * length * (length + 1)) if fixed else exactness
+        steep = 4.0 * length * (length + 1) if fixed else exactness  # as steep as the nearest fractions need
         key = ("width", length, steep, node.numerical, *selected)
         return _kept(key, lambda: _width(key_values, query_values, mask, before, length, steep, node.numerical))
     if isinstance(node, LinearSequenceMap):
@@ -470,10 +471,15 @@ def _block(
     inner = traits[id(node.inner if isinstance(node, Map) else node.first)]  # type: ignore[attr-defined]
     if inner.node.numerical:
         partial = fixed and inner.partial
-        kind = ("steps", node.numerical, partial, fixed, exactness)
-        return _of_table(
-            table, kind, lambda: _map_number(table, inner.values, node.numerical, exactness, partial, fixed)
-        )
+        if fixed:
+            kind, kept = (
+                ("steps", node.numerical, partial, inner.scale),
+                distinguishable(table, inner.values, inner.scale),
+            )
+        else:
+            kind, kept = ("steps of Tracr", node.numerical, exactness), np.flatnonzero(table.places >= 0)
+        steep = None if fixed else exactness
+        return _of_table(table, kind, lambda: _map_number(table, inner.values, kept, node.numerical, steep, partial))
     if node.numerical:
         return _of_table(
             table,
@@ -523,32 +529,37 @@ def _map_to_number(table: Table, inputs: ValueSet, fixed: bool, partial: bool) -
     return Block(entries, ((None, units),), writes_none=partial)
 
 
-def _map_number(table: Table, inputs: ValueSet, numerical: bool, exactness: float, partial: bool, fixed: bool) -> Block:
+def _map_number(
+    table: Table, inputs: ValueSet, kept: np.ndarray, numerical: bool, exactness: float | None, partial: bool
+) -> Block:
     """Numerical to anything: a step between each two neighbouring inputs, and a unit that is always on.
 
-    `fixed` makes the steps as steep as the nearest neighbours need, is silent at BOS, and knows None.
+    Args:
+        kept: (n,) places of the inputs that are told apart.
+        exactness: how steep the steps are; None for `fixed`, which makes them as steep as the nearest neighbours need,
+            is silent at BOS, and knows None.
+        partial: whether the input can be None.
     """
+    fixed = exactness is None
     numbers, places = inputs.numbers, table.places
-    kept = distinguishable(table, inputs) if fixed else np.flatnonzero(places >= 0)
-    numbers, places = numbers[kept], places[kept]
-    if fixed and len(numbers) > 1:
-        exactness = max(exactness, 4.0 / float(np.diff(numbers).min()))
+    below, above = numbers[kept[1:] - 1] if fixed else numbers[kept[:-1]], numbers[kept[1:]]
+    thresholds, places = (below + above) / 2, places[kept]
+    if exactness is None:  # no steeper than the nearest neighbours need: float32 rounds what is steep
+        exactness = 4.0 / float((above - below).min()) if len(thresholds) else 1.0
     entries = Entries()
-    groups = _steps(entries, numbers, places, table.values, numerical, exactness, INPUT)
+    groups = _steps(entries, thresholds, places, table.values, numerical, exactness, INPUT)
     none = numerical and fixed and (partial or bool((places < 0).any()))
     if none:
         _steps_to(entries, (places < 0).astype(float), RESULT_NONE)
     if fixed:  # what the units read from `one` must not reach them at BOS
-        first = len(numbers) - 1
-        thresholds = (numbers[1:] + numbers[:-1]) / 2
-        pairs = np.arange(first)
+        pairs = np.arange(len(thresholds))
         entries.add(FIRST, BOS_PLACE, 0, 2 * pairs, exactness * thresholds - 1)
         entries.add(FIRST, BOS_PLACE, 0, 2 * pairs + 1, exactness * thresholds)
         entries.add(FIRST, BOS_PLACE, 0, 0, [-1.0], units=1)
     if partial:  # take back what the steps make of the 0 that stands for None
         groups = (*groups, ("none", 1))
         entries.add(FIRST, INPUT_NONE, 0, 0, [1.0], units=2)
-        rises = np.clip(1 - exactness * (numbers[1:] + numbers[:-1]) / 2, 0, 1)
+        rises = np.clip(1 - exactness * thresholds, 0, 1)
         shares = np.append(1.0, rises) - np.append(rises, 0.0)
         if numerical:
             made = float(shares @ np.append(table.values.numbers, 0.0)[places])
@@ -566,7 +577,7 @@ def _map_number(table: Table, inputs: ValueSet, numerical: bool, exactness: floa
 
 def _steps(
     entries: Entries,
-    numbers: np.ndarray,
+    thresholds: np.ndarray,
     places: np.ndarray,
     results: ValueSet,
     numerical: bool,
@@ -577,7 +588,6 @@ def _steps(
 
     ReLU(E(x - t) + 1) - ReLU(E(x - t)) is 0 below t - 1/E and 1 above t, for t half-way between neighbours.
     """
-    thresholds = (numbers[1:] + numbers[:-1]) / 2
     pairs = np.arange(len(thresholds))
     entries.add(FIRST, group, 0, 2 * pairs, exactness)
     entries.add(FIRST, group, 0, 2 * pairs + 1, exactness)
@@ -680,7 +690,8 @@ def _width(
     widths = value_set(range(length + 1))
     fractions = np.array(sorted({1 / (width + 1) for width in range(length + 1)}))
     places = np.array([round(1 / fraction - 1) for fraction in fractions.tolist()])
-    groups = _steps(entries, fractions, places, widths, numerical, exactness, SCRATCH)
+    thresholds = (fractions[1:] + fractions[:-1]) / 2
+    groups = _steps(entries, thresholds, places, widths, numerical, exactness, SCRATCH)
     entries.add(SECOND, SCRATCH, 0, 0, [-1.0], units=2)
     if not numerical:
         entries.add(SECOND, RESULT, 0, 0, [-1.0], units=2)

@@ -14,6 +14,7 @@ import numpy as np
 from weightspace.rasp.functions import RaspError, Value
 from weightspace.rasp.language import BOS, PAD
 from weightspace.rasp.transformer import CompiledTransformer, Configuration, Directions, Output, layout_of
+from weightspace.rasp.validate import check_vocab
 
 METADATA_KEY = "weightspace.rasp"
 FORMAT = 1
@@ -69,6 +70,13 @@ def load(path: str | Path) -> CompiledTransformer:
             raise RaspError(f"{path} is of format {about['format']!r}, this version reads {FORMAT}")
         configuration = Configuration(**about["configuration"])
         groups = [(label, None if values is None else tuple(values)) for label, values in about["directions"]]
+        for label, values in groups:
+            if not isinstance(label, str) or not all(_is_value(value) for value in values or ()):
+                raise RaspError(f"the directions of {label!r} are damaged")
+        if about["max_seq_len"] != len(dict(groups)["indices"] or ()) or not isinstance(
+            about["output"]["strict"], bool
+        ):
+            raise RaspError("its description contradicts itself")
         loaded = from_parameters(
             params,
             configuration,
@@ -86,6 +94,10 @@ def load(path: str | Path) -> CompiledTransformer:
         if isinstance(error, RaspError):
             raise RaspError(f"{path}: {error}") from None
         raise RaspError(f"{path} has a damaged description ({error!r}): write it again") from None
+
+
+def _is_value(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _checksum(about: Mapping[str, Any], flat: np.ndarray) -> str:
@@ -115,6 +127,9 @@ def from_parameters(
         RaspError: if names, shapes or numbers are not those of such a transformer.
     """
     c = configuration
+    layers = len({name.split("/")[1] for name in params if name.startswith("transformer/layer_")})
+    if c.num_layers != layers or not isinstance(c.causal, bool):
+        raise RaspError(f"a configuration of {c.num_layers!r} layers, causal {c.causal!r}, over parameters of {layers}")
     sizes = (c.num_heads, c.num_layers, c.key_size, c.mlp_hidden_size)
     if any(isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 1_000_000 for size in sizes):
         raise RaspError(f"a configuration's sizes are positive whole numbers, not {sizes}")
@@ -126,6 +141,12 @@ def from_parameters(
     tokens, indices = by_label.get("tokens"), by_label.get("indices")
     if tokens is None or indices is None or tokens.values is None or BOS not in tokens.values:
         raise RaspError("a compiled transformer has directions for tokens (BOS among them) and for indices")
+    if tuple(value for value in tokens.values if value not in (BOS, PAD)) != check_vocab(vocab):
+        raise RaspError("the vocabulary and the directions of the tokens differ")
+    if none is not None and not any(group.values is None and group.start == none for group in directions):
+        raise RaspError(f"no single direction stands at {none!r}, where it is said that None does")
+    if len(by_label) < len(directions):
+        raise RaspError("two groups of directions have one label")
     if output not in by_label:
         raise RaspError(f"the output {output!r} is none of the directions {', '.join(by_label)}")
     layout = layout_of(len(tokens.values), indices.size, start, configuration)
@@ -177,7 +198,16 @@ def load_npz(path: str | Path, record: Mapping[str, Any]) -> CompiledTransformer
         configuration = Configuration(**record["config"], causal=bool(record["causal"]))
         groups = _groups(record["residual_labels"], [*record["vocab"], BOS, PAD])
         return from_parameters(params, configuration, groups, vocab=tuple(record["vocab"]), output=output)
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError, StopIteration, EOFError) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        KeyError,
+        TypeError,
+        ValueError,
+        StopIteration,
+        EOFError,
+        MemoryError,
+    ) as error:
         if isinstance(error, RaspError):
             raise RaspError(f"{path}: {error}") from None
         raise RaspError(f"{path} does not hold the transformer of this record: {error!r}") from None

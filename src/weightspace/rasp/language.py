@@ -91,7 +91,7 @@ class Map(SOp):
     def __init__(
         self, function: Function | str, inner: SOp, *, encoding: Encoding = "categorical", label: str | None = None
     ) -> None:
-        self.function = Function.parse(function, 1) if isinstance(function, str) else function
+        self.function = _read(function, 1)
         self.inner, self.encoding, self.label = inner, encoding, label
 
     @property
@@ -113,7 +113,7 @@ class SequenceMap(SOp):
         encoding: Encoding = "categorical",
         label: str | None = None,
     ) -> None:
-        self.function = Function.parse(function, 2) if isinstance(function, str) else function
+        self.function = _read(function, 2)
         self.first, self.second, self.encoding, self.label = first, second, encoding, label
 
     @property
@@ -254,6 +254,15 @@ class SelectorWidth(SOp):
 tokens, indices = Tokens(), Indices()
 """The two inputs; every program reads these very objects."""
 
+
+def _read(function: Function | str, arity: int) -> Function:
+    if isinstance(function, str):
+        return Function.parse(function, arity)
+    if not isinstance(function, Function):
+        raise RaspError(f"a function is text such as 'x + 1', or a Function, not {function!r}: Python's are not run")
+    return function
+
+
 OPERATIONS: tuple[type[Expression], ...] = (
     Map, SequenceMap, LinearSequenceMap, Select, SelectorAnd, SelectorOr, SelectorNot, Aggregate, SelectorWidth,
 )  # fmt: skip
@@ -309,6 +318,8 @@ class Program:
         mlp_exactness: float = EXACTNESS,
     ) -> Program:
         """The program that computes `output`; its variables are v1, v2, ... in the order in which they are needed."""
+        if not isinstance(output, SOp):
+            raise RaspError(f"a program's output is an S-op, not {type(output).__name__}")
         nodes = tuple(walk(output))
         operations = [node for node in nodes if node is not tokens and node is not indices]
         program = Program(

@@ -57,12 +57,7 @@ def sample(distribution: Distribution, seed: int, lengths: Sequence[int] | None 
 
 def attempts(distribution: Distribution, seed: int, lengths: Sequence[int] | None = None) -> Iterator[Program | str]:
     """As `sample`, with the reason for each draw that was rejected in its place."""
-    if distribution not in DISTRIBUTIONS:
-        raise RaspError(f"no distribution is named {distribution!r}: there are {', '.join(DISTRIBUTIONS)}")
-    bounds = (2, 20) if distribution == "typed" else (3, 15)
-    for length in lengths or ():
-        if not bounds[0] <= length <= bounds[1]:
-            raise RaspError(f"lengths of {distribution} are {bounds[0]} to {bounds[1]}, not {length}")
+    check_lengths(distribution, lengths or ())
     random = Random(f"{distribution} {seed}")
     draw = _sampler(distribution, tuple(lengths or ()))
     while True:
@@ -70,6 +65,20 @@ def attempts(distribution: Distribution, seed: int, lengths: Sequence[int] | Non
             yield draw(random)
         except Rejected as reason:
             yield str(reason)
+
+
+def check_lengths(distribution: str, lengths: Sequence[int]) -> None:
+    """Refuse a distribution that does not exist, or lengths that it does not have.
+
+    Raises:
+        RaspError: that says which there are.
+    """
+    if distribution not in DISTRIBUTIONS:
+        raise RaspError(f"no distribution is named {distribution!r}: there are {', '.join(DISTRIBUTIONS)}")
+    bounds = (2, 20) if distribution == "typed" else (3, 15)
+    for length in lengths:
+        if not bounds[0] <= length <= bounds[1]:
+            raise RaspError(f"lengths of {distribution} are {bounds[0]} to {bounds[1]}, not {length}")
 
 
 @lru_cache(4)

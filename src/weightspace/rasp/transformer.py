@@ -273,6 +273,8 @@ class CompiledTransformer:
         Raises:
             RaspError: if an input is too long, or a token unknown.
         """
+        if backend not in ("numpy", "torch"):
+            raise RaspError(f"backend is numpy or torch, not {backend!r}")
         codes = self.encode(inputs)
         answers: list[list[Value]] = [[] for _ in codes]
         for length in sorted({len(code) for code in codes}):
@@ -301,7 +303,7 @@ class CompiledTransformer:
             try:
                 codes.append([index[token] for token in sequence])
             except (KeyError, TypeError):
-                wrong = next(t for t in sequence if not isinstance(t, bool | int | float | str) or t not in index)
+                wrong = next(token for token in sequence if not _is_in(token, index))
                 known = ", ".join(map(repr, self.vocab[:20]))
                 raise RaspError(f"the token {wrong!r} is unknown: the vocabulary is {known}") from None
         return codes
@@ -482,6 +484,13 @@ class CompiledTransformer:
         from weightspace.rasp.files import load
 
         return load(path)
+
+
+def _is_in(token: object, index: dict[Any, int]) -> bool:
+    try:
+        return token in index
+    except TypeError:  # unhashable
+        return False
 
 
 # -- the parts of a layer, with their rows and columns of zeros left out: of a compiled transformer most are ---------

@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from weightspace.rasp.functions import RaspError, Value, is_number
+from weightspace.rasp.functions import LARGEST, RaspError, Value, is_number
 from weightspace.rasp.language import (
     BOS,
     PAD,
@@ -70,7 +70,7 @@ class Reason:
     @property
     def kind(self) -> str:
         """The text up to a colon and without its numbers, by which like reasons can be counted."""
-        return re.sub(r"-?\d[\d,.]*(e-?\d+)?", "#", self.text.split(":")[0])
+        return re.sub(r"-?\d+(,\d{3})*(\.\d+)?(e-?\d+)?", "#", self.text.split(":")[0])
 
 
 class NotCompilable(RaspError):
@@ -92,15 +92,17 @@ class Traits:
         node: the S-op.
         values: what it can be.
         partial: whether it can be None.
+        scale: of a numerical S-op, the largest number that float32 has to hold on the way to it.
         depth: S-ops on the longest way to it; 0 for the inputs.
         table: its function over its inputs' values; of a Map or SequenceMap.
         selection: what its selector does; of an Aggregate or SelectorWidth.
     """
 
-    __slots__ = ("depth", "node", "partial", "selection", "table", "values")
+    __slots__ = ("depth", "node", "partial", "scale", "selection", "table", "values")
 
     def __init__(self, node: SOp, values: ValueSet, partial: bool, depth: int) -> None:
         self.node, self.values, self.partial, self.depth = node, values, partial, depth
+        self.scale = float(np.abs(values.numbers).max()) if node.encoding == "numerical" and values else 1.0
         self.table: Table | None = None
         self.selection: Selection | None = None
 
@@ -138,6 +140,12 @@ def settings(program: Program, vocab: Sequence[Any] | None, max_seq_len: int | N
     return check_vocab(chosen), length
 
 
+def check_mode(mode: str) -> None:
+    """Refuse a mode that is none, rather than to compile by another."""
+    if mode not in get_args(Mode):
+        raise RaspError(f"mode is {' or '.join(get_args(Mode))}, not {mode!r}")
+
+
 def check_vocab(vocab: Sequence[Any]) -> tuple[Value, ...]:
     """A vocabulary as a sorted tuple; of a string each character is a token.
 
@@ -157,8 +165,8 @@ def check_vocab(vocab: Sequence[Any]) -> tuple[Value, ...]:
     for token in chosen:
         if not (is_number(token) or isinstance(token, str)):
             raise RaspError(f"tokens are numbers or strings, not {token!r}")
-        if isinstance(token, float) and not math.isfinite(token):
-            raise RaspError(f"tokens are finite numbers or strings, not {token!r}")
+        if is_number(token) and not abs(token) <= LARGEST:
+            raise RaspError(f"tokens are finite numbers within 2^53 or strings, not {token!r}")
         if token in (BOS, PAD):
             raise RaspError(f"{token!r} is the compiler's own token: rename it in the vocabulary")
     if len({isinstance(token, str) for token in chosen}) > 1:
@@ -185,6 +193,7 @@ def validate(
     Args:
         vocab, max_seq_len: instead of what the program says it is meant for.
     """
+    check_mode(mode)
     try:
         chosen, length = settings(program, vocab, max_seq_len)
     except RaspError as error:
@@ -247,7 +256,7 @@ def _traits(
         table = tabulate(node.function, inner.values)
         found = _of_table(node, table, inner.partial, inner.depth, fixed)
         if fixed and node.inner.numerical:
-            distinguishable(table, inner.values)
+            distinguishable(table, inner.values, inner.scale)
         return found
     if isinstance(node, SequenceMap):
         return _of_sequence_map(node, known, fixed)
@@ -267,8 +276,8 @@ def _traits(
 
 
 def _of_table(node: Map | SequenceMap, table: Table, partial: bool, depth: int, fixed: bool) -> Traits:
-    if fixed and table.undefined:
-        raise RaspError(table.undefined[0])
+    if fixed and table.undefined is not None:
+        raise RaspError(table.undefined)
     if not table.values:
         raise RaspError(f"{node.function.source!r} has no value anywhere")
     if node.encoding == "numerical" and not table.values.numeric:
@@ -312,7 +321,11 @@ def _of_linear(node: LinearSequenceMap, known: dict[int, Traits]) -> Traits | No
     if first is None or second is None:
         return None
     values = linear(first.values, second.values, node.first_factor, node.second_factor)
-    return Traits(node, values, first.partial or second.partial, 1 + max(first.depth, second.depth))
+    found = Traits(node, values, first.partial or second.partial, 1 + max(first.depth, second.depth))
+    # a small difference of large numbers keeps their rounding
+    parts = (abs(node.first_factor) * first.scale, abs(node.second_factor) * second.scale)
+    found.scale = max(found.scale, first.scale, second.scale, *parts)
+    return found
 
 
 def _of_aggregate(
@@ -335,7 +348,10 @@ def _of_aggregate(
     keys, queries = known[id(selection[0])], known[id(selection[1])]
     depth = 1 + max(inner.depth, keys.depth, queries.depth)
     if node.numerical:
-        found = Traits(node, (means if fixed else quotients)(inner.values, length), False, depth)
+        # a None counts as 0 among several
+        read = value_set([*inner.values.values, 0]) if fixed and inner.partial else inner.values
+        found = Traits(node, (means if fixed else quotients)(read, length), False, depth)
+        found.scale = max(found.scale, inner.scale)
     else:
         # where every query selects everything, or at least itself, something is always selected
         mask = selection[2]

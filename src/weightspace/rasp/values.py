@@ -68,13 +68,13 @@ class Table:
     Attributes:
         values: what it can give.
         places: (n,) or (n, m) int64: the place of each result among `values`; -1 where there is none.
-        undefined: a sentence for each kind of argument at which the function fails, as in a division by zero.
+        undefined: a sentence on the first argument at which the function fails, as in a division by zero, or None.
         blocks: what the compiler has made of it, kept with it.
     """
 
     __slots__ = ("blocks", "places", "undefined", "values")
 
-    def __init__(self, values: ValueSet, places: np.ndarray, undefined: tuple[str, ...] = ()) -> None:
+    def __init__(self, values: ValueSet, places: np.ndarray, undefined: str | None = None) -> None:
         self.values, self.places, self.undefined = values, places, undefined
         self.blocks: dict[Any, Any] = {}
 
@@ -141,7 +141,8 @@ def value_set(values: Iterable[Value]) -> ValueSet:
         ordered = tuple(sorted(distinct))  # type: ignore[type-var]
     except TypeError:
         raise RaspError("numbers and strings cannot be mixed in one S-op: their directions have no order") from None
-    key = (ordered, tuple(map(type, ordered)))
+    zeros = [repr(value) for value in ordered if value == 0]  # -0.0 has another name than 0.0
+    key = (ordered, tuple(map(type, ordered)), *zeros)
     return _sets.get(key) or _keep_set(key, ValueSet(ordered))
 
 
@@ -203,7 +204,7 @@ def check_pairs(first: ValueSet, second: ValueSet) -> None:
 
 
 def _table(function: Function, arguments: list[tuple[Value, ...]], shape: tuple[int, ...]) -> Table:
-    undefined: list[str] = []
+    undefined: str | None = None
     results: list[Value] = []
     try:
         results = list(starmap(function.call, arguments))
@@ -217,11 +218,11 @@ def _table(function: Function, arguments: list[tuple[Value, ...]], shape: tuple[
                 results.append(function(*values))
             except Undefined as error:
                 results.append(None)
-                undefined.append(str(error))
+                undefined = undefined or str(error)
     out = value_set(results)
     index = out.index
     places = np.array([-1 if result is None else index[result] for result in results], dtype=np.int64)
-    return Table(out, places.reshape(shape), tuple(undefined))
+    return Table(out, places.reshape(shape), undefined)
 
 
 def _is_sound(value: Value) -> bool:
@@ -272,6 +273,8 @@ def quotients(values: ValueSet, max_seq_len: int) -> ValueSet:
     It misses k/n for k > 1; `means` does not.
     """
     key = ("quotients", values, max_seq_len)
+    if len(values) * max_seq_len > MOST_PAIRS:
+        raise RaspError(f"it averages {len(values):,} values, which are too many")
     numbers = (value / n for value in values.numbers.tolist() for n in range(1, max_seq_len + 1))
     return _sets.get(key) or _keep_set(key, value_set(numbers))
 
@@ -287,6 +290,8 @@ def means(values: ValueSet, max_seq_len: int) -> ValueSet:
     if known is None:
         sums, found = {0.0}, {0.0}
         for n in range(1, max_seq_len + 1):
+            if len(sums) * len(values) > MOST_PAIRS:
+                raise RaspError(f"it averages {len(values):,} values, which can have too many different means")
             sums = {total + value for total in sums for value in values.numbers.tolist()}
             found |= {total / n for total in sums}
             if len(sums) > MOST_VALUES or len(found) > MOST_VALUES:
@@ -299,17 +304,20 @@ CLOSEST = 2e-5
 """Numbers nearer to each other than this, in units of the largest, cannot be told apart by a float32 MLP."""
 
 
-def distinguishable(table: Table, inputs: ValueSet) -> np.ndarray:
+def distinguishable(table: Table, inputs: ValueSet, scale: float) -> np.ndarray:
     """The places among the numbers of `inputs` that an MLP has to tell apart: of near twins only the first.
+
+    Args:
+        scale: the largest number that float32 has to hold on the way to these.
 
     Raises:
         RaspError: if a function gives different results for near twins.
     """
-    known = table.blocks.get("distinguishable")
+    known = table.blocks.get(("distinguishable", scale))
     if known is None:
         numbers, results = inputs.numbers, table.places
         gaps = np.diff(numbers)
-        near = gaps < CLOSEST * max(1.0, float(np.abs(numbers).max()))
+        near = gaps < CLOSEST * max(1.0, scale)
         torn = near & (results[1:] != results[:-1])
         if torn.any():
             place = int(np.flatnonzero(torn)[0])
@@ -317,5 +325,5 @@ def distinguishable(table: Table, inputs: ValueSet) -> np.ndarray:
                 f"its input can be {float(numbers[place])!r} and {float(numbers[place + 1])!r}, which are too near to "
                 "each other for an MLP to give them different results"
             )
-        known = table.blocks["distinguishable"] = np.flatnonzero(np.concatenate([[True], ~near]))
+        known = table.blocks["distinguishable", scale] = np.flatnonzero(np.concatenate([[True], ~near]))
     return known

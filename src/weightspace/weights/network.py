@@ -138,6 +138,9 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that a kill, a crash or a full disk leaves the old file or the new one, whole."""
+    path = path.resolve()  # a link stays a link, and what it leads to is written
+    if path.exists() and not path.is_file():
+        raise NetworkError(f"{path} is no regular file, so it is not replaced: choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
