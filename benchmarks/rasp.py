@@ -112,7 +112,7 @@ def forward_ms() -> dict[str, float]:
 def pipeline(mode: Mode) -> dict[str, float]:
     """Different programs a second of the whole pipeline in one process, and what they take on disk."""
     config = ProgramZooConfig(
-        recipe="benchmark", distribution="typed", count=POPULATION, mode=mode, shard_size=POPULATION
+        recipe="benchmark", distribution="typed", count=POPULATION, mode=mode, shard_size=max(10, POPULATION // 5)
     )
     gc.disable()  # as the workers do
     try:

@@ -2,11 +2,15 @@
 
 import json
 import shutil
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from weightspace.cli import main
@@ -15,7 +19,7 @@ from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.language import fused
 from weightspace.rasp.validate import analyse, settings
 from weightspace.recipes.zoos import PROGRAM_RECIPES, RecipeError, program_recipe
-from weightspace.weights.store import Zoo, ZooError
+from weightspace.weights.store import Zoo, ZooError, write_manifest
 from weightspace.zoo import compiled
 from weightspace.zoo.compiled import (
     ProgramZoo,
@@ -95,6 +99,103 @@ def test_a_damaged_shard_is_found_and_made_anew(zoo: ProgramZoo, tmp_path: Path)
         list(ProgramZoo.open(tmp_path / "zoo").entries())
     make_program_zoo(SMALL, tmp_path / "zoo", 0, show=False)
     assert contents(tmp_path / "zoo") == contents(zoo.folder)
+
+
+def refinish(folder: Path) -> None:
+    """Let the manifest agree with whatever the files hold now."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    facts = {name: manifest[name] for name in ("networks", "shards", "dropped")}
+    write_manifest(folder, sorted((folder / "shards").glob("*.parquet")), facts)
+
+
+def rewritten(folder: Path, number: int, change: Callable[[Any], Any]) -> None:
+    """Change a shard's table and write it with valid checksums of its own."""
+    path = compiled.shard_file(folder, number)
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[b"weightspace"])
+    changed = change(table)
+    facts["checksum"] = compiled._checksum(changed, facts)
+    compiled._write(path, changed.replace_schema_metadata({b"weightspace": json.dumps(facts, sort_keys=True)}))
+
+
+def swapped(table: Any) -> Any:
+    programs = table["program"].to_pylist()
+    programs[0], programs[1] = programs[1], programs[0]
+    return table.set_column(table.column_names.index("program"), "program", pa.array(programs))
+
+
+def test_a_shard_that_somebody_changed_is_made_anew(zoo: ProgramZoo, tmp_path: Path) -> None:
+    shutil.copytree(zoo.folder, tmp_path / "zoo")
+    rewritten(tmp_path / "zoo", 0, swapped)
+    make_program_zoo(SMALL, tmp_path / "zoo", 0, show=False)
+    assert contents(tmp_path / "zoo") == contents(zoo.folder)
+
+
+def test_a_shard_in_the_place_of_another_is_made_anew(zoo: ProgramZoo, tmp_path: Path) -> None:
+    shutil.copytree(zoo.folder, tmp_path / "zoo")
+    (tmp_path / "zoo" / "manifest.json").unlink()
+    shutil.copy(tmp_path / "zoo" / "shards" / "00000.parquet", tmp_path / "zoo" / "shards" / "00001.parquet")
+    make_program_zoo(SMALL, tmp_path / "zoo", 0, show=False)
+    assert contents(tmp_path / "zoo") == contents(zoo.folder)
+
+
+def test_a_changed_byte_anywhere_in_a_shard_is_noticed_even_without_a_manifest(zoo: ProgramZoo, tmp_path: Path) -> None:
+    whole = compiled.shard_file(zoo.folder, 0).read_bytes()
+    (tmp_path / "shards").mkdir()
+    path = compiled.shard_file(tmp_path, 0)
+    wanted = compiled._read_summary(compiled.shard_file(zoo.folder, 0), SMALL, 0)
+    assert wanted is not None
+    places = np.random.default_rng(0).integers(0, len(whole), 150).tolist() + list(range(len(whole) - 300, len(whole)))
+    for place in places:
+        content = bytearray(whole)
+        content[place] ^= 4
+        path.write_bytes(content)
+        found = compiled._read_summary(path, SMALL, 0)
+        if found is not None:  # a byte that says nothing, as in the name of the writer
+            np.testing.assert_array_equal(found.keys, wanted.keys)
+            assert found.reasons == wanted.reasons
+
+
+def test_the_check_finds_weights_of_another_program_twins_and_wrong_splits(zoo: ProgramZoo, tmp_path: Path) -> None:
+    shutil.copytree(zoo.folder, tmp_path / "swapped")
+    rewritten(tmp_path / "swapped", 0, swapped)
+    refinish(tmp_path / "swapped")
+    assert "does not compile to the weights beside it" in check_program_zoo(tmp_path / "swapped")[0].text
+    for name, column in (("twice", "key"), ("sides", "split")):
+        shutil.copytree(zoo.folder, tmp_path / name)
+        index = pq.read_table(tmp_path / name / "index.parquet")
+        values = index[column].to_pylist()
+        values[0] = values[1] if column == "key" else ("test" if values[0] == "train" else "train")
+        changed = index.set_column(index.column_names.index(column), column, pa.array(values, index[column].type))
+        pq.write_table(changed, tmp_path / name / "index.parquet")
+        refinish(tmp_path / name)
+        assert any(name in finding.text or "splits" in finding.text for finding in check_program_zoo(tmp_path / name))
+
+
+def test_shards_without_a_program_of_a_split_are_passed_over(tmp_path: Path) -> None:
+    zoo = make_program_zoo(replace(SMALL, count=40, shard_size=2), tmp_path / "zoo", 0, show=False)
+    assert sum(len(list(zoo.entries(split))) for split in ("train", "validation", "test")) == 40
+
+
+def test_what_is_drawn_is_kept_or_counted_as_dropped(zoo: ProgramZoo) -> None:
+    config = replace(SMALL, count=60, shard_size=60)
+    reasons: Counter[str] = Counter()
+    rows = compiled._compiled(config, compiled._accepted(config, 0, reasons), reasons)
+    rejected = {"it is constant, or nearly", "it is None too often", "it does not reach its length"}
+    rejected.add("Tracr's validator refuses it, or its evaluator meets a None")
+    assert len(rows) + sum(count for reason, count in reasons.items() if reason not in rejected) == 60
+    assert len(zoo) == 150
+
+
+def test_another_seed_gives_another_zoo(zoo: ProgramZoo, tmp_path: Path) -> None:
+    other = make_program_zoo(replace(SMALL, seed=1), tmp_path / "zoo", 0, show=False)
+    ours, theirs = ({entry.key for entry in one.entries()} for one in (zoo, other))
+    assert len(ours & theirs) < 75
+
+
+def test_a_bad_length_leaves_no_trace(tmp_path: Path) -> None:
+    assert main(["zoo", "make", "rasp-typed", "--lengths", "99", "--out", str(tmp_path / "zoo")]) == 2
+    assert not (tmp_path / "zoo").exists()
 
 
 def test_a_larger_zoo_of_the_same_seed_begins_with_the_smaller(zoo: ProgramZoo, tmp_path: Path) -> None:

@@ -237,7 +237,8 @@ def zoo_make(
         stack: most networks trained in one vectorised step; 1 for the engine `process`, 512 for `stacked`.
         device: where the engine `stacked` trains.
         mode: how programs are compiled: tracr_compat, as Tracr does, or fixed.
-        lengths: lengths of programs that are wanted, instead of those published.
+        lengths: lengths of programs that are wanted, equally likely, instead of those published: of rasp-typed S-ops
+            with the inputs counted, 2 to 20; of rasp-paper instructions, 3 to 15.
         json: print what the zoo holds as JSON.
     """
     from weightspace.recipes.zoos import PROGRAM_RECIPES, program_recipe, zoo_recipe
@@ -247,6 +248,7 @@ def zoo_make(
 
     folder = out or Path("zoos") / recipe
     trained = {"--images": images, "--data": data, "--epochs": epochs, "--stack": stack}
+    trained["--engine"] = engine if engine != "process" else None
     compiled = {"--mode": mode, "--lengths": lengths or None}
     programs = recipe in PROGRAM_RECIPES
     for option, value in (trained if programs else compiled).items():

@@ -159,6 +159,8 @@ def program_recipe(
         raise _unknown(name)
     if mode is not None and mode not in get_args(Mode):
         raise RecipeError(f"mode is {' or '.join(get_args(Mode))}, not {mode!r}")
+    if shard_size is None and count is not None:
+        shard_size = max(200, min(5_000, count))  # a few programs do not need a large shard
     given = {"count": count, "seed": seed, "shard_size": shard_size, "mode": mode, "lengths": lengths or None}
     return replace(PROGRAM_RECIPES[name](), **{key: value for key, value in given.items() if value is not None})
 

@@ -23,7 +23,7 @@ from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler import assemble, compile_program
 from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program, fused
-from weightspace.rasp.sampler import Distribution, attempts
+from weightspace.rasp.sampler import Distribution, attempts, check_lengths
 from weightspace.rasp.transformer import CompiledTransformer, Configuration, Layout, layout_of
 from weightspace.rasp.validate import Mode, NotCompilable, analyse, settings
 from weightspace.weights.network import write_atomically
@@ -49,6 +49,8 @@ from weightspace.zoo.generate import Finding, check_place, writing
 KIND = "programs"
 CONFIGURATION = Configuration._fields
 METADATA = b"weightspace"
+FRUITLESS = 20_000
+"""So many accepted draws without a new program mean that there are no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,10 @@ class ProgramZooConfig:
     shard_size: int = 5_000
 
     def __post_init__(self) -> None:
+        try:
+            check_lengths(self.distribution, self.lengths)
+        except RaspError as error:
+            raise ZooError(str(error)) from None
         for name, least in (("count", 1), ("most_parameters", 1), ("shard_size", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ZooError(f"{name} is at least {least}, not {getattr(self, name)}")
@@ -116,11 +122,14 @@ def make_program_zoo(
         for leftover in [*folder.glob(".*.tmp"), *folder.glob("shards/.*.tmp")]:
             leftover.unlink(missing_ok=True)  # of a run that was killed
         with suppress(ZooError):  # a damaged manifest is written again, as a missing one is
-            if not changed_files(folder):
+            changed = changed_files(folder)
+            if not changed:
                 return ProgramZoo.open(folder)
+            for name in changed:  # only the manifest knows that these are not what was written
+                (folder / name).unlink(missing_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
         workers = cores() if workers is None else workers
-        gathered = Gathered(config)
+        gathered, fruitless = Gathered(config), 0
         about = f"{config.count:,} programs of {config.distribution}"
         if show and config.count > 1_000:
             about += f", about {duration(config.count * _seconds_a_program(config) / max(1, workers))} at first"
@@ -133,14 +142,17 @@ def make_program_zoo(
                 advance(new, f"{gathered.known:.0%} had come before")
                 if gathered.full:
                     break
-                if not new and gathered.shards > 20:
+                fruitless = 0 if new else fruitless + config.shard_size
+                if fruitless >= FRUITLESS:
                     raise ZooError(
                         f"there are hardly more than {gathered.count:,} different programs of these lengths: ask for "
-                        "fewer, or for longer ones"
+                        "fewer or for longer ones, in another folder"
                     )
         for surplus in (folder / SHARDS).glob("*.parquet"):  # workers run ahead
             if int(surplus.stem) >= gathered.shards:
                 surplus.unlink()
+        for torn in (folder / SHARDS).glob(".*.tmp"):  # of workers that were stopped
+            torn.unlink(missing_ok=True)
         gathered.finish(folder)
     return ProgramZoo.open(folder)
 
@@ -229,7 +241,7 @@ class Gathered:
 def splits_of(keys: np.ndarray) -> np.ndarray:
     """(n,) int8 places among train, validation and test (60, 15 and 25%) of programs by their keys.
 
-    A program is on the same side in every zoo, of whatever seed.
+    A program is on the same side in every zoo of one mode, vocabulary and length, of whatever seed.
     """
     mixed = keys * np.uint64(0x9E3779B97F4A7C15)  # the keys' own order decides nothing
     return np.searchsorted((0.6, 0.75), (mixed >> np.uint64(11)).astype(float) / 2**53, side="right").astype(np.int8)
@@ -248,7 +260,7 @@ def _shards(config: ProgramZooConfig, folder: Path, workers: int) -> Iterator[It
     ahead = 2 * workers
     # what is made here has no circles but the sampler's own, which it breaks: looking for garbage would take a third of
     # the time
-    with processes(workers, gc.disable) as pool:
+    with processes(workers, gc.disable) as (pool, stop):
 
         def in_order() -> Iterator[Summary]:
             waiting = deque(pool.submit(_shard, config, folder, number) for number in range(ahead))
@@ -257,8 +269,7 @@ def _shards(config: ProgramZooConfig, folder: Path, workers: int) -> Iterator[It
                 waiting.append(pool.submit(_shard, config, folder, number))
 
         yield in_order()
-        for worker in list(pool._processes.values()):  # what they are at is not wanted any more
-            worker.terminate()
+        stop()  # what they are at is not wanted any more
 
 
 def _shard(config: ProgramZooConfig, folder: Path, number: int) -> Summary:
@@ -271,7 +282,8 @@ def _shard(config: ProgramZooConfig, folder: Path, number: int) -> Summary:
     accepted = _accepted(config, number, reasons)
     rows = _compiled(config, accepted, reasons)
     table = _table(rows)
-    facts = {"config": _fingerprint(config), "shard": number, "dropped": dict(reasons)}
+    facts: dict[str, Any] = {"config": _fingerprint(config), "shard": number, "dropped": dict(reasons)}
+    facts["checksum"] = _checksum(table, facts)
     _write(path, table.replace_schema_metadata({METADATA: json.dumps(facts, sort_keys=True)}))
     summary = _read_summary(path, config, number)
     if summary is None:
@@ -385,10 +397,29 @@ def _read_summary(path: Path, config: ProgramZooConfig, number: int) -> Summary 
         facts = json.loads(table.schema.metadata[METADATA])
         if facts["config"] != _fingerprint(config) or facts["shard"] != number:
             return None
+        if facts["checksum"] != _checksum(table, facts):
+            return None
         keys = np.frombuffer(b"".join(key.as_py()[:8] for key in table["key"]), dtype=">u8").astype(np.uint64)
         return Summary(keys, table["length"].to_numpy(), table["parameters"].to_numpy(), facts["dropped"])
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
         return None
+
+
+def _checksum(table: Any, facts: Mapping[str, Any]) -> str:
+    """Of every value of a shard and all that its metadata says; the checksums of Parquet leave its footer out."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps({k: v for k, v in facts.items() if k != "checksum"}, sort_keys=True).encode())
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        digest.update(name.encode())
+        if name in ("places", "values"):
+            digest.update(np.diff(column.offsets.to_numpy()).tobytes() + column.flatten().to_numpy().tobytes())
+        elif name in ("key", "program"):
+            for value in column.to_pylist():
+                digest.update(value if isinstance(value, bytes) else value.encode() + b"\0")
+        else:
+            digest.update(column.to_numpy(zero_copy_only=False).tobytes())
+    return digest.hexdigest()
 
 
 def _fingerprint(config: ProgramZooConfig) -> str:
@@ -471,7 +502,7 @@ class ProgramZoo:
         return read_index(self.folder)
 
     def entries(self, split: str | None = None) -> Iterator[Entry]:
-        """The programs of one split, or all, shard by shard; memory holds one shard.
+        """The programs of one split, or all, shard by shard; memory holds the index and one shard.
 
         Raises:
             ZooError: if a shard is missing or damaged.
@@ -483,6 +514,8 @@ class ProgramZoo:
         bounds = np.searchsorted(shards, np.arange(self.manifest["shards"] + 1))
         for number, (start, end) in enumerate(pairwise(bounds)):
             wanted = [n for n in range(start, end) if split in (None, splits[n])]
+            if not wanted:
+                continue
             table = self._shard(number).take([int(rows[n]) for n in wanted])
             columns = {name: table[name].to_pylist() for name in table.column_names if name not in ("places", "values")}
             places, values = table["places"].combine_chunks(), table["values"].combine_chunks()
@@ -505,8 +538,12 @@ class ProgramZoo:
 
         path = shard_file(self.folder, number)
         try:
-            return pq.read_table(path, page_checksum_verification=True)
-        except (OSError, ValueError, pa.ArrowException) as error:
+            table = pq.read_table(path, page_checksum_verification=True)
+            facts = json.loads(table.schema.metadata[METADATA])
+            if facts["checksum"] != _checksum(table, facts):
+                raise ValueError("it differs from its checksum")
+            return table
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             raise ZooError(
                 f"{path} cannot be read ({error}): delete it and {MANIFEST}, and run the same `weightspace zoo make` "
                 "again, which makes only what is missing"
@@ -552,7 +589,7 @@ def program_zoo_info(folder: str | Path) -> dict[str, Any]:
     zoo = ProgramZoo.open(folder)
     parameters, lengths = (zoo.index[name].to_numpy() for name in ("parameters", "length"))
     splits = zoo.index["split"].to_pylist()
-    size = sum(path.stat().st_size for path in zoo.folder.rglob("*") if path.is_file())
+    size = sum((zoo.folder / name).stat().st_size for name in [*zoo.manifest["sha256"], MANIFEST])
     return {
         "folder": str(folder),
         "recipe": zoo.config.recipe,

@@ -91,7 +91,7 @@ class ProcessEngine:
             return
         context = multiprocessing.get_context("spawn")  # forked children of a threaded process can hang
         counter = context.Value("q", 0)
-        with processes(workers, _prepare_trainer, (counter,)) as pool:
+        with processes(workers, _prepare_trainer, (counter,)) as (pool, _):
             waiting = {pool.submit(_shard, number, plans, self.stack, write) for number, plans in shards.items()}
             reported = 0
             while waiting:
@@ -106,8 +106,8 @@ class ProcessEngine:
 @contextmanager
 def processes(
     workers: int, prepare: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
-) -> Iterator[ProcessPoolExecutor]:
-    """A pool of worker processes that leaves none behind, however it ends.
+) -> Iterator[tuple[ProcessPoolExecutor, Callable[[], None]]]:
+    """A pool of worker processes that leaves none behind, however it ends; and what ends them before they are done.
 
     Args:
         prepare: called in each worker before its first task, with `arguments`.
@@ -117,16 +117,21 @@ def processes(
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _prepare_worker, (os.getpid(), prepare, arguments))
+
+    def stop() -> None:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+
     try:
-        yield pool
+        yield pool, stop
     except BrokenProcessPool as error:
         raise EngineError(
             "a worker process died, perhaps for lack of memory: run the same command again, it goes on with the "
             "shards that are missing; fewer --workers need less memory"
         ) from error
     except BaseException:
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()  # the shard in flight is lost; to finish it could take minutes
+        stop()  # the shard in flight is lost; to finish it could take minutes
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
