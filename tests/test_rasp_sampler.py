@@ -7,6 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from tests.golden import golden
 from weightspace.rasp import sampler
 from weightspace.rasp.functions import RaspError
 from weightspace.rasp.interpreter import Batch, evaluate, evaluate_batch
@@ -141,6 +142,37 @@ def test_fused_programs_mean_the_same_and_hold_no_map_of_a_map() -> None:
             continue
         assert evaluate(one, inputs) == meant
     assert shorter > 10
+
+
+def kinds_of(programs: list[Program]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for program in programs:
+        for node in program.nodes:
+            if isinstance(node, Aggregate):
+                counts[f"{node.encoding} Aggregate"] += 1
+            elif isinstance(node, Map | SequenceMap | LinearSequenceMap | SelectorWidth):
+                counts[type(node).__name__] += 1
+    return counts
+
+
+def test_operations_are_as_frequent_as_in_the_published_samplers_programs() -> None:
+    published = [Program.from_record(record) for record in golden("tracr_random.json")]
+    wanted, found = kinds_of(published), Counter[str]()
+    for length, number in Counter(sops(program) for program in published).items():
+        found += kinds_of(drawn("typed", 8 * number, lengths=(length,)))
+    expected = np.array([found[kind] / 8 for kind in wanted])
+    observed = np.array([wanted[kind] for kind in wanted])
+    # chi-square of 5 degrees of freedom; 15.1 is passed by chance once in a hundred
+    assert ((observed - expected) ** 2 / expected).sum() < 15.1
+    assert expected.sum() == pytest.approx(observed.sum(), rel=0.02)
+
+
+def test_tokens_are_three_times_as_likely_as_other_arguments() -> None:
+    one = sampler.TypedSampler((5,))
+    eligible = [one.roots[0], one.roots[1], sampler.Known(Map("x", tokens), "categorical", (), lambda _: one.inputs[0])]
+    random = Random(0)
+    counts = Counter(id(one._draw(random, eligible)) for _ in range(5_000))
+    assert counts[id(eligible[0])] == pytest.approx(3_000, abs=150)
 
 
 def test_choices_follow_their_weights() -> None:
