@@ -415,12 +415,17 @@ class Entries:
             values: of the entries.
             units: group of hidden units.
         """
-        along, across, values = np.broadcast_arrays(along, across, np.asarray(values, dtype=np.float64))
+        parts = [np.asarray(along, np.int64), np.asarray(across, np.int64), np.asarray(values, np.float64)]
+        size = max(1 if part.ndim == 0 else part.size for part in parts)
+        if min(part.size for part in parts) == 0:
+            return
+        along, across, values = (part if part.shape == (size,) else np.full(size, part) for part in parts)
         kept = values != 0
-        if kept.any():
-            code = self.codes.setdefault((matrix, group, units), len(self.codes))
+        if not kept.all():
             along, across, values = along[kept], across[kept], values[kept]
-            self.parts.append((np.full(len(values), code), along.astype(np.int64), across.astype(np.int64), values))
+        if len(values):
+            code = self.codes.setdefault((matrix, group, units), len(self.codes))
+            self.parts.append((np.full(len(values), code), along, across, values))
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         code, along, across, values = (np.concatenate(column) for column in zip(*self.parts, strict=True))
@@ -458,9 +463,7 @@ def _block(
     if isinstance(node, LinearSequenceMap):
         first, second = traits[id(node.first)], traits[id(node.second)]
         partial = (first.partial, second.partial) if fixed else (False, False)
-        largest = (
-            max(1.0, *(float(np.abs(part.values.numbers).max()) for part in (first, second))) if any(partial) else 0
-        )
+        largest = max(1.0, *(part.values.largest for part in (first, second))) if any(partial) else 0
         key = ("linear", node.first_factor, node.second_factor, partial, largest)
         return _kept(key, lambda: _linear(node.first_factor, node.second_factor, partial, largest))
     assert t.table is not None

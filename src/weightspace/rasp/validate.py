@@ -102,7 +102,7 @@ class Traits:
 
     def __init__(self, node: SOp, values: ValueSet, partial: bool, depth: int) -> None:
         self.node, self.values, self.partial, self.depth = node, values, partial, depth
-        self.scale = float(np.abs(values.numbers).max()) if node.encoding == "numerical" and values else 1.0
+        self.scale = values.largest if node.encoding == "numerical" else 1.0
         self.table: Table | None = None
         self.selection: Selection | None = None
 

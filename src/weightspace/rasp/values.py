@@ -53,6 +53,11 @@ class ValueSet:
         return np.array([float(value) for value in self.values if is_number(value)])
 
     @cached_property
+    def largest(self) -> float:
+        """The largest number by absolute value; 1 if there is none."""
+        return float(np.abs(self.numbers).max()) if len(self.numbers) else 1.0
+
+    @cached_property
     def numeric(self) -> bool:
         return all(is_number(value) for value in self.values)
 
@@ -69,19 +74,16 @@ class Table:
         values: what it can give.
         places: (n,) or (n, m) int64: the place of each result among `values`; -1 where there is none.
         undefined: a sentence on the first argument at which the function fails, as in a division by zero, or None.
+        partial: whether it has no value somewhere.
         blocks: what the compiler has made of it, kept with it.
     """
 
-    __slots__ = ("blocks", "places", "undefined", "values")
+    __slots__ = ("blocks", "partial", "places", "undefined", "values")
 
     def __init__(self, values: ValueSet, places: np.ndarray, undefined: str | None = None) -> None:
         self.values, self.places, self.undefined = values, places, undefined
+        self.partial = bool((places < 0).any())
         self.blocks: dict[Any, Any] = {}
-
-    @property
-    def partial(self) -> bool:
-        """Whether it has no value somewhere."""
-        return bool((self.places < 0).any())
 
 
 class Kept:
@@ -239,11 +241,13 @@ def predicate_table(function: Function, keys: ValueSet, queries: ValueSet) -> np
     known = _predicates.get(key)
     if known is None:
         check_pairs(keys, queries)
-        pairs = product(keys.values, queries.values)
         try:
-            chosen = [bool(function(*pair)) for pair in pairs]
-        except Undefined as error:
-            raise RaspError(str(error)) from None
+            chosen = list(map(bool, starmap(function.call, product(keys.values, queries.values))))
+        except (ArithmeticError, TypeError, FunctionError):  # once more, for the sentence that says what is wrong where
+            try:
+                chosen = [bool(function(*pair)) for pair in product(keys.values, queries.values)]
+            except Undefined as error:
+                raise RaspError(str(error)) from None
         table = np.array(chosen, dtype=bool).reshape(len(keys), len(queries))
         known = KEPT.keep(_predicates, key, table, table.nbytes)
     return known
