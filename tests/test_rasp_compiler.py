@@ -70,7 +70,8 @@ def means_what_it_says(program: Program, length: int | None = None) -> bool:
     """Whether the `fixed` transformer gives what the interpreter gives, on every input."""
     transformer = compile_program(program)
     inputs = all_inputs(transformer.vocab, length or transformer.max_seq_len)
-    tolerance = 1e-4 if program.output.numerical else 0.0  # float32; categoricals are exact
+    # Steps of E = 40 on 50 numbers up to 9 leave 1.3e-4 of float32 rounding; categoricals are exact
+    tolerance = 1e-3 if program.output.numerical else 0.0
     return agree(evaluate_all(program, inputs), transformer.run(inputs), tolerance)
 
 

@@ -19,11 +19,11 @@ EVERY = 100_000
 SAMPLED = 20_000
 WORK = 20_000_000
 """A sample is smaller where inputs are long: so many pairs of places are looked at."""
-TOLERANCE = 1e-4
+TOLERANCE = 1e-3
 """Numbers agree within this share of the larger of 1 and the number itself.
 
-A transformer computes in float32, and an MLP that reads a number adds up steps larger than its result: of 400 random
-programs the worst was off by 2.1e-6. Tracr's own weights can be off by more.
+A transformer computes in float32, and an MLP that reads a number adds up steps that are hundreds of times as large as
+its result: of 2,000 random programs a few are off by 1e-4.
 """
 
 
