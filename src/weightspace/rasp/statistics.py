@@ -97,7 +97,7 @@ def statistics(
         try:
             compiled = compile_program(fused(drawn) if distribution == "paper" else drawn, mode="tracr_compat")
         except NotCompilable as error:
-            failed[_general(error.reasons[0].text)] += 1
+            failed[error.reasons[0].kind] += 1
         else:
             sizes["parameters"].append(len(compiled))
             sizes["layers"].append(compiled.configuration.num_layers)
@@ -143,12 +143,6 @@ def _count(program: Program, counts: Mapping[str, Counter[str]], distribution: D
                 counts["predicates"][str(node.predicate)] += 1
             case Aggregate():
                 counts["aggregates"][node.encoding] += 1
-
-
-def _general(reason: str) -> str:
-    """A reason without the program's own names and numbers, and without the advice, so that equal ones are counted."""
-    text = re.sub(r"'(?:[^'\\]|\\.)*'|\"[^\"]*\"", "'...'", reason)
-    return re.sub(r"-?\b\d[\d,]*(?:\.\d+)?\b", "N", text).split(": ")[0]
 
 
 def _shares(counted: Counter[str]) -> dict[str, float]:

@@ -14,10 +14,8 @@ import numpy as np
 from weightspace.rasp.functions import RaspError, Value
 from weightspace.rasp.language import BOS, PAD, Encoding
 
-Matrix = Literal["token_embed", "pos_embed", "query", "key", "value", "linear", "linear_1", "linear_2"]
 QUERY, KEY, VALUE, OUT, FIRST, SECOND = range(6)
-MATRICES: tuple[Matrix, ...] = ("query", "key", "value", "linear", "linear_1", "linear_2")
-"""The matrices of a layer in the order of their numbers above; `linear` leads from the heads back to the stream."""
+"""The matrices of a layer; the fourth, `linear`, leads from the heads back to the stream."""
 
 
 class Configuration(NamedTuple):

@@ -69,8 +69,9 @@ class Reason:
 
     @property
     def kind(self) -> str:
-        """The text up to a colon and without its numbers, by which like reasons can be counted."""
-        return re.sub(r"-?\d+(,\d{3})*(\.\d+)?(e-?\d+)?", "#", self.text.split(":")[0])
+        """The text without names, numbers and advice, so that equal reasons can be counted."""
+        text = re.sub(r"'(?:[^'\\]|\\.)*'|\"[^\"]*\"", "'...'", self.text)
+        return re.sub(r"-?\b\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?\b", "#", text).split(": ")[0]
 
 
 class NotCompilable(RaspError):
