@@ -23,7 +23,7 @@ TOLERANCE = 1e-3
 """Numbers agree within this share of the larger of 1 and the number itself.
 
 A transformer computes in float32, and an MLP that reads a number adds up steps that are hundreds of times as large as
-its result: of 2,000 random programs a few are off by 1e-4.
+its result: `Map(x + 0.5, v)` of 51 values between -9 and 1 is off by 1.3e-4.
 """
 
 

@@ -471,7 +471,7 @@ def _block(
     if isinstance(node, SequenceMap) and node.first is not node.second:
         first, second = traits[id(node.first)].values, traits[id(node.second)].values
         return _of_table(table, "pairs", lambda: _pairs(table, first, second))
-    inner = traits[id(node.inner if isinstance(node, Map) else node.first)]  # type: ignore[attr-defined]
+    inner = traits[id(_reads(t)[0])]
     if inner.node.numerical:
         partial = fixed and inner.partial
         if fixed:

@@ -296,7 +296,7 @@ class Program:
         vocab: the tokens it is meant for, or None.
         max_seq_len: the longest input it is meant for, or None.
         causal: whether a query sees only keys at its own place or before.
-        mlp_exactness: how steep the steps are by which an MLP reads a number.
+        mlp_exactness: how steep the steps are by which an MLP of Tracr's reads a number; `fixed` finds it by itself.
         notes: whatever else came with its record, as it was; JSON-serialisable.
     """
 
