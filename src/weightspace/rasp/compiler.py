@@ -28,7 +28,7 @@ from weightspace.rasp.language import (
     indices,
     tokens,
 )
-from weightspace.rasp.layers import half_layers
+from weightspace.rasp.layers import half_layers, slots
 from weightspace.rasp.transformer import (
     FIRST,
     KEY,
@@ -212,10 +212,8 @@ def _plan(
     attention, mlp, head = [0] * count, [0] * count, [0] * count
     units: list[list[int]] = [[] for _ in range(count)]
     cleaning = []
-    heads, key_size, hidden, slot = 1, 1, 1, -1
-    for half in sorted(halves):
-        # the next half-layer of its kind, which may come earlier than its depth says
-        slot += 1 if (slot + 1) % 2 == half % 2 else 2
+    heads, key_size, hidden, slot = 1, 1, 1, 0
+    for half, slot in slots(halves).items():
         layer = slot // 2
         members = halves[half]
         if half % 2 == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from weightspace.rasp.language import Aggregate, Expression, Program, Selector, SelectorWidth, SOp, indices, tokens
 from weightspace.rasp.validate import breadth_first
@@ -48,6 +48,18 @@ def half_layers(output: Expression, operations: Sequence[SOp], depths: Sequence[
         if not plain[i]:
             halves.setdefault(2 * level[i] - 1, []).append(i)
     return halves
+
+
+def slots(halves: Iterable[int]) -> dict[int, int]:
+    """Where each half-layer goes: the next slot of its kind, which may come earlier than its depth says.
+
+    Slot 2l is the attention of layer l, slot 2l + 1 its MLP.
+    """
+    found, slot = {}, -1
+    for half in sorted(halves):
+        slot += 1 if (slot + 1) % 2 == half % 2 else 2
+        found[half] = slot
+    return found
 
 
 def by_layer(program: Program) -> list[list[SOp]]:

@@ -213,14 +213,14 @@ def analyse(program: Program, vocab: tuple[Value, ...], max_seq_len: int, mode: 
     for node in program.nodes:
         try:
             if isinstance(node, Selector):
-                selection = _selection(node, traits, selections)
+                selection = selection_of(node, traits, selections)
                 if selection is not None:
                     selections[id(node)] = selection
             elif node is tokens:
                 reads_tokens = True
             elif node is not indices:
                 operations += 1
-                found = _traits(node, traits, selections, max_seq_len, mode == "fixed")  # type: ignore[arg-type]
+                found = traits_of(node, traits, selections, max_seq_len, mode == "fixed")  # type: ignore[arg-type]
                 if found is not None:
                     traits[id(node)] = found
         except _Several as error:
@@ -242,7 +242,7 @@ class _Several(RaspError):
         super().__init__("; ".join(texts))
 
 
-def _traits(
+def traits_of(
     node: SOp, known: dict[int, Traits], selections: dict[int, Selection], length: int, fixed: bool
 ) -> Traits | None:
     """What is to be known of one S-op, or None if something that it reads is at fault.
@@ -369,7 +369,7 @@ def _some(values: ValueSet) -> str:
     return shown + (", ..." if len(values) > 4 else "")
 
 
-def _selection(selector: Selector, known: dict[int, Traits], selections: dict[int, Selection]) -> Selection | None:
+def selection_of(selector: Selector, known: dict[int, Traits], selections: dict[int, Selection]) -> Selection | None:
     """What a selector does, or None if something that it reads is at fault; of composites too, as far as they simplify.
 
     Raises:

@@ -247,6 +247,11 @@ def splits_of(keys: np.ndarray) -> np.ndarray:
     return np.searchsorted((0.6, 0.75), (mixed >> np.uint64(11)).astype(float) / 2**53, side="right").astype(np.int8)
 
 
+def split_of(key: bytes) -> str:
+    """The split of one program by its canonical key, as in every zoo."""
+    return SPLITS[int(splits_of(np.frombuffer(key[:8], dtype=">u8").astype(np.uint64))[0])]
+
+
 def shard_file(folder: Path, number: int) -> Path:
     return folder / SHARDS / f"{number:05d}.parquet"
 

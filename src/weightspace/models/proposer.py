@@ -1,0 +1,274 @@
+"""The trained decompiler: weights in, programs proposed; trained, saved, loaded, decoded greedily or sampled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from weightspace import __version__
+from weightspace.models.decompiler import DecompilerNetwork, Lines, next_token_loss
+from weightspace.models.decompiler_config import DecompilerConfig
+from weightspace.models.grammar import PADDING, VALUE_FEATURES, Draft, Written
+from weightspace.models.graph import Graph, GraphBatch, collate
+from weightspace.models.pairs import Pair, drawn, stream
+from weightspace.rasp.functions import RaspError
+from weightspace.train.config import TrainingConfig
+from weightspace.train.loop import History, train
+from weightspace.weights.network import METADATA_KEY, NetworkError, read_safetensors, write_atomically
+
+FORMAT = 1
+MOST_TOKENS_WRITTEN = 160
+
+
+def lines_of(written: Sequence[Written]) -> Lines:
+    """Programs side by side, padded."""
+    longest = max(len(w.ids) for w in written)
+    shape = (len(written), longest)
+    parts = {name: np.zeros(shape, np.int64) for name in ("ids", "fields", "slots", "names")}
+    values = np.zeros((*shape, VALUE_FEATURES), np.float32)
+    for row, w in enumerate(written):
+        for name, array in parts.items():
+            array[row, : len(w.ids)] = getattr(w, name)
+        values[row, : len(w.ids)] = w.values
+    return Lines(*(torch.from_numpy(array) for array in parts.values()), torch.from_numpy(values))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a step of the training sees."""
+
+    graph: GraphBatch
+    lines: Lines
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(self.graph.to(device), self.lines.to(device))
+
+
+def batch_of(pairs: Sequence[Pair]) -> Batch:
+    return Batch(collate([pair.graph for pair in pairs]), lines_of([pair.written for pair in pairs]))
+
+
+def fit(
+    config: DecompilerConfig, folder: Path | None, *, workers: int = 1, validation: int = 512, show: bool = True
+) -> Proposer:
+    """Train a decompiler on programs drawn on the fly; killed and called again with the same folder, it goes on.
+
+    Args:
+        folder: where checkpoints and logs go; None for nowhere.
+        workers: processes that draw and compile programs; 0 for this one.
+        validation: held-out programs on which the best model is chosen: clean, as Tracr compiles them.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(config.training.seed)
+        network = DecompilerNetwork(config)
+    held = drawn(_plain(config), "validation", 0, 0, validation)
+    held.sort(key=lambda pair: pair.graph.nodes)
+    batches = [batch_of(held[start : start + 64]) for start in range(0, len(held), 64)]
+
+    def loss(model: torch.nn.Module, batch: Batch) -> Tensor:
+        return next_token_loss(model(batch.graph, batch.lines), batch.lines.ids)
+
+    def evaluate(model: torch.nn.Module) -> dict[str, float]:
+        device = next(network.parameters()).device
+        total = right = every = whole = count = 0.0
+        for batch in batches:
+            batch = batch.to(device)
+            logits = model(batch.graph, batch.lines)
+            target = batch.lines.ids[:, 3:]
+            kept = target != PADDING
+            hit = (logits[:, 2:-1].argmax(-1) == target) | ~kept
+            total += float(next_token_loss(logits, batch.lines.ids)) * float(kept.sum())
+            right += float((hit & kept).sum())
+            every += float(kept.sum())
+            whole += float(hit.all(1).sum())
+            count += len(target)
+        return {"loss": total / every, "accuracy": right / every, "exact": whole / count}
+
+    with stream(config, workers) as batches_of:
+        history = train(
+            network, loss, lambda step: batch_of(batches_of(step)), config.training,
+            evaluate=evaluate, folder=folder, description="decompiler", progress=show,
+        )  # fmt: skip
+    return Proposer(config, network, history)
+
+
+def _plain(config: DecompilerConfig) -> DecompilerConfig:
+    """The distribution itself: clean weights of Tracr's."""
+    return replace(config, other_shapes=0.0, fixed=0.0, noisy=0.0, squeezed=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """A program that the network has written.
+
+    Attributes:
+        draft: what is written; ended if it came to its end.
+        log_probability: of what was written beyond the prefix, under the grammar.
+    """
+
+    draft: Draft
+    log_probability: float
+
+
+class Proposer:
+    """A trained decompiler's network: from weights to programs, one token after the other."""
+
+    def __init__(self, config: DecompilerConfig, network: DecompilerNetwork, history: History | None = None) -> None:
+        self.config, self.network, self.history = config, network, history or History()
+        self.facts: Mapping[str, Any] = {}
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.network.parameters())
+
+    def propose(
+        self,
+        graphs: Sequence[Graph],
+        drafts: Sequence[Draft],
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        most: int = MOST_TOKENS_WRITTEN,
+        operations: int | None = None,
+    ) -> list[Proposal]:
+        """Continue drafts, each for its own weights; nothing ill-typed is ever written.
+
+        Args:
+            graphs: the weights; or one, for all drafts.
+            drafts: what is written so far, all of the same length; they are left as they are.
+            temperature: 0 for the likeliest token each time; 1 to draw from the network's distribution.
+            most: tokens after which a program that has not ended is given up.
+            operations: stop each draft after so many further operations; None for its end.
+        Returns:
+            a proposal for each draft.
+        """
+        device = next(self.network.parameters()).device
+        generator = np.random.default_rng(seed)
+        drafts = [draft.copy() for draft in drafts]
+        wanted = [len(draft.scope) + (operations or 10_000) for draft in drafts]
+        scores = np.zeros(len(drafts))
+        self.network.eval()
+        with torch.inference_mode():
+            remembered, present = self.network.remember(collate(graphs).to(device))
+            if len(graphs) != len(drafts):
+                remembered = [tuple(part.expand(len(drafts), -1, -1, -1) for part in own) for own in remembered]
+                present = present.expand(len(drafts), -1, -1, -1)
+            past: list[tuple[Tensor, Tensor] | None] = [None] * len(remembered)
+            start = 0
+            while True:
+                new = [draft.rows(start) for draft in drafts]
+                start = drafts[0].length
+                logits, past = self._step(new, remembered, present, past, device)
+                live = False
+                for row, draft in enumerate(drafts):
+                    if draft.ended or len(draft.scope) >= wanted[row] or draft.length >= most:
+                        draft.pad()
+                        continue
+                    scores[row] += self._write(draft, logits[row], temperature, generator)
+                    live = live or not (draft.ended or len(draft.scope) >= wanted[row])
+                if not live or start >= most:
+                    break
+        return [Proposal(draft.trimmed(), score) for draft, score in zip(drafts, scores.tolist(), strict=True)]
+
+    def _step(
+        self,
+        new: list[list[Any]],
+        remembered: list[tuple[Tensor, ...]],
+        present: Tensor,
+        past: list[tuple[Tensor, Tensor] | None],
+        device: torch.device,
+    ) -> tuple[np.ndarray, list[tuple[Tensor, Tensor] | None]]:
+        """Logits (b, vocabulary) of the next token after `new` rows."""
+        columns = [np.array([[row[k] for row in rows] for rows in new]) for k in range(5)]
+        lines = Lines(*(torch.from_numpy(column).to(device) for column in columns))
+        x, kept = self.network.embed(lines), []
+        for layer, own, before in zip(self.network.layers, remembered, past, strict=True):
+            x, state = layer(x, own, present, before, None if before is None else _SEES_ALL)
+            kept.append(state)
+        return self.network.out(self.network.norm(x[:, -1])).float().cpu().numpy(), kept
+
+    @staticmethod
+    def _write(draft: Draft, logits: np.ndarray, temperature: float, generator: np.random.Generator) -> float:
+        """Push one token; gives its log-probability."""
+        may = draft.allowed()
+        while True:
+            if not may.any():
+                draft.ended = True
+                return -np.inf
+            scores = np.where(may, logits, -np.inf)
+            scores = scores - scores.max()
+            log_probabilities = scores - np.log(np.exp(scores).sum())
+            if temperature:
+                weights = np.exp(scores / temperature)
+                token = int(generator.choice(len(weights), p=weights / weights.sum()))
+            else:
+                token = int(scores.argmax())
+            try:
+                draft.push(token)
+            except RaspError:
+                may[token] = False
+                continue
+            return float(log_probabilities[token])
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, facts: Mapping[str, Any] | None = None, *, half: bool = False) -> None:
+        """Write the network as safetensors with its configuration.
+
+        Args:
+            facts: what else to keep, such as its card; JSON-serialisable.
+            half: keep the tensors in bfloat16, half as large.
+        """
+        record = {
+            "format": FORMAT,
+            "kind": "decompiler",
+            "version": __version__,
+            "config": asdict(self.config),
+            "history": {"steps": self.history.steps, "seconds": self.history.seconds},
+            "facts": dict(facts or {}),
+        }
+        kind = torch.float16 if half else torch.float32
+        tensors = {name: tensor.detach().cpu().to(kind).contiguous() for name, tensor in self.network.state_dict().items()}
+        write_atomically(Path(path), to_bytes(tensors, {METADATA_KEY: json.dumps(record, sort_keys=True)}))
+
+    @staticmethod
+    def load(path: str | Path) -> Proposer:
+        """Read a network that `save` wrote; nothing in the file is executed.
+
+        Raises:
+            NetworkError: if there is none, or it is damaged.
+        """
+        if not Path(path).is_file():
+            raise NetworkError(f"{path} holds no decompiler: train one with `weightspace decompiler train`")
+        arrays, metadata = read_safetensors(path)
+        try:
+            record = json.loads(metadata[METADATA_KEY])
+            if record["kind"] != "decompiler" or record["format"] != FORMAT:
+                raise ValueError(f"it is of kind {record['kind']!r} and format {record['format']!r}")
+            options = record["config"]
+            training = options.pop("training")
+            training["betas"] = tuple(training["betas"])
+            training["device"] = "auto"
+            for name in ("lengths", "excluded"):
+                options[name] = tuple(options[name])
+            config = DecompilerConfig(**options, training=TrainingConfig(**training))
+            network = DecompilerNetwork(config)
+            network.load_state_dict({name: torch.from_numpy(array).float() for name, array in arrays.items()})
+            loaded = Proposer(config, network, History(steps=record["history"]["steps"], seconds=record["history"]["seconds"]))
+            loaded.facts = record["facts"]
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise NetworkError(f"{path} is not a whole decompiler: {error}") from error
+        network.eval()
+        return loaded
+
+
+_SEES_ALL = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+"""A single new token sees everything before it."""
