@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "meta-model and baselines on one zoo: table, results.json, report.html"),
     "predict": ("predict", "ask a trained meta-model about networks in safetensors files"),
     "report": ("report", "make the HTML report of a results.json"),
+    "decompile": ("decompile", "a transformer's weights to the RASP program in them, with a certificate"),
     "rasp sample": ("rasp_sample", "random programs of a published distribution, or what they look like"),
     "rasp show": ("rasp_show", "a program's text, graph and compiled transformer, and pictures of them"),
     "rasp run": ("rasp_run", "what a program answers, and what its compiled transformer does"),
@@ -414,6 +415,107 @@ def report(results: Positional[Path], out: Path | None = None) -> int:
     page = out or results.with_name("report.html")
     write_report(Results.load(results), page)
     return _say(str(page))
+
+
+# -- decompilation ----------------------------------------------------------------------------------------------------
+
+NOT_FOUND = 3
+"""Exit status of `decompile` where no program was proved to be right within the budget."""
+
+
+def decompile(
+    file: Positional[Path],
+    vocab: str | None = None,
+    budget: str = "30s",
+    heads: int | None = None,
+    identifier: Annotated[str | None, tyro.conf.arg(name="id")] = None,
+    causal: bool = False,
+    out: Path | None = None,
+    html: Path | None = None,
+    verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False,
+    json: bool = False,
+) -> int:
+    """Find the RASP program in a transformer's weights, and prove it by compiling it and comparing.
+
+    Exit status 0 if it is proved, in its weights or in its answers; 3 if none was within the budget: the best guess is
+    printed and written all the same.
+
+    Args:
+        file: safetensors, with or without weightspace's description, or an npz of Tracr's parameters under their names.
+        vocab: the tokens without BOS and PAD, as a JSON list or a file that holds one, if the file does not say them.
+        budget: time to search, such as 30s, 2m or 45 (seconds).
+        heads: heads of each layer, if they cannot be read off the weights.
+        identifier: which transformer, where an npz holds several as ID/PARAMETER.
+        causal: each place sees only itself and what is before it; the weights do not say.
+        out: a file for the program's text.
+        html: a page that shows the program, its proof, and where each line stands in the weights.
+        verbose: print the trace of the search too.
+        json: print JSON.
+    """
+    from weightspace.rasp.files import load_bare
+
+    seconds = _budget(budget)
+    for path in (out, html):
+        if path is not None and path.is_dir():
+            raise ValueError(f"{path} is a folder: name a file in it")
+    tokens = None if vocab is None else _vocab(vocab)
+    bare = load_bare(file, vocab=tokens, num_heads=heads, causal=causal, identifier=identifier)
+    from weightspace.models.search import decompile as search
+
+    found = search(bare, budget=seconds)
+    if out is not None and found.program is not None:
+        from weightspace.weights.network import write_atomically
+
+        write_atomically(out, f"{found.program}\n".encode())
+    if html is not None:
+        from weightspace.evaluation.decompilation import write_decompilation
+
+        write_decompilation(found, bare, html, name=file.name if identifier is None else f"{file.name}: {identifier}")
+    if json:
+        _json(found.to_json())
+    else:
+        from weightspace.tasks.decompile import summary
+
+        lines = [summary(found), *(["", "the search:", *(f"  {line}" for line in found.trace)] if verbose else [])]
+        _say("\n".join([*lines, *(str(path) for path in (out, html) if path is not None and path.exists())]))
+    return 0 if found.found else NOT_FOUND
+
+
+def _budget(text: str) -> float:
+    """Seconds that a text such as `30s`, `2m` or `45` says.
+
+    Raises:
+        ValueError: if it says none, or none that is more than 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(s|m|h|)", text.strip())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 0 < seconds < 1e7:
+        raise ValueError(f"--budget {text!r} is no time: give such as 30s, 2m or 45 (seconds)")
+    return seconds
+
+
+def _vocab(text: str) -> list[Any]:
+    """The tokens that `--vocab` says: a JSON list, or a file that holds one.
+
+    Raises:
+        ValueError: if there is no list of tokens.
+    """
+    from weightspace.rasp.reading import read_vocabulary
+
+    given = text
+    if not text.lstrip().startswith(("[", "{", '"')):
+        if not Path(text).is_file():
+            if text.endswith(".json"):
+                raise ValueError(f"--vocab names the file {text}, which is not there")
+            return list(read_vocabulary(text))
+        given = Path(text).read_text(encoding="utf-8", errors="replace")
+    try:
+        found = json.loads(given)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'--vocab is no JSON list of tokens, such as [0, 1, 2] or ["a", "b"]: {error}') from None
+    if not isinstance(found, list):
+        raise ValueError(f"--vocab is a JSON {type(found).__name__}: give a list of tokens, such as [0, 1, 2]")
+    return found
 
 
 # -- the verbs of RASP ------------------------------------------------------------------------------------------------

@@ -69,10 +69,11 @@ class Agreement:
 
 def agrees(expected: Sequence[Value], given: Sequence[Value]) -> bool:
     """Whether two answers are the same: values equal, numbers within `TOLERANCE`."""
-    return len(expected) == len(given) and all(_same(a, b) for a, b in zip(expected, given, strict=True))
+    return len(expected) == len(given) and all(same_value(a, b) for a, b in zip(expected, given, strict=True))
 
 
-def _same(a: Value, b: Value) -> bool:
+def same_value(a: Value, b: Value) -> bool:
+    """Whether two values are the same; numbers within `TOLERANCE`."""
     if a == b:
         return True
     return is_number(a) and is_number(b) and abs(a - b) <= TOLERANCE * max(1.0, abs(a))
@@ -92,7 +93,7 @@ def agreement(program: Program, transformer: CompiledTransformer, seed: int = 0)
     counterexample, obstacle = None, None
     # so much is held in memory at once: the stream of each place, and the scores of each pair
     most = max(1, 4_000_000 // ((longest + 1) * max(transformer.layout.width, longest)))
-    for batch in _batches(vocab, longest, count, seed, most):
+    for batch in batches(vocab, longest, count, seed, most):
         inputs = batch.inputs()
         tried += len(inputs)
         expected, reason = _meaning(program, batch)
@@ -107,11 +108,22 @@ def agreement(program: Program, transformer: CompiledTransformer, seed: int = 0)
     return Agreement(count, tried, undefined, differing, counterexample, obstacle)
 
 
-def _batches(vocab: tuple[Value, ...], longest: int, count: int, seed: int, most: int) -> Iterator[Batch]:
-    if count <= EVERY:
-        every = Batch.every(vocab, longest)
+def batches(
+    vocab: tuple[Value, ...], longest: int, count: int, seed: int, most: int, every: int = EVERY
+) -> Iterator[Batch]:
+    """All inputs, or a sample of them in which all lengths are equally likely.
+
+    Args:
+        longest: length of the longest.
+        count: how many there are.
+        seed: of the sample.
+        most: inputs of a batch.
+        every: up to so many are all tried.
+    """
+    if count <= every:
+        whole = Batch.every(vocab, longest)
         for start in range(0, count, most):
-            yield Batch(every.codes[start : start + most], every.lengths[start : start + most], vocab)
+            yield Batch(whole.codes[start : start + most], whole.lengths[start : start + most], vocab)
         return
     random = Random(f"agreement {seed}")
     sampled = max(50, min(SAMPLED, WORK // longest**2))

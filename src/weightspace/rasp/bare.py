@@ -231,7 +231,9 @@ class BareTransformer:
         for layer in range(self.num_layers):
             before = stream
             query, key, value = (
-                (stream @ w[layer] + b[f"attn/{which}"][layer]).reshape(batch, places, heads, size).transpose(2, 0, 1, 3)
+                (stream @ w[layer] + b[f"attn/{which}"][layer])
+                .reshape(batch, places, heads, size)
+                .transpose(2, 0, 1, 3)
                 for which, w in (("query", self.query), ("key", self.key), ("value", self.value))
             )
             scores = query @ key.swapaxes(2, 3) / np.float32(math.sqrt(size))
@@ -284,14 +286,18 @@ def _checked(params: Mapping[str, np.ndarray], vocab: tuple[Value, ...]) -> dict
     if unknown:
         raise RaspError(f"the parameter {sorted(unknown)[0]!r} is none of Tracr's")
     layers = sorted({int(m[1]) for name in params if (m := _LAYER.fullmatch(name))})
-    if layers != list(range(len(layers))) or not layers:
+    if not layers:
+        raise RaspError("there is no layer: expected parameters such as 'transformer/layer_0/attn/query/w'")
+    if layers != list(range(len(layers))):
         raise RaspError(f"the layers are numbered {layers}: expected transformer/layer_0, layer_1, ... without gaps")
     for name, array in params.items():
         wanted = 1 if name.endswith("/b") else 2
         if array.ndim != wanted or array.dtype.kind != "f" or array.size == 0:
             raise RaspError(f"{name!r} is {array.dtype} of shape {array.shape}: expected {wanted} axes of numbers")
-        if not np.isfinite(array).all():
-            raise RaspError(f"{name!r} holds NaN or infinity: a transformer that computes has finite weights")
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(array.astype(np.float32))
+        if not finite.all():
+            raise RaspError(f"{name!r} holds NaN, infinity or what float32 cannot: a transformer's weights are finite")
     width = params[TOKENS].shape[1]
     if params[TOKENS].shape[0] != len(vocab) + 2:
         raise RaspError(

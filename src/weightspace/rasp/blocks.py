@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from weightspace.rasp.bare import MATRICES, POSITIONS, TOKENS, BareTransformer
 from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import BOS, PAD
-
 
 
 class NotLiftable(RaspError):

@@ -17,6 +17,7 @@ import numpy as np
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import (
     BOS,
+    EXACTNESS,
     Aggregate,
     Expression,
     LinearSequenceMap,
@@ -277,7 +278,7 @@ def _offsets(
     across, relative = plan.heads * key_size, layout.relative
     offsets, strides = [], []
     for number, (t, block) in enumerate(zip(operations, blocks, strict=True)):
-        read = [labels[id(sop)] for sop in _reads(t)]
+        read = [labels[id(sop)] for sop in read_by(t)]
         label = labels[id(t.node)]
         rows = [starts[name] for name in read]
         rows += [0] * (3 - len(rows))
@@ -304,7 +305,7 @@ def _offsets(
     return offsets, strides
 
 
-def _reads(t: Traits) -> tuple[SOp, ...]:
+def read_by(t: Traits) -> tuple[SOp, ...]:
     """The S-ops that a block reads, in the order of its groups of directions."""
     node = t.node
     if t.selection is not None:
@@ -441,6 +442,18 @@ def _kept(key: Any, make: Callable[[], Block]) -> Block:
     return known
 
 
+def block_of(t: Traits, traits: dict[int, Traits], length: int, fixed: bool, exactness: float = EXACTNESS) -> Block:
+    """The block of one operation alone; only the order of a head's columns depends on the program around it.
+
+    Args:
+        traits: of what it reads.
+        length: of the longest input.
+        exactness: how steep Tracr's steps are; `fixed` finds it by itself.
+    """
+    labels = {id(sop): LABELS.get(type(sop), "") for sop in read_by(t)}
+    return _block(t, traits, labels, length, exactness, fixed)
+
+
 def _block(
     t: Traits, traits: dict[int, Traits], labels: dict[int, str], length: int, exactness: float, fixed: bool
 ) -> Block:
@@ -469,7 +482,7 @@ def _block(
     if isinstance(node, SequenceMap) and node.first is not node.second:
         first, second = traits[id(node.first)].values, traits[id(node.second)].values
         return _of_table(table, "pairs", lambda: _pairs(table, first, second))
-    inner = traits[id(_reads(t)[0])]
+    inner = traits[id(read_by(t)[0])]
     if inner.node.numerical:
         partial = fixed and inner.partial
         if fixed:

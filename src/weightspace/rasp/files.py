@@ -1,16 +1,18 @@
-"""Compiled transformers on disk: safetensors with a description, and Tracr's own parameters as npz."""
+"""Transformers on disk: safetensors with or without a description, and Tracr's own parameters as npz."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from weightspace.rasp.bare import TOKENS, BareTransformer
 from weightspace.rasp.functions import RaspError, Value
 from weightspace.rasp.language import BOS, PAD
 from weightspace.rasp.transformer import CompiledTransformer, Configuration, Directions, Output, layout_of
@@ -18,6 +20,8 @@ from weightspace.rasp.validate import check_vocab
 
 METADATA_KEY = "weightspace.rasp"
 FORMAT = 1
+LARGEST_FILE = 1 << 31
+"""Bytes that an npz may hold when it is unpacked: what a transformer of 500 million parameters takes."""
 
 
 def save(transformer: CompiledTransformer, path: str | Path) -> None:
@@ -176,6 +180,131 @@ def from_parameters(
         output=Output(answer.label, encoding, answer.start, answer.values, none, strict),
         mode=mode,
     )
+
+
+def load_bare(
+    path: str | Path,
+    *,
+    vocab: Sequence[Any] | None = None,
+    num_heads: int | None = None,
+    causal: bool = False,
+    identifier: str | None = None,
+) -> BareTransformer:
+    """A transformer by its weights alone, out of a file of any kind that we know; nothing in it is executed.
+
+    Args:
+        path: safetensors that `save` has written (the names of directions are forgotten, where the answer stands is
+            kept), other safetensors, or an npz, with Tracr's parameters under their own names. In an npz they may
+            stand under `ID/`.
+        vocab: the tokens without BOS and PAD, in any order; needed unless the file says them.
+        num_heads: heads of each layer; unless given as the file says, or read off the weights.
+        causal: whether a place sees only itself and what is before it, unless the file says.
+        identifier: which of several transformers in one npz.
+    Raises:
+        RaspError: if the file is missing, damaged, or holds no such transformer, in a sentence that names it.
+    """
+    where = Path(path)
+    if where.is_dir():
+        raise RaspError(f"{path} is a folder: name the file in it that holds the weights")
+    if not where.is_file():
+        raise RaspError(f"there is no file {path}")
+    try:
+        with where.open("rb") as file:
+            packed = file.read(2) == b"PK"
+    except OSError as error:
+        raise RaspError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
+    if packed or where.suffix == ".npz":
+        params = _read_npz(where, identifier)
+    else:
+        from weightspace.weights.network import NetworkError, read_safetensors
+
+        if identifier is not None:
+            raise RaspError(f"{path} holds one transformer: leave out the identifier {identifier!r}")
+        try:
+            params, metadata = read_safetensors(where)
+        except NetworkError as error:
+            raise RaspError(str(error)) from None
+        if METADATA_KEY in metadata:
+            return _described(where, vocab, num_heads)
+    try:
+        return _bare_of(params, vocab, num_heads, causal)
+    except RaspError as error:
+        raise RaspError(f"{path}: {error}") from None
+
+
+def _described(path: Path, vocab: Sequence[Any] | None, num_heads: int | None) -> BareTransformer:
+    """What `save` has written, without its names. What is said of it again must be true."""
+    bare = BareTransformer.of(load(path))
+    if vocab is not None and check_vocab(tuple(vocab)) != bare.vocab:
+        known = ", ".join(map(repr, bare.vocab[:20]))
+        raise RaspError(f"{path} says that its vocabulary is {known}: give the same, or none")
+    if num_heads not in (None, bare.num_heads):
+        raise RaspError(f"{path} says that it has {bare.num_heads} heads, not {num_heads}: give the same, or none")
+    return bare
+
+
+def _bare_of(
+    params: Mapping[str, np.ndarray], vocab: Sequence[Any] | None, num_heads: int | None, causal: bool
+) -> BareTransformer:
+    if vocab is None:
+        rows = len(params[TOKENS]) - 2 if TOKENS in params and params[TOKENS].ndim == 2 else 0
+        if rows > 0:
+            raise RaspError(
+                f"the weights do not say which tokens they are for: give a vocabulary of {rows}, without BOS and PAD"
+            )
+        vocab = (0,)  # what else is wrong is said below
+    bare = BareTransformer.of_params(params, vocab, num_heads=num_heads, causal=causal)
+    with np.errstate(all="ignore"):
+        longest = bare.encode([(bare.vocab[0],) * bare.max_seq_len])
+        if not np.isfinite(bare.forward(longest)).all():
+            raise RaspError("its weights are so large that its forward pass overflows: nothing can be read from it")
+    return bare
+
+
+def _read_npz(path: Path, identifier: str | None) -> dict[str, np.ndarray]:
+    """The arrays of one transformer in an npz, by Tracr's names.
+
+    Raises:
+        RaspError: if it is damaged, needs unpickling, or does not hold just one that can be meant.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > LARGEST_FILE:
+            raise RaspError(f"{path} holds {size:,} bytes when it is unpacked: at most {LARGEST_FILE:,} are read")
+        with np.load(path, allow_pickle=False) as archive:
+            prefix = _prefix(path, archive.files, identifier)
+            names = [name for name in archive.files if name.startswith(prefix)]
+            return {name.removeprefix(prefix): archive[name] for name in names}
+    except RaspError:
+        raise
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise RaspError(f"{path} holds pickled objects, which are never read: save plain arrays") from None
+        raise RaspError(f"{path} is not a whole npz: {error}") from None
+    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise RaspError(f"{path} is not a whole npz: {error}") from None
+    except MemoryError:
+        raise RaspError(
+            f"{path} says that it holds more than fits into memory: it is damaged or not what it seems"
+        ) from None
+
+
+def _prefix(path: Path, names: Sequence[str], identifier: str | None) -> str:
+    """What stands before Tracr's names: "" or `ID/`."""
+    ends = f"/{TOKENS}"
+    found = sorted(name.removesuffix(TOKENS) for name in names if name == TOKENS or name.endswith(ends))
+    if not found:
+        raise RaspError(f"{path} holds no {TOKENS!r}: it is no transformer under Tracr's names")
+    known = ", ".join(prefix.removesuffix("/") or "(no name)" for prefix in found[:10])
+    known += f" and {len(found) - 10} more" if len(found) > 10 else ""
+    if identifier is not None:
+        if f"{identifier}/" not in found:
+            raise RaspError(f"{path} holds no transformer {identifier!r}: there are {known}")
+        return f"{identifier}/"
+    if len(found) > 1:
+        raise RaspError(f"{path} holds {len(found)} transformers: say which by its identifier; there are {known}")
+    return found[0]
 
 
 def load_npz(path: str | Path, record: Mapping[str, Any]) -> CompiledTransformer:

@@ -1,0 +1,238 @@
+"""Decompiler recipes: what is trained on which programs, how it is evaluated, and the figures beside the published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from weightspace.evaluation.metrics import Interval, bootstrap_interval
+from weightspace.models.flat_config import FlatConfig
+from weightspace.models.flat_decoder import FlatDecoder
+from weightspace.models.listings import from_listings, on_the_fly
+from weightspace.tasks.listing import Chunking, Listing, draw_listings, read_listings, score_listings
+from weightspace.train.config import TrainingConfig
+from weightspace.zoo.compiled import ProgramZoo
+
+# -- the paper's experiment (section 3.3) ------------------------------------------------------------------------------
+
+PUBLISHED_LISTING = {
+    ("GT", "tokens right"): 0.902,
+    ("AR", "tokens right"): 0.735,
+    ("AR", "programs, at least 90% of tokens"): 0.320,
+    ("AR", "programs, exact"): 0.068,
+}
+"""The paper's best run, GPT-2 medium on 6 million programs."""
+
+
+def rasp_paper_small() -> FlatConfig:
+    """For two cores: width 128, 4 layers, all-zero chunks left out, 38,400 examples; about 20 minutes of one core."""
+    return FlatConfig(
+        chunking=Chunking(zeros=False),
+        width=128,
+        depth=4,
+        heads=4,
+        training=TrainingConfig(
+            steps=1_200,
+            batch_size=32,
+            learning_rate=2e-3,
+            weight_decay=1e-2,
+            betas=(0.9, 0.98),
+            evaluate_every=100,
+            checkpoint_every=20,
+            device="cpu",
+        ),
+    )
+
+
+def rasp_paper() -> FlatConfig:
+    """The paper's: GPT-2 medium, 512 chunks of 128, 6 million programs drawn on the fly: a GPU's work of days.
+
+    What the paper does not say (learning rate, batch size) is ours.
+    """
+    return FlatConfig(
+        width=1024,
+        depth=24,
+        heads=16,
+        encoding=64,
+        training=TrainingConfig(
+            steps=100_000,
+            batch_size=64,
+            learning_rate=1e-4,
+            weight_decay=1e-2,
+            precision="bfloat16",
+            evaluate_every=1_000,
+            checkpoint_every=1_000,
+        ),
+    )
+
+
+FLAT_RECIPES: dict[str, Callable[[], FlatConfig]] = {"rasp-paper": rasp_paper, "rasp-paper-small": rasp_paper_small}
+
+
+def train_flat_decoder(
+    config: FlatConfig,
+    folder: Path | None = None,
+    *,
+    zoo: ProgramZoo | None = None,
+    workers: int = 1,
+    validation: int = 256,
+    show: bool = True,
+) -> FlatDecoder:
+    """Train the paper's decompiler; killed and called again with the same folder, it goes on.
+
+    Args:
+        folder: where checkpoints, logs and at the end the model go; None for nowhere.
+        zoo: of programs of the paper's distribution, whose training split is used; None to draw them on the fly.
+        workers: processes that draw programs; 0 for this one.
+        validation: held-out programs by which the best model is chosen.
+    Raises:
+        TaskError: if the zoo will not do, or the folder holds another run.
+    """
+    decoder = FlatDecoder(config)
+    if zoo is not None:
+        training = read_listings(zoo, "train", config.chunking)
+        held = read_listings(zoo, "validation", config.chunking, validation)
+        data = f"{zoo.config.to_json()} {len(training)}"
+        decoder.fit(from_listings(training, config), held, folder, data=data, show=show)
+        different = min(len(training), decoder.history.steps * config.training.batch_size)
+    else:
+        held = draw_listings(
+            validation,
+            split="validation",
+            seed=config.training.seed,
+            chunking=config.chunking,
+            most_parameters=config.most_parameters,
+        )
+        with on_the_fly(config, workers) as batches:
+            decoder.fit(batches, held, folder, data="on the fly", show=show)
+        different = decoder.history.steps * config.training.batch_size
+    if folder is not None:
+        seen = decoder.history.steps * config.training.batch_size
+        decoder.save(folder, {"examples seen": seen, "of so many programs": different})
+    return decoder
+
+
+def held_out_listings(config: FlatConfig, count: int, zoo: ProgramZoo | None = None, seed: int = 1) -> list[Listing]:
+    """Test programs, which no training ever sees: of a zoo, or drawn."""
+    if zoo is not None:
+        return read_listings(zoo, "test", config.chunking, count)
+    return draw_listings(
+        count, split="test", seed=seed, chunking=config.chunking, most_parameters=config.most_parameters
+    )
+
+
+@dataclass(frozen=True)
+class ListingRow:
+    """One figure of the paper's experiment.
+
+    Attributes:
+        decoding: GT, each line given the true ones before it; or AR, from the weights alone.
+        measure: what is measured.
+        found: on how many programs what share, with its 95% interval over programs.
+        programs: on how many.
+        published: by the paper, where it says; on its own programs.
+        ceiling: the best that is possible on this target, where it is estimated.
+    """
+
+    decoding: str
+    measure: str
+    found: Interval
+    programs: int
+    published: float | None = None
+    ceiling: float | None = None
+
+    def __str__(self) -> str:
+        f = self.found
+        beside = "".join(
+            f", {name} {value:.1%}"
+            for name, value in (("published", self.published), ("ceiling", self.ceiling))
+            if value is not None
+        )
+        return f"{self.decoding} {self.measure}: {f.estimate:.1%} ({f.low:.1%} to {f.high:.1%}){beside}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "decoding": self.decoding,
+            "measure": self.measure,
+            "estimate": self.found.estimate,
+            "low": self.found.low,
+            "high": self.found.high,
+            "programs": self.programs,
+            "published": self.published,
+            "ceiling": self.ceiling,
+        }
+
+
+def evaluate_flat_decoder(
+    decoder: FlatDecoder, listings: Sequence[Listing], *, ceiling: float | None = None, seed: int = 0
+) -> list[ListingRow]:
+    """The paper's figures on held-out programs, teacher-forced and autoregressive, beside the published ones.
+
+    Tokens that count are those of `tasks.listing.counted`: no padding. The rows "with padding" count all 75 fields.
+
+    Args:
+        ceiling: of the exact match, as `tasks.ceiling` estimates it.
+        seed: of the bootstrap over programs.
+    """
+    truth = np.stack([one.lines for one in listings])
+    answers = {"GT": decoder.forced(listings), "AR": decoder.decode([one.chunks for one in listings])}
+    rows = []
+    for decoding, answer in answers.items():
+        scores = score_listings(answer, truth)
+        measures = {"tokens right": scores.tokens, "fields right, with padding": scores.padded}
+        for share in (0.7, 0.9):
+            measures[f"programs, at least {share:.0%} of tokens"] = scores.at_least(share)
+            measures[f"programs, at least {share:.0%} of fields with padding"] = scores.at_least(share, "padded")
+            measures[f"programs, at least {share:.0%} of instructions"] = scores.at_least(share, "instructions")
+        measures["instructions right"] = scores.instructions
+        measures["programs, exact"] = scores.exact
+        for measure, values in measures.items():
+            rows.append(
+                ListingRow(
+                    decoding,
+                    measure,
+                    bootstrap_interval(values, seed=seed),
+                    len(listings),
+                    PUBLISHED_LISTING.get((decoding, measure)),
+                    ceiling if measure == "programs, exact" and decoding == "AR" else None,
+                )
+            )
+    return rows
+
+
+def listing_experiment(
+    name: str,
+    folder: Path,
+    *,
+    zoo: ProgramZoo | None = None,
+    programs: int = 2_000,
+    ceiling: float | None = None,
+    steps: int | None = None,
+    workers: int = 1,
+    show: bool = True,
+) -> tuple[FlatDecoder, list[ListingRow], dict[str, Any]]:
+    """Train a recipe of `FLAT_RECIPES`, evaluate it on held-out programs.
+
+    Args:
+        steps: instead of the recipe's.
+    Returns:
+        the decoder, the rows of the table, and what it took: examples, seconds of training and of evaluation.
+    """
+    config = FLAT_RECIPES[name]()
+    if steps is not None:
+        config = replace(config, training=replace(config.training, steps=steps))
+    decoder = train_flat_decoder(config, folder, zoo=zoo, workers=workers, show=show)
+    start = perf_counter()
+    rows = evaluate_flat_decoder(decoder, held_out_listings(config, programs, zoo), ceiling=ceiling)
+    facts = {
+        "parameters": decoder.parameters,
+        "examples seen": decoder.history.steps * config.training.batch_size,
+        "training seconds": decoder.history.seconds,
+        "evaluation seconds": perf_counter() - start,
+    }
+    return decoder, rows, facts
