@@ -70,7 +70,7 @@ def test_the_rotation_of_every_golden_model_is_undone() -> None:
 
 @pytest.mark.parametrize("mode", ["tracr_compat", "fixed"])
 def test_the_rotation_of_random_programs_is_undone_in_either_mode(mode: Mode) -> None:
-    for seed, transformer in enumerate(typed(60, mode)):
+    for seed, transformer in enumerate(typed(30, mode)):
         rotated = turned(transformer, seed)
         found = undo_rotation(rotated)
         assert certify_transformer(transformer, found.bare) is not None
@@ -97,7 +97,7 @@ def test_clean_weights_are_given_back_as_they_are() -> None:
 
 
 def test_random_and_shuffled_weights_are_neither() -> None:
-    for seed, transformer in enumerate(typed(10)):
+    for seed, transformer in enumerate(typed(5)):
         bare, random = turned(transformer), np.random.default_rng(seed)
         drawn = {name: random.normal(0, array.std(), array.shape) for name, array in bare.params.items()}
         shuffled = {

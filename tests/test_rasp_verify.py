@@ -12,7 +12,7 @@ import pytest
 from tests.golden import golden, golden_path
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.language import Map, Program, Select, SelectorWidth, SequenceMap, indices, tokens
+from weightspace.rasp.language import Aggregate, Map, Program, Select, SelectorWidth, SequenceMap, indices, tokens
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.transformer import CompiledTransformer
 from weightspace.rasp.validate import validate
@@ -67,7 +67,7 @@ def test_every_golden_program_is_certified_from_its_text_alone() -> None:
 
 
 def test_a_program_compiled_again_is_certified_however_its_weights_are_ordered() -> None:
-    for number, program in enumerate(typed(40)):
+    for number, program in enumerate(typed(30)):
         found = certify(again(program), permuted(bare_of(program), number))
         assert found is not None and found.largest == 0 and found.answer, program
 
@@ -149,7 +149,7 @@ def test_the_answer_must_stand_where_it_is_read_and_mean_the_same() -> None:
 
 
 def test_no_program_is_certified_on_the_weights_of_another() -> None:
-    programs = typed(40)
+    programs = typed(30)
     for program, other in itertools.pairwise(programs):
         assert certify(program, permuted(bare_of(other), 1)) is None
 
@@ -236,6 +236,19 @@ def test_the_counterexample_is_a_shortest_input_on_which_they_differ() -> None:
     assert found.differing == 4**2 + 4**3 + 4**4 and found.differing_places == found.differing
 
 
+def test_a_tie_between_two_values_is_no_difference_however_it_is_rounded() -> None:
+    program = Program.of(Aggregate(Select(indices, indices, "TRUE"), tokens), vocab=range(3), max_seq_len=4)
+
+    def rounded(params: dict[str, np.ndarray]) -> None:
+        for name in params:
+            params[name] *= (1 + 1e-6 * np.random.default_rng(1).normal(size=params[name].shape)).astype(np.float32)
+
+    for mode in ("fixed", "tracr_compat"):  # a mean of different tokens: 1/2 and 1/2, or 1/3 each
+        bare = BareTransformer.of(compile_program(program, mode=mode))
+        found = behaviour(program, changed(permuted(bare, 1), rounded))
+        assert found is not None and found.equal
+
+
 def test_of_many_inputs_a_sample_is_taken_and_its_bound_is_said() -> None:
     program = Program.of(Map("x + 1", tokens), vocab=range(10), max_seq_len=9)
     found = behaviour(program, bare_of(program), seed=4)
@@ -245,7 +258,7 @@ def test_of_many_inputs_a_sample_is_taken_and_its_bound_is_said() -> None:
 
 
 def test_where_the_answer_stands_is_inferred_from_what_nobody_reads() -> None:
-    for number, program in enumerate(typed(5)):
+    for number, program in enumerate(typed(4)):
         bare = replace(permuted(bare_of(program), number), readout=None)
         certificate = certify(program, bare)
         by_certificate = behaviour(program, bare, certificate=certificate)
@@ -285,7 +298,7 @@ def noisy(bare: BareTransformer, share: float, seed: int) -> BareTransformer:
 
 
 def test_the_distance_is_the_noise_for_the_right_program_and_large_for_others() -> None:
-    programs = typed(12)
+    programs = typed(7)
     near = []
     for number, (program, other) in enumerate(itertools.pairwise(programs)):
         target = noisy(permuted(bare_of(program), number), 0.03, number)
@@ -293,8 +306,7 @@ def test_the_distance_is_the_noise_for_the_right_program_and_large_for_others() 
         assert right is not None and wrong is not None
         assert right.same_shape and wrong.balanced > 0.5
         near.append(right.balanced)
-    assert np.median(near) < 0.035  # the noise itself is 0.03 of each matrix
-    assert max(near) < 0.5
+    assert max(near) < 0.035  # the noise itself is 0.03 of each matrix
 
 
 def test_the_distance_names_the_matrix_that_differs() -> None:
@@ -307,3 +319,18 @@ def test_the_distance_names_the_matrix_that_differs() -> None:
     assert found is not None
     off = {name for name, share in found.matrices if share > 1e-6}
     assert off == {"layer_0/mlp/linear_2"}
+
+
+def test_transformers_of_other_shapes_have_a_distance_too() -> None:
+    program, other = typed(2)
+    found = distance(program, bare_of(Program.of(Map("x + 1", tokens), vocab=range(5), max_seq_len=5)))
+    assert found is not None and not found.same_shape and 0.5 < found.balanced < 1.5
+    assert "zeros were added" in found.explain()
+    assert distance(other, bare_of(other)) is not None
+
+
+def test_two_operations_that_do_the_same_are_kept_apart_by_what_reads_them() -> None:
+    first, second = (SequenceMap("(x + y) % 5", indices, tokens) for _ in range(2))
+    program = Program.of(SelectorWidth(Select(first, second, "EQ")), vocab=range(5), max_seq_len=4)
+    found = distance(program, permuted(bare_of(program), 3))
+    assert found is not None and found.balanced < 1e-6

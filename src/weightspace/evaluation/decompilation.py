@@ -24,6 +24,7 @@ from weightspace.rasp.language import Program, Selector
 from weightspace.rasp.ownership import Share, shares
 from weightspace.rasp.reading import token_text
 from weightspace.rasp.transformer import CompiledTransformer
+from weightspace.rasp.validate import Mode
 from weightspace.rasp.verify import compiled_for, modes_of
 from weightspace.tasks.decompile import MEANING, Decompilation
 from weightspace.weights.network import write_atomically
@@ -79,7 +80,7 @@ def _candidate(found: Decompilation, bare: BareTransformer) -> CompiledTransform
     """The program compiled as it was when it was compared."""
     if found.program is None:
         return None
-    modes = tuple(mode for mode in MODES if mode == found.mode) or modes_of(bare)
+    modes: tuple[Mode, ...] = tuple(mode for mode in MODES if mode == found.mode) or modes_of(bare)
     return next((c for mode in modes if (c := compiled_for(found.program, bare, mode)) is not None), None)
 
 

@@ -118,6 +118,14 @@ class Proposal:
     log_probability: float
 
 
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Keys and values of the weights' nodes in each layer of the decoder, and which nodes are there."""
+
+    remembered: list[tuple[Tensor, ...]]
+    present: Tensor
+
+
 class Proposer:
     """A trained decompiler's network: from weights to programs, one token after the other."""
 
@@ -129,9 +137,16 @@ class Proposer:
     def parameters(self) -> int:
         return sum(p.numel() for p in self.network.parameters())
 
+    def read(self, graphs: Sequence[Graph]) -> Memory:
+        """What the decoder keeps of weights; to be read once, however many programs are then written for them."""
+        device = next(self.network.parameters()).device
+        self.network.eval()
+        with torch.inference_mode():
+            return Memory(*self.network.remember(collate(graphs).to(device)))
+
     def propose(
         self,
-        graphs: Sequence[Graph],
+        memory: Memory,
         drafts: Sequence[Draft],
         *,
         temperature: float = 0.0,
@@ -142,7 +157,7 @@ class Proposer:
         """Continue drafts, each for its own weights; nothing ill-typed is ever written.
 
         Args:
-            graphs: the weights; or one, for all drafts.
+            memory: of the weights of each draft; or of one transformer, for all drafts.
             drafts: what is written so far, all of the same length; they are left as they are.
             temperature: 0 for the likeliest token each time; 1 to draw from the network's distribution.
             most: tokens after which a program that has not ended is given up.
@@ -157,8 +172,8 @@ class Proposer:
         scores = np.zeros(len(drafts))
         self.network.eval()
         with torch.inference_mode():
-            remembered, present = self.network.remember(collate(graphs).to(device))
-            if len(graphs) != len(drafts):
+            remembered, present = memory.remembered, memory.present
+            if len(present) != len(drafts):
                 remembered = [tuple(part.expand(len(drafts), -1, -1, -1) for part in own) for own in remembered]
                 present = present.expand(len(drafts), -1, -1, -1)
             past: list[tuple[Tensor, Tensor] | None] = [None] * len(remembered)
@@ -200,8 +215,9 @@ class Proposer:
         """Push one token; gives its log-probability."""
         may = draft.allowed()
         while True:
-            if not may.any():
+            if not may.any():  # no rule suits what was chosen to be read
                 draft.ended = True
+                draft.pad()
                 return -np.inf
             scores = np.where(may, logits, -np.inf)
             scores = scores - scores.max()

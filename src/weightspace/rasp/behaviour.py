@@ -210,9 +210,15 @@ def _read_own(candidate: CompiledTransformer, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(read)
 
 
+NEAR = 1e-4
+"""Lengths of directions that differ by less are the same but for rounding, which another order of sums changes."""
+
+
 def _longest(lengths: np.ndarray, strict: bool) -> np.ndarray:
-    best = lengths.argmax(-1)
-    return np.where(lengths.max(-1) > 0.5, best, -1) if strict else best
+    """The first of the longest directions, rounding apart; -1 where none is longer than 1/2 and that means None."""
+    largest = lengths.max(-1)
+    best = (lengths >= largest[..., None] - NEAR).argmax(-1)
+    return np.where(largest > 0.5 + NEAR, best, -1) if strict else best
 
 
 _answered: WeakKeyDictionary[BareTransformer, dict[Any, list[np.ndarray]]] = WeakKeyDictionary()

@@ -181,9 +181,12 @@ def _one_of_units(bare: BareTransformer, rows: np.ndarray, close: float) -> np.n
     if not len(units):
         return np.zeros(bare.width)
     best, most = np.zeros(bare.width), 0
+    others = np.delete(rows, bare.space.index(PAD), axis=0)  # what PAD's row has besides `one` may be lost
     guesses = [(candidates[key], 1) for key in voted]  # of what explains two, one is where the guess comes from
     for guess, trivial in [*guesses, *((row, 0) for row in (rows[bare.space.index(PAD)], *units))]:
-        if np.linalg.norm(guess) > 0.05 and np.linalg.norm(known - guess, axis=1).min() > close:
+        trite = min(np.linalg.norm(known - factor * guess, axis=1).min() for factor in (1, 2))
+        trite = min(trite, *(np.linalg.norm(others - factor * guess, axis=1).min() for factor in (1, 2, 3)))
+        if np.linalg.norm(guess) > 0.05 and trite > close:
             count = _explained(guess, units, np.concatenate([rows - guess, known]), close) - trivial
             if count > most:
                 best, most = guess, count
@@ -438,7 +441,10 @@ def _read_plain(
             found.put(name, found.one or 0, unit, -1.0)
             for place, _ in pair:
                 found.put(name, place, unit, 1.0)
-            on = frozenset([tuple(sorted(place for place, _ in pair))])
+            read = [place for place, _ in pair]
+            # where another image is the same, it is open which is read, and so what is on together
+            clear = all(_likeness(found, place, size) == 1 for place in read)
+            on = frozenset([tuple(sorted(read))] if clear else [])
             units.plain.append((unit, tuple(sorted(group for _, group in pair)), on))
             return
     fits = []
@@ -454,6 +460,11 @@ def _read_plain(
     for place, weight in some:
         found.put(name, place, unit, weight)
     units.plain.append((unit, (which,), frozenset((place,) for place, _ in some)))
+
+
+def _likeness(found: _Finding, place: int, size: float) -> int:
+    """How many images are the same as one, itself among them."""
+    return int((np.linalg.norm(np.array(found.images) - found.images[place], axis=1) < size).sum())
 
 
 def _pair(found: _Finding, total: np.ndarray, size: float) -> list[tuple[int, int]] | None:
@@ -481,7 +492,11 @@ def _write_units(
     on: dict[int, set[tuple[int, ...]]] = {}
     for unit, reads, at in units.plain:
         if np.linalg.norm(rows[unit]) > close:
-            place = _image_of(found, made.setdefault(reads, []), rows[unit], close)
+            own = made.setdefault(reads, [])
+            # of S-ops that are always alike each has its own direction: two that are on together are not one
+            free = [place for place in own if not on[place] & at]
+            place = _image_of(found, free, rows[unit], close)
+            own += [place] * (place not in own)
             on.setdefault(place, set()).update(at)
             found.put(name, unit, place, 1.0)
     for own in made.values():
@@ -549,6 +564,8 @@ def _scaled(bare: BareTransformer, row: np.ndarray, layer: int, close: float) ->
     columns = columns[np.linalg.norm(columns, axis=1) > close]
     pure = [column for column in columns if _parallel(column, row, close)]
     if pure:
+        # no image is longer than 1: a step at 0 reads the number alone, but steeply
+        pure = [column / STEEP if np.linalg.norm(column) > 1 + 10 * close else column for column in pure]
         signs = [np.sign(column @ row) for column in pure]
         return pure[0] if len(set(signs)) == 1 else pure[0] * np.sign(pure[0] @ row)
     for i, upper in enumerate(columns):  # steps differ by `one` or by thresholds of it; what they share is the number

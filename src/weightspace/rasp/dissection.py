@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice, permutations, product
+from itertools import chain, combinations, islice, permutations, product
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from weightspace.rasp.validate import Mode
 Kind = Literal["tokens", "indices", "map", "number", "pairs", "steps", "linear", "aggregate", "width"]
 TOKENS, INDICES = 0, 1
 """The S-ops that are there before any operation."""
-MOST_WIRINGS, MOST_ORDERS = 500, 30
+MOST_WIRINGS, MOST_ORDERS, MOST_COVERS = 500, 30, 200
 """So many ways to choose what the weights do not show are tried."""
 
 
@@ -265,6 +265,9 @@ class _Knife:
             for unit, (reads, writes) in enumerate(zip(*self.units[layer], strict=True)):
                 if (layer, unit) not in self.silent or self.silent[layer, unit] is not None:
                     self._judge(found, layer, reads, writes, writers)
+            for row in self.units[layer].reads:  # a number would be read by steps, or by both units of a sum
+                if len(row) == 1:
+                    found.numerical.setdefault(next(iter(row)), False)
             self._operands(found, layer)
             for head in self.heads[layer]:
                 found.categorical(head.keys)
@@ -492,20 +495,19 @@ class _Knife:
         place = {d: 1 << i for i, d in enumerate(self.operations[inner].directions)}
         masks = {target: sum(place[d] for d in some) for target, some in sets.items()}
         doubtful = [target for target in masks if target not in self.evidence.numerical]
-        classes = self._classes(masks, (1 << len(place)) - 1)
-        numbers: list[tuple[int, int | None]] = []
-        if classes is None and doubtful:
-            sure = {target: mask for target, mask in masks.items() if target not in doubtful}
-            found = self._classes(sure, (1 << len(place)) - 1)
-            if found is not None:
-                classes = found
-                numbers += [(target, inner) for target in doubtful]
-        if classes is None:
-            classes = self.evidence.links.groups(masks)  # a function that is not defined everywhere
+        full = (1 << len(place)) - 1
+        some = (left for count in range(len(doubtful) + 1) for left in combinations(doubtful, count))
+        numbers: tuple[int, ...] = ()
+        for numbers in islice(some, MOST_COVERS):
+            classes = self._classes({target: mask for target, mask in masks.items() if target not in numbers}, full)
+            if classes is not None:
+                break
+        else:
+            numbers, classes = (), self.evidence.links.groups(masks)  # a function that is not defined everywhere
         for members in classes:
             data = {d: target for target in members for d in sets[target]}
             self._add(Operation("map", layer, (inner,), tuple(members), False, data))
-        return numbers
+        return [(target, inner) for target in numbers]
 
     def _classes(self, masks: dict[int, int], full: int) -> list[list[int]] | None:
         return next(_covers(masks, full, self.evidence), None)
@@ -576,9 +578,7 @@ class _Knife:
         deltas: dict[int, list[float]],
     ) -> None:
         levels = {d: np.cumsum([base.get(d, 0.0), *deltas[d]]).tolist() for d in group}
-        numerical = (
-            len(group) == 1 and self.evidence.numerical.get(group[0], not _one_hot(levels[group[0]])) is not False
-        )
+        numerical = len(group) == 1 and self.evidence.numerical.get(group[0], True)
         if numerical:
             chosen: list[Any] = levels[group[0]]
         else:
@@ -639,10 +639,6 @@ def _name(head: Head) -> str:
 
 def _number(value: float) -> int | float:
     return int(value) if float(value).is_integer() else float(str(np.float32(value)))
-
-
-def _one_hot(levels: Sequence[float]) -> bool:
-    return all(abs(level) < 1e-4 or abs(level - 1) < 1e-4 for level in levels)
 
 
 def _is_zero(operation: Operation) -> bool:

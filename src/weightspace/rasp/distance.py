@@ -15,7 +15,6 @@ from weightspace.rasp.certificate import Columns, axes_of, compiled_for, modes_o
 from weightspace.rasp.language import BOS, Program
 from weightspace.rasp.validate import Mode
 
-
 Pairs = Callable[[np.ndarray], np.ndarray]
 """The best assignment: for each row of a matrix of likenesses its column."""
 
@@ -62,8 +61,9 @@ def distance(
 ) -> Distance | None:
     """The distance of a compiled program from a target, for weights that are noisy or otherwise only nearly its own.
 
-    Directions, units, heads and columns are paired by what they do on some inputs, by assignment; then by their
-    weights, for so long as that lowers the distance.
+    Directions, units, heads and columns are paired by assignment: once from the embeddings on, each by what it reads of
+    what is paired already, and once by what they do on some inputs; then by all their weights, for so long as that
+    lowers the distance. The nearer of the two stands.
 
     Args:
         mode: how the program is compiled; unless given the nearest of the target's.
@@ -210,8 +210,8 @@ class _Wiring:
             scale = 1 / max(float(np.linalg.norm(self.other.weights[name][layer])), 1e-30)
             total = total + _apart(np.column_stack([one, bias[0]]) * scale, np.column_stack([two, bias[1]]) * scale)
         if written:
-            sums = [np.column_stack([p.weights[written][layer].sum(1), np.linalg.norm(p.weights[written][layer], axis=1)])
-                    for p in (self.own, self.other)]  # fmt: skip
+            both = [padded.weights[written][layer] for padded in (self.own, self.other)]
+            sums = [np.column_stack([array.sum(1), np.linalg.norm(array, axis=1)]) for array in both]
             total = total + HINT * _apart(*(x / max(float(np.abs(sums[1]).max()), 1e-30) for x in sums))
         return total
 
@@ -221,6 +221,7 @@ HINT = 1e-3
 
 
 def _by_wiring(own: _Padded, other: _Padded, pairs: Pairs) -> Columns:
+    """Each thing of the candidate paired with what reads the most similar of what is paired already."""
     wiring = _Wiring(own, other, pairs)
     layers, size, heads = len(own.weights["mlp/linear_1"]), own.key_size, own.heads
     units, of_heads, compared, moved = [], [], [], []
@@ -290,8 +291,7 @@ def _trace(bare: BareTransformer, seed: int, layers: int) -> _Traces:
         params[name] = random.normal(size=(count, count)).astype(np.float32) @ params[name]
     found = [_trace_on(entry, codes, layers) for entry in (bare, replace(bare, params=params))]
     both = zip(*found, strict=True)
-    joined = _Traces(*(np.concatenate(pair, axis=2 if i == 1 else -1) for i, pair in enumerate(both)))
-    return joined
+    return _Traces(*(np.concatenate(pair, axis=2 if i == 1 else -1) for i, pair in enumerate(both)))
 
 
 def _trace_on(bare: BareTransformer, codes: np.ndarray, layers: int) -> _Traces:
@@ -351,8 +351,8 @@ def _by_activations(
         one, two = (np.concatenate([x, np.zeros((size - len(x), x.shape[1]))]) for x in (one, two))
         return pairs(_apart(one, two))
 
-    described = [np.hstack([t.directions, _profile(b, layers)]) for t, b in ((own, candidate), (other, target))]
-    directions = paired(*described, width)
+    one, two = (np.hstack([t.directions, _profile(b, layers)]) for t, b in ((own, candidate), (other, target)))
+    directions = paired(one, two, width)
     both = min(candidate.num_layers, target.num_layers)
     units = np.tile(np.arange(hidden), (layers, 1))
     of_heads = np.tile(np.arange(heads), (layers, 1))

@@ -1,0 +1,250 @@
+"""Search that the network guides: it proposes operations, each is checked alone against the weights, and backtracked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from weightspace.models.grammar import ATTENTION, END_OF_SLOT, MLP, READS, RULE_IDS, RULE_OF, Draft, by_slot
+from weightspace.models.graph import Graph, graph_of
+from weightspace.rasp.bare import BareTransformer
+from weightspace.rasp.compiler import assemble, direction_labels
+from weightspace.rasp.functions import RaspError
+from weightspace.rasp.language import Program
+from weightspace.rasp.matching import Match, Placed, Target, match_all, profile
+from weightspace.rasp.validate import Mode, analyse
+
+if TYPE_CHECKING:
+    from weightspace.models.proposer import Proposer
+
+FITS, EXPLAINED = 1.8, 3.0
+"""An operation is taken for right while what is left of its own entries is below the first, in units of the noise; a
+half-layer for explained while what is left of it is below the second."""
+WIDTH = 24
+"""Operations that the network proposes at once."""
+BRANCHES = 3
+"""Of those that fit, so many are followed at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """What a guided search has found.
+
+    Attributes:
+        program: that explains everything, or else the likeliest that was seen.
+        score: log-likelihood over noise alone, in nats.
+        complete: whether every head and unit is explained.
+        checked: operations that were compared with the weights.
+    """
+
+    program: Program | None
+    score: float
+    complete: bool
+    checked: int
+    trace: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class _Search:
+    until: float
+    checked: int = 0
+    best: tuple[float, Draft] | None = None
+    complete: Draft | None = None
+    trace: list[str] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() > self.until
+
+
+class Guided:
+    """One transformer as network and matching see it.
+
+    Args:
+        bare: weights in a basis of directions, clean or noisy.
+        mode: by which compiler they are taken to be made.
+    """
+
+    def __init__(self, bare: BareTransformer, mode: Mode, proposer: Proposer, seed: int = 0) -> None:
+        self.bare, self.mode, self.proposer, self.seed = bare, mode, proposer, seed
+        self.target = Target.of(bare, mode)
+        self.graph: Graph = graph_of(bare)
+        self.memory = proposer.read([self.graph])
+
+    def draft(self, offset: int = 0) -> Draft:
+        """An empty draft for these weights."""
+        return Draft(self.bare.vocab, self.bare.max_seq_len, self.mode, offset % 24, 2 * self.bare.num_layers)
+
+    def written(self, count: int, temperature: float) -> list[Program]:
+        """Programs that the network writes to their end, likeliest first, without repetition."""
+        drafts = [self.draft(7 * number) for number in range(count)]
+        found = self.proposer.propose(self.memory, drafts, temperature=temperature, seed=self.seed)
+        programs: dict[str, Program] = {}
+        for proposal in sorted(found, key=lambda proposal: -proposal.log_probability):
+            if proposal.draft.ended and len(proposal.draft.scope) > 2:
+                program = proposal.draft.program()
+                programs.setdefault(str(program), program)
+        return list(programs.values())
+
+    # -- operation by operation -------------------------------------------------------------------------------------
+
+    def search(self, budget: float) -> Searched:
+        """Write the program operation by operation, each checked against its own part of the weights.
+
+        The network proposes; where nothing that it proposes fits, every operation is tried; where nothing at all fits,
+        as under strong noise, the likeliest is taken.
+        """
+        state = _Search(time.monotonic() + budget)
+        for lenient in (False, True):
+            self._extend(state, self.draft(), Placed(self.target), lenient)
+            if state.complete is not None or state.over:
+                break
+            state.trace.append("search: no program fits everywhere, the likeliest operations are taken")
+        complete = state.complete is not None
+        draft = state.complete if state.complete is not None else (state.best[1] if state.best else None)
+        program, score = None, -np.inf
+        if draft is not None and len(draft.scope) > 2:
+            program, score = draft.program(), state.best[0] if state.best else 0.0
+        if not complete:  # whole programs of the network may be likelier than what was put together
+            programs = self.written(32, 1.0) + ([] if program is None else [program])
+            for gain, other in ranked(self.target, programs, self.mode):
+                program, score = other, gain
+                break
+        how = "everything explained" if complete else "not everything explained"
+        state.trace.append(f"search ({self.mode}): {how}, {state.checked:,} operations checked")
+        return Searched(program, score, complete, state.checked, tuple(state.trace))
+
+    def _extend(self, state: _Search, draft: Draft, placed: Placed, lenient: bool) -> bool:
+        """Go on from here; True once everything is explained."""
+        if len(draft.scope) > 2 and (state.best is None or placed.gain > state.best[0]):
+            state.best = (placed.gain, draft)
+        if self._explained(placed, 2 * self.bare.num_layers):
+            state.complete = draft
+            state.best = (placed.gain, draft)
+            return True
+        if state.over or len(draft.scope) > 22:
+            return False
+        slot = next(s for s in range(2 * self.bare.num_layers) if self._left(placed, s) > EXPLAINED)
+        draft = draft.copy()
+        while draft.slot < slot:
+            draft.push(END_OF_SLOT)
+        if draft.slot > slot and not lenient:
+            return False  # an earlier slot was left unexplained
+        followed = 0
+        for following, match in self._candidates(state, draft, placed, lenient):
+            node = following.scope[-1]
+            after = placed.copy()
+            after.place(node, match)
+            if self._extend(state, following, after, lenient):
+                return True
+            followed += 1
+            if state.over or followed >= (1 if lenient else BRANCHES):
+                return False
+        return False
+
+    def _candidates(
+        self, state: _Search, draft: Draft, placed: Placed, lenient: bool
+    ) -> Iterator[tuple[Draft, Match]]:
+        """Operations that fit next, best first: the network's, then all there are."""
+        tried: set[tuple[int, ...]] = set()
+        loose: list[tuple[float, Draft, Match]] = []
+        for source in (self._proposed(draft), self._every(draft)):
+            fitting: list[tuple[float, int, Draft, Match]] = []
+            for following in source:
+                key = tuple(row[0] for row in following.rows(draft.length))
+                if key in tried:
+                    continue
+                tried.add(key)
+                match = self._check(state, following, placed)
+                if match is None:
+                    continue
+                if match.misfit < FITS:
+                    fitting.append((-match.gain, len(fitting), following, match))
+                elif lenient:
+                    loose.append((-match.gain, following, match))
+                if state.over:
+                    break
+            for _, _, following, match in sorted(fitting, key=lambda entry: entry[:2]):
+                yield following, match
+            if state.over or (lenient and fitting):
+                return
+            if lenient and loose and not fitting:
+                break
+        for _, following, match in sorted(loose, key=lambda entry: entry[0])[:1]:
+            yield following, match
+
+    def _check(self, state: _Search, draft: Draft, placed: Placed) -> Match | None:
+        state.checked += 1
+        node = draft.scope[-1]
+        try:
+            return placed.match(draft.traits[id(node)], draft.traits, draft.slot // 2)
+        except RaspError:
+            return None
+
+    def _proposed(self, draft: Draft) -> Iterable[Draft]:
+        """Distinct next operations in this slot, by the network, the likeliest first."""
+        found = self.proposer.propose(
+            self.memory, [draft] * WIDTH, temperature=1.2, seed=self.seed + draft.length, operations=1
+        )
+        greedy = self.proposer.propose(self.memory, [draft], operations=1)
+        for proposal in [*greedy, *sorted(found, key=lambda proposal: -proposal.log_probability)]:
+            if len(proposal.draft.scope) == len(draft.scope) + 1 and proposal.draft.slot == draft.slot:
+                yield proposal.draft
+
+    def _every(self, draft: Draft) -> Iterable[Draft]:
+        """Every operation that could stand in this slot."""
+        scope = range(len(draft.scope))
+        for kind in ATTENTION if draft.slot % 2 == 0 else MLP:
+            of_rule = [[i for (what, _), i in RULE_IDS.items() if what == wanted] for wanted in RULE_OF[kind]]
+            suited = [
+                [place for place in scope if wanted in ("any", draft.scope[place].encoding)] for wanted in READS[kind]
+            ]
+            for reads in product(*suited):
+                if kind in (MLP[2], MLP[3]) and reads[0] > reads[1]:
+                    continue
+                for rules in product(*of_rule):
+                    following = draft.copy()
+                    try:
+                        following.take(kind, reads, rules)
+                    except RaspError:
+                        continue
+                    yield following
+
+    def _left(self, placed: Placed, slot: int) -> float:
+        return placed.left(slot // 2, slot % 2 == 0)
+
+    def _explained(self, placed: Placed, slots: int) -> bool:
+        return len(placed.matches) > 0 and all(self._left(placed, slot) <= EXPLAINED for slot in range(slots))
+
+
+def ranked(target: Target, programs: Sequence[Program], mode: Mode) -> list[tuple[float, Program]]:
+    """Programs by the log-likelihood of the weights under them, best first; those that cannot be compiled are left out."""
+    bare = target.bare
+    found = []
+    for number, program in enumerate(programs):
+        analysis = analyse(program.meant_for(bare.vocab, bare.max_seq_len), bare.vocab, bare.max_seq_len, mode)
+        if analysis.reasons:
+            continue
+        try:
+            transformer = assemble(analysis)
+        except RaspError:
+            continue
+        labels = direction_labels(analysis.program, [t for t in analysis.traits.values() if t.depth], mode == "fixed")
+        groups = {group.label: group for group in transformer.directions}
+        reads = profile(BareTransformer.of(transformer))
+        expected = {
+            node: reads[groups[label].start : groups[label].start + groups[label].size]
+            for node, label in labels.items()
+            if node in analysis.traits
+        }
+        slots = by_slot(analysis.program, analysis.traits)
+        lines = [(node, slot // 2) for slot, nodes in enumerate(slots) for node in nodes]
+        placed = match_all(target, lines, analysis.traits, expected)
+        if placed is not None:
+            found.append((placed.gain, -number, program))
+    return [(gain, program) for gain, _, program in sorted(found, key=lambda entry: entry[:2], reverse=True)]

@@ -1,0 +1,300 @@
+"""Decompilation: methods that propose a program for given weights, one after the other, until one is proved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import weightspace
+from weightspace.models.guided import Guided, ranked
+from weightspace.rasp.align import Aligned, align
+from weightspace.rasp.bare import BareTransformer
+from weightspace.rasp.enumeration import enumerate_program
+from weightspace.rasp.functions import RaspError
+from weightspace.rasp.language import Program
+from weightspace.rasp.lift import NotLiftable, lift
+from weightspace.rasp.synthesis import match_activations, synthesise
+from weightspace.rasp.validate import Mode
+from weightspace.rasp.verify import Behaviour, behaviour, certify, distance, modes_of
+from weightspace.tasks.decompile import Decompilation
+from weightspace.weights.network import NetworkError
+
+if TYPE_CHECKING:
+    from weightspace.models.proposer import Proposer
+
+Method = Literal["lifter", "greedy", "sampled", "search", "enumeration", "activations", "behaviour"]
+"""Who proposes. `lifter` reads clean weights off, `greedy` and `sampled` are the network alone, `search` is the network
+with a check of each operation, `enumeration` the check without a network, `activations` and `behaviour` look at what the
+weights do."""
+METHODS: tuple[Method, ...] = get_args(Method)
+SAMPLES = 32
+"""Programs drawn by `sampled`."""
+LEAST_SECONDS = 0.05
+PRETRAINED = Path(weightspace.__file__).parent / "pretrained" / "decompiler.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """What one method has proposed.
+
+    Attributes:
+        program: None if it has none.
+        mode: by which compiler it takes the weights to be made.
+        checked: operations or candidates that it looked at.
+        trace: what it did, a line each.
+        tables: functions printed as tables.
+    """
+
+    program: Program | None
+    mode: Mode | None = None
+    checked: int = 0
+    trace: tuple[str, ...] = ()
+    tables: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Weights to be decompiled, and what every method wants to know of them.
+
+    Attributes:
+        bare: the weights as they were given.
+        seed: of whatever is drawn.
+        proposer: the trained network; None to load the one that comes with the package.
+    """
+
+    bare: BareTransformer
+    seed: int = 0
+    proposer: Proposer | None = None
+    _kept: dict[str, Guided] = field(default_factory=dict)
+
+    @cached_property
+    def aligned(self) -> Aligned:
+        """The weights over the directions that the compiler had, as far as these were found."""
+        return align(self.bare)
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        return modes_of(self.bare)
+
+    def guided(self, mode: Mode) -> Guided:
+        """The network's view of the weights, read once."""
+        if mode not in self._kept:
+            self._kept[mode] = Guided(self.aligned.bare, mode, self.proposer or pretrained(), self.seed)
+        return self._kept[mode]
+
+
+@lru_cache(1)
+def pretrained() -> Proposer:
+    """The decompiler that comes with the package.
+
+    Raises:
+        NetworkError: if it is missing or damaged.
+    """
+    from weightspace.models.proposer import Proposer
+
+    return Proposer.load(PRETRAINED)
+
+
+def attempt(problem: Problem, method: Method, budget: float) -> Attempt:
+    """Let one method propose a program.
+
+    Args:
+        budget: seconds; a method that is not a search takes what it takes, which is less than a second.
+    """
+    return _ATTEMPTS[method](problem, budget)
+
+
+def _lifter(problem: Problem, budget: float) -> Attempt:  # noqa: ARG001 - every method takes one
+    trace = []
+    for snap in (0.0, 0.02, 0.1):
+        try:
+            found = lift(problem.aligned.bare, snap=snap)
+        except RaspError as error:
+            trace.append(f"lifter, entries within {snap:.0%} taken for equal: {error}")
+            if not isinstance(error, NotLiftable):
+                break
+            continue
+        return Attempt(found.program, found.mode, 0, (*trace, "lifter: read"), found.tables)
+    return Attempt(None, trace=tuple(trace))
+
+
+def _greedy(problem: Problem, budget: float) -> Attempt:  # noqa: ARG001
+    return _best(problem, lambda guided: guided.written(1, temperature=0.0), "greedy")
+
+
+def _sampled(problem: Problem, budget: float) -> Attempt:  # noqa: ARG001
+    return _best(problem, lambda guided: guided.written(SAMPLES, temperature=1.0), "sampled")
+
+
+def _best(problem: Problem, write: Callable[[Guided], Sequence[Program]], name: str) -> Attempt:
+    """Of the programs written, that under which the weights are likeliest."""
+    best: tuple[float, Program, Mode] | None = None
+    count = 0
+    for mode in problem.modes:
+        guided = problem.guided(mode)
+        programs = write(guided)
+        count += len(programs)
+        for gain, program in ranked(guided.target, programs, mode):
+            if best is None or gain > best[0]:
+                best = (gain, program, mode)
+            break
+    if best is None:
+        return Attempt(None, checked=count, trace=(f"{name}: nothing that can be compiled",))
+    return Attempt(best[1], best[2], count, (f"{name}: the likeliest of {count}",))
+
+
+def _search(problem: Problem, budget: float) -> Attempt:
+    best, trace, checked = None, [], 0
+    modes = problem.modes
+    for number, mode in enumerate(modes):
+        guided = problem.guided(mode)
+        started = time.monotonic()
+        found = guided.search(budget / (len(modes) - number))
+        budget -= time.monotonic() - started
+        checked += found.checked
+        trace += found.trace
+        if found.program is not None and (best is None or found.score > best[0]):
+            best = (found.score, found.program, mode)
+        if found.complete:
+            break
+    if best is None:
+        return Attempt(None, checked=checked, trace=tuple(trace))
+    return Attempt(best[1], best[2], checked, tuple(trace))
+
+
+def _enumeration(problem: Problem, budget: float) -> Attempt:
+    try:
+        found = enumerate_program(problem.aligned.bare, budget)
+    except RaspError as error:
+        return Attempt(None, trace=(f"enumeration: {error}",))
+    how = "everything explained" if found.complete else "not everything explained"
+    return Attempt(found.program, found.mode, found.checked, (f"enumeration: {how}, misfit {found.misfit:.3g}",))
+
+
+def _activations(problem: Problem, budget: float) -> Attempt:
+    try:
+        found = match_activations(problem.bare, budget, problem.seed)
+    except RaspError as error:
+        return Attempt(None, trace=(f"activations: {error}",))
+    return Attempt(found.program, None, found.candidates, (f"activations: {found.share:.1%} of places right",))
+
+
+def _behaviour(problem: Problem, budget: float) -> Attempt:
+    try:
+        found = synthesise(problem.bare, budget, problem.seed)
+    except RaspError as error:
+        return Attempt(None, trace=(f"behaviour: {error}",))
+    return Attempt(found.program, None, found.candidates, (f"behaviour: {found.share:.1%} of places right",))
+
+
+_ATTEMPTS: dict[Method, Callable[[Problem, float], Attempt]] = {
+    "lifter": _lifter,
+    "greedy": _greedy,
+    "sampled": _sampled,
+    "search": _search,
+    "enumeration": _enumeration,
+    "activations": _activations,
+    "behaviour": _behaviour,
+}
+SHARES: dict[Method, float] = {"search": 0.4, "enumeration": 0.5, "activations": 0.6, "behaviour": 1.0}
+"""Of the time that is left, how much each method gets."""
+
+
+def decompile(
+    bare: BareTransformer,
+    budget: float = 30.0,
+    *,
+    methods: Sequence[Method] = METHODS,
+    proposer: Proposer | None = None,
+    seed: int = 0,
+) -> Decompilation:
+    """Find the program in a transformer's weights.
+
+    Methods are asked in turn until a program's own weights are those given, up to a permutation: that is the proof.
+    Where there is none, as with weights that were compressed or trained, a program that answers as the weights do on
+    every input is the next best, and then the one that comes nearest.
+
+    Args:
+        budget: seconds; one step may take a little longer.
+        methods: who is asked, in this order.
+        proposer: a trained network instead of the one that comes with the package.
+        seed: of whatever is drawn.
+    """
+    started = time.monotonic()
+    problem = Problem(bare, seed, proposer)
+    trace: list[str] = [f"stream: {_ALIGNED[problem.aligned.kind]}"]
+    checked, best = 0, None
+    for method, found in _attempts(problem, methods, started + budget, trace):
+        checked += found.checked
+        if found.program is None:
+            continue
+        judged = judge(problem, found, method)
+        trace.append(f"{method}: {judged.status.replace('_', ' ')}")
+        if best is None or _rank(judged) > _rank(best):
+            best = judged
+        if best.status == "certified" or (best.status == "behaviour_equal" and method not in ("lifter", "greedy")):
+            break
+    seconds = time.monotonic() - started
+    if best is None:
+        return Decompilation("none", None, "", seconds=seconds, checked=checked, trace=tuple(trace))
+    notes = () if problem.aligned.kind == "directions" else (f"The stream's directions: {_ALIGNED[problem.aligned.kind]}.",)
+    return Decompilation(
+        best.status, best.program, best.method, best.certificate, best.behaviour, best.distance, seconds, checked,
+        tuple(trace), best.tables, notes,
+    )  # fmt: skip
+
+
+def _attempts(
+    problem: Problem, methods: Sequence[Method], until: float, trace: list[str]
+) -> Iterator[tuple[Method, Attempt]]:
+    for method in methods:
+        left = until - time.monotonic()
+        if left < LEAST_SECONDS and method != methods[0]:
+            trace.append(f"{method}: no time left")
+            continue
+        try:
+            found = attempt(problem, method, left * SHARES.get(method, 1.0))
+        except NetworkError as error:
+            trace.append(f"{method}: {error}")
+            continue
+        trace.extend(found.trace)
+        yield method, found
+
+
+_ALIGNED = {
+    "directions": "the weights stand in directions, as a compiler writes them",
+    "rotation": "a rotation was undone by linear algebra",
+    "compression": "a compression was undone as far as it goes; the weights are approximate",
+    "neither": "no directions were found in it",
+}
+
+
+def judge(problem: Problem, found: Attempt, method: str, *, measure: bool = True) -> Decompilation:
+    """How far a proposed program is proved.
+
+    Args:
+        measure: the distance of its weights too, where they are not the same.
+    """
+    assert found.program is not None
+    target, program = problem.aligned.bare, found.program
+    certificate = certify(program, target, mode=found.mode)
+    seen: Behaviour | None = behaviour(program, problem.bare, mode=found.mode, certificate=None)
+    if seen is None or (certificate is not None and not seen.equal):
+        again = behaviour(program, target, mode=found.mode, certificate=certificate)
+        seen = again or seen
+    if certificate is not None:
+        return Decompilation("certified", program, method, certificate, seen, tables=found.tables)
+    if seen is not None and seen.equal:
+        return Decompilation("behaviour_equal", program, method, None, seen, tables=found.tables)
+    apart = distance(program, target, mode=found.mode) if measure else None
+    return Decompilation("best_guess", program, method, None, seen, apart, tables=found.tables)
+
+
+def _rank(found: Decompilation) -> tuple[int, float]:
+    order = ("none", "best_guess", "behaviour_equal", "certified").index(found.status)
+    seen = found.behaviour
+    return order, 0.0 if seen is None or not seen.places else 1 - seen.differing_places / seen.places

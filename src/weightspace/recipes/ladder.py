@@ -1,0 +1,201 @@
+"""The ladder: every method on every rung, for the same held-out programs, with what each got and what it took."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weightspace.evaluation.metrics import bootstrap_interval
+from weightspace.models.pairs import split_of_program
+from weightspace.models.search import METHODS, Attempt, Method, Problem, attempt, judge
+from weightspace.rasp.bare import BareTransformer
+from weightspace.rasp.compiler import compile_program
+from weightspace.rasp.functions import RaspError
+from weightspace.rasp.language import Program
+from weightspace.rasp.sampler import attempts
+from weightspace.rasp.verify import behaviour, certify
+from weightspace.weights.progress import progress
+from weightspace.zoo.ladder import load_rung, make_ladder, rung_path
+
+MOST_PARAMETERS = 65_536
+RESULTS = "results.jsonl"
+TOGETHER = "together"
+"""The row of all methods together: of their programs that which is best proved on the weights given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderConfig:
+    """What is decompiled, and by whom.
+
+    Attributes:
+        count: held-out programs.
+        rungs: of `zoo.ladder.RUNGS`, or with other shares.
+        methods: of `models.search.METHODS`.
+        budget: seconds each method has for each program.
+        seed: of the programs, the rungs and the methods.
+        lengths: of the programs in S-ops, inputs counted; empty for the published ones, 4 to 8.
+    """
+
+    count: int = 200
+    rungs: tuple[str, ...] = ("clean", "permuted", "rotated", "noisy-0.01", "noisy-0.03", "noisy-0.1")
+    methods: tuple[Method, ...] = METHODS
+    budget: float = 10.0
+    seed: int = 2024
+    lengths: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one method made of one program's weights on one rung.
+
+    Attributes:
+        operations: of the true program, selectors included.
+        right: share of inputs on which the weights themselves still do what the program does.
+        certified: whether the program found compiles to the weights given, up to a permutation.
+        equal: whether its compiled form answers as the *true* program's does, on every input.
+        places: the share of places at which it does.
+        status: what can be proved from the weights alone.
+        longer: whether it has more operations than the true one.
+        tables: functions printed as tables.
+    """
+
+    rung: str
+    number: int
+    method: str
+    operations: int
+    right: float
+    certified: bool
+    equal: bool
+    places: float
+    status: str
+    longer: bool
+    tables: int
+    seconds: float
+    checked: int
+
+
+def held_out(count: int, seed: int, lengths: Sequence[int] = ()) -> list[Program]:
+    """Programs of the `typed` distribution that no training has seen, by their canonical form, all different."""
+    found: dict[str, Program] = {}
+    for program in attempts("typed", seed, lengths or None):
+        if isinstance(program, str) or split_of_program(program) != "test":
+            continue
+        try:
+            if len(compile_program(program, mode="tracr_compat")) > MOST_PARAMETERS:
+                continue
+        except RaspError:
+            continue
+        found.setdefault(str(program), program)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def run_ladder(config: LadderConfig, out: str | Path, *, show: bool = True) -> list[Outcome]:
+    """Decompile every program on every rung by every method; killed and called again, it goes on.
+
+    One line of `OUT/results.jsonl` for each program on each rung and method, and one for all methods together.
+    """
+    out = Path(out)
+    programs = held_out(config.count, config.seed, config.lengths)
+    make_ladder(programs, config.rungs, out, config.seed, show_progress=show)
+    known = {(row.rung, row.number, row.method) for row in outcomes(out)}
+    jobs = [(rung, number) for rung in config.rungs for number in range(len(programs))]
+    wanted = (*config.methods, TOGETHER)
+    missing = [job for job in jobs if any((*job, method) not in known for method in wanted)]
+    with (
+        (out / RESULTS).open("a") as file,
+        progress("decompiling", len(jobs), "networks", show, done=len(jobs) - len(missing)) as advance,
+    ):
+        for rung, number in missing:
+            rows = _decompiled(config, programs[number], rung, number, out)
+            file.writelines(json.dumps(asdict(row)) + "\n" for row in rows if (rung, number, row.method) not in known)
+            file.flush()
+            advance(1, rung)
+    return outcomes(out)
+
+
+def _decompiled(config: LadderConfig, program: Program, rung: str, number: int, out: Path) -> list[Outcome]:
+    loaded = load_rung(rung_path(out, rung, number))
+    truth = BareTransformer.of(compile_program(program, mode="tracr_compat"))
+    problem = Problem(loaded.bare, config.seed)
+    rows: list[tuple[Outcome, tuple[int, float]]] = []
+    for method in config.methods:
+        started = time.perf_counter()
+        try:
+            found = attempt(problem, method, config.budget)
+        except RaspError:
+            found = Attempt(None)
+        seconds = time.perf_counter() - started
+        rows.append(_judged(problem, found, program, truth, loaded.right, rung, number, method, seconds))
+    together = max(rows, key=lambda entry: entry[1])[0]
+    whole = Outcome(**{**asdict(together), "method": TOGETHER, "seconds": sum(row.seconds for row, _ in rows)})
+    return [*(row for row, _ in rows), whole]
+
+
+def _judged(
+    problem: Problem, found: Attempt, program: Program, truth: BareTransformer, right: float, rung: str, number: int,
+    method: str, seconds: float,
+) -> tuple[Outcome, tuple[int, float]]:  # fmt: skip
+    facts: dict[str, Any] = {"certified": False, "equal": False, "places": 0.0, "status": "none", "longer": False}
+    rank = (0, 0.0)
+    if found.program is not None:
+        try:
+            judged = judge(problem, found, method, measure=False)
+            same = behaviour(found.program, truth, mode=found.mode)
+        except RaspError:
+            judged, same = None, None
+        if judged is not None:
+            order = ("none", "best_guess", "behaviour_equal", "certified").index(judged.status)
+            seen = judged.behaviour
+            rank = (order, 0.0 if seen is None or not seen.places else 1 - seen.differing_places / seen.places)
+            facts["certified"], facts["status"] = judged.certificate is not None, judged.status
+        if same is not None and same.places:
+            facts["equal"], facts["places"] = same.equal, 1 - same.differing_places / same.places
+        facts["longer"] = len(found.program) > len(program)
+    outcome = Outcome(
+        rung=rung, number=number, method=method, operations=len(program), right=right, tables=found.tables,
+        seconds=seconds, checked=found.checked, **facts,
+    )  # fmt: skip
+    return outcome, rank
+
+
+def outcomes(out: str | Path) -> list[Outcome]:
+    """What has been written so far; a line torn by a kill is left out."""
+    path = Path(out) / RESULTS
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(Outcome(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return rows
+
+
+def table(rows: Iterable[Outcome]) -> str:
+    """A Markdown table: for each rung and method the share certified, the share that does what the program does, with
+    95% intervals by bootstrap over programs, and the seconds it took."""
+    rows = list(rows)
+    lines = ["| rung | method | n | certified | behaviour equal | longer | median s |", "|---|---|---|---|---|---|---|"]
+    for rung in dict.fromkeys(row.rung for row in rows):
+        for method in dict.fromkeys(row.method for row in rows):
+            some = [row for row in rows if row.rung == rung and row.method == method]
+            if not some:
+                continue
+            shares = [
+                _share(np.array([getattr(row, name) for row in some], float)) for name in ("certified", "equal")
+            ]
+            longer, seconds = sum(row.longer for row in some), float(np.median([row.seconds for row in some]))
+            lines.append(f"| {rung} | {method} | {len(some)} | {shares[0]} | {shares[1]} | {longer} | {seconds:.2f} |")
+    return "\n".join(lines)
+
+
+def _share(values: np.ndarray) -> str:
+    found = bootstrap_interval(values, seed=0)
+    return f"{found.estimate:.1%} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
