@@ -39,6 +39,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "ask a trained meta-model about networks in safetensors files"),
     "report": ("report", "make the HTML report of a results.json"),
     "decompile": ("decompile", "a transformer's weights to the RASP program in them, with a certificate"),
+    "decompiler train": ("decompiler_train", "train a network that decompiles, on programs drawn on the fly"),
+    "decompiler evaluate": ("decompiler_evaluate", "the figures of a decompiler's card, on held-out programs"),
+    "decompiler ladder": ("decompiler_ladder", "every method on every rung: noisy, compressed, finetuned, trained"),
     "rasp sample": ("rasp_sample", "random programs of a published distribution, or what they look like"),
     "rasp show": ("rasp_show", "a program's text, graph and compiled transformer, and pictures of them"),
     "rasp run": ("rasp_run", "what a program answers, and what its compiled transformer does"),
@@ -479,6 +482,71 @@ def decompile(
         lines = [summary(found), *(["", "the search:", *(f"  {line}" for line in found.trace)] if verbose else [])]
         _say("\n".join([*lines, *(str(path) for path in (out, html) if path is not None and path.exists())]))
     return 0 if found.found else NOT_FOUND
+
+
+def decompiler_train(
+    recipe: Positional[str], out: Path | None = None, steps: int | None = None, workers: int = 1
+) -> int:
+    """Train a decompiler; a killed run goes on when it is called again.
+
+    Args:
+        recipe: rasp-typed-small (what comes with the package), rasp-typed, rasp-paper-small or rasp-paper (the paper's
+            experiment, with its figures).
+        out: folder of checkpoints, logs and the network; runs/RECIPE unless given.
+        steps: instead of the recipe's.
+        workers: processes that draw and compile programs; 0 for this one.
+    """
+    from weightspace.recipes.decompilers import train_decompiler
+
+    return _json(train_decompiler(recipe, out or Path("runs") / recipe, steps=steps, workers=workers))
+
+
+def decompiler_evaluate(network: Path | None = None, count: int = 1_000, seed: int = 2024) -> int:
+    """Decode one program for each held-out transformer, without search, and count how many are certified.
+
+    Args:
+        network: a trained decompiler; the one that comes with the package unless given.
+        count: programs.
+        seed: of the programs.
+    """
+    from weightspace.recipes.decompilers import evaluate_decompiler
+
+    return _json(evaluate_decompiler(network, count=count, seed=seed))
+
+
+def decompiler_ladder(
+    rungs: tuple[str, ...] = ("clean", "permuted", "rotated", "noisy-0.03", "compressed-0.9"),
+    methods: tuple[str, ...] = (),
+    count: int = 50,
+    budget: str = "10s",
+    lengths: tuple[int, ...] = (),
+    seed: int = 2024,
+    out: Path = Path("runs/ladder"),
+) -> int:
+    """Decompile the same held-out programs on every rung by every method; a killed run goes on.
+
+    Args:
+        rungs: clean, permuted, rotated, noisy-SHARE, compressed-SHARE, finetuned-SHARE, trained.
+        methods: lifter, greedy, sampled, search, enumeration, activations, behaviour; all unless given.
+        count: programs.
+        budget: time for each method and program.
+        lengths: of the programs in S-ops, inputs counted, instead of those published.
+        seed: of programs, rungs and methods.
+        out: folder of the weights and results.jsonl.
+    """
+    from typing import cast
+
+    from weightspace.models.search import METHODS, Method
+    from weightspace.recipes.ladder import LadderConfig, run_ladder, table
+
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown:
+        raise ValueError(f"no method is named {unknown[0]!r}: there are {', '.join(METHODS)}")
+    chosen = cast(tuple[Method, ...], methods or METHODS)
+    config = LadderConfig(
+        count=count, rungs=rungs, methods=chosen, budget=_budget(budget), seed=seed, lengths=lengths
+    )
+    return _say(table(run_ladder(config, out)))
 
 
 def _budget(text: str) -> float:

@@ -30,6 +30,7 @@ class _Finding:
         images: of each direction, (width of the stream,).
         groups: the directions that one S-op, or several of one layer, may have written, by their places in `images`.
         numbers: those of `images` that may hold a number: all that are written.
+        blocks: for each direction of a group which S-op, or several of one layer that read the same, wrote it.
         entries: by parameter the (row, column, value) of what is read or written, in directions.
         unexplained: columns and rows that are no such sum.
     """
@@ -39,6 +40,7 @@ class _Finding:
     numbers: list[int] = field(default_factory=list)
     entries: dict[str, list[tuple[int, int, float]]] = field(default_factory=dict)
     unexplained: int = 0
+    blocks: dict[int, int] = field(default_factory=dict)
     one: int | None = None
     bos: int = -1
 
@@ -49,6 +51,14 @@ class _Finding:
     def add(self, image: np.ndarray) -> int:
         self.images.append(image)
         return len(self.images) - 1
+
+    def join(self, places: list[int], parts: list[list[int]] | None = None) -> None:
+        """Take some directions for what one block wrote; and, if they come apart, their parts for groups before it."""
+        if parts is not None and len(parts) > 1:
+            self.groups += parts
+        self.groups.append(places)
+        block = len(self.groups)
+        self.blocks.update((place, block) for place in places)
 
     def put(self, name: str, row: int, column: int, value: float) -> None:
         self.entries.setdefault(name, []).append((row, column, float(value)))
@@ -120,7 +130,8 @@ def _anchored(bare: BareTransformer, close: float) -> _Finding | None:
     tokens = [found.add(row - one) for row in rows]
     indices = [found.add(row) for row in bare.positions[1:].astype(float)]
     pad = bare.space.index(PAD)
-    found.groups = [[place for row, place in enumerate(tokens) if row not in (pad, bos)], indices]
+    found.join([place for row, place in enumerate(tokens) if row not in (pad, bos)])
+    found.join(indices)
     found.bos = tokens[bos]
     for row, place in enumerate(tokens):
         found.put(TOKENS, row, place, 1.0)
@@ -232,7 +243,7 @@ def _read_head(bare: BareTransformer, found: _Finding, layer: int, number: int, 
         made.append(found.add(out[row]))
         found.put(f"{prefix}linear/w", start + int(row), made[-1], 1.0)
     if made:
-        found.groups.append(made)
+        found.join(made)
         found.numbers += made
 
 
@@ -439,13 +450,12 @@ def _read_plain(
         pair = _pair(found, column + one, size)
         if pair is not None:
             found.put(name, found.one or 0, unit, -1.0)
-            for place, _ in pair:
+            for place in pair:
                 found.put(name, place, unit, 1.0)
-            read = [place for place, _ in pair]
             # where another image is the same, it is open which is read, and so what is on together
-            clear = all(_likeness(found, place, size) == 1 for place in read)
-            on = frozenset([tuple(sorted(read))] if clear else [])
-            units.plain.append((unit, tuple(sorted(group for _, group in pair)), on))
+            clear = all(_likeness(found, place, size) == 1 for place in pair)
+            on = frozenset([tuple(sorted(pair))] if clear else [])
+            units.plain.append((unit, tuple(sorted(found.blocks[place] for place in pair)), on))
             return
     fits = []
     for which, group in enumerate(found.groups):
@@ -459,7 +469,7 @@ def _read_plain(
     some = [(place, w) for place, w in zip(found.groups[which], weights.tolist(), strict=True) if abs(w) > size]
     for place, weight in some:
         found.put(name, place, unit, weight)
-    units.plain.append((unit, (which,), frozenset((place,) for place, _ in some)))
+    units.plain.append((unit, (found.blocks[found.groups[which][0]],), frozenset((place,) for place, _ in some)))
 
 
 def _likeness(found: _Finding, place: int, size: float) -> int:
@@ -467,11 +477,10 @@ def _likeness(found: _Finding, place: int, size: float) -> int:
     return int((np.linalg.norm(np.array(found.images) - found.images[place], axis=1) < size).sum())
 
 
-def _pair(found: _Finding, total: np.ndarray, size: float) -> list[tuple[int, int]] | None:
-    """The two images, each with its group, whose sum it is."""
-    first = {place: which for which, group in reversed([*enumerate(found.groups)]) for place in group}
-    places = list(first.items())
-    images = found.matrix([place for place, _ in places])
+def _pair(found: _Finding, total: np.ndarray, size: float) -> list[int] | None:
+    """The two images whose sum it is."""
+    places = list(found.blocks)
+    images = found.matrix(places)
     rest = total - images
     apart = (rest**2).sum(1)[:, None] + (images**2).sum(1) - 2 * rest @ images.T
     own = np.diagonal(apart).copy()
@@ -500,8 +509,7 @@ def _write_units(
             on.setdefault(place, set()).update(at)
             found.put(name, unit, place, 1.0)
     for own in made.values():
-        parts = _apart_by_use(own, on)
-        found.groups += parts if len(parts) == 1 else [*parts, own]
+        found.join(own, _apart_by_use(own, on))
         found.numbers += own
     rays: list[int] = []
     for unit, _, _ in units.linear:
@@ -509,7 +517,8 @@ def _write_units(
             place, factor = _ray_of(bare, found, rays, rows[unit], layer, close)
             found.put(name, unit, place, factor)
     found.numbers += rays
-    found.groups += [[ray] for ray in rays]
+    for ray in rays:
+        found.join([ray])
     _write_steps(bare, found, units, rows, layer, name, close)
 
 
@@ -685,7 +694,7 @@ class _Chain:
                     step = {place: sign for place, sign in ((before, -1.0), (after, 1.0)) if place is not None}
                 written.append(step)
         if self.own:
-            found.groups.append(list(self.own))
+            found.join(list(self.own))
             found.numbers += self.own
         units = [self.unit, *(upper for upper, _ in picked)]
         for unit, entries in zip(units, written, strict=True):

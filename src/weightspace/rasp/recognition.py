@@ -33,8 +33,8 @@ class Inside:
         for members, codes in by_length(bare, inputs):
             self.stream[members, : codes.shape[1]] = bare.tokens[codes] + bare.positions[: codes.shape[1]]
 
-    def attention(self, layer: int, stream: Array) -> tuple[Array, Array]:
-        """(heads, n, places, width) what each head adds, and (heads, n, places, places) where it looks."""
+    def attention(self, layer: int, stream: Array) -> tuple[list[Written], Array]:
+        """What each head adds, and (heads, n, places, places) where it looks."""
         bare = self.bare
         n, places, _ = stream.shape
         query, key, value = (
@@ -49,15 +49,70 @@ class Inside:
             scores = scores + np.triu(np.full((places, places), -np.inf, np.float32), 1)
         scores = np.exp(scores - scores.max(-1, keepdims=True))
         scores /= scores.sum(-1, keepdims=True)
-        added = (scores @ value) @ bare.linear[layer].reshape(bare.num_heads, 1, bare.key_size, -1)
-        added[0] += bare.biases["attn/linear"][layer]
-        return added, scores
+        heads = [Written.of(mixed, bare.linear[layer][bare.head(h)]) for h, mixed in enumerate(scores @ value)]
+        return heads, scores
 
-    def mlp(self, layer: int, stream: Array) -> Array:
-        """(n, places, width) what the MLP adds."""
-        bare = self.bare
-        hidden = np.maximum(stream @ bare.first[layer] + bare.biases["mlp/linear_1"][layer], 0)
-        return hidden @ bare.second[layer] + bare.biases["mlp/linear_2"][layer]
+    def mlp(self, layer: int, stream: Array) -> Written:
+        """What the MLP adds."""
+        hidden = np.maximum(stream @ self.bare.first[layer] + self.bare.biases["mlp/linear_1"][layer], 0)
+        return Written.of(hidden, self.bare.second[layer])
+
+    def bias(self, layer: int, matrix: str) -> Array:
+        """(width,) what a half-layer adds everywhere."""
+        return self.bare.biases[matrix][layer]
+
+
+class Written(NamedTuple):
+    """What a head or an MLP adds: how far it goes in each of the directions that it can write.
+
+    A compressed stream squeezes directions together, but not what is about to be written: rows of a writing matrix that
+    are multiples of each other are one direction of the stream as it was compiled.
+
+    Attributes:
+        along: (n, places, directions) how far, in units of the shortest row of each direction.
+        directions: (directions, width).
+    """
+
+    along: Array
+    directions: Array
+
+    @staticmethod
+    def of(units: Array, rows: Array) -> Written:
+        """Of (n, places, units) by what each writes, (units, width)."""
+        lengths = np.linalg.norm(rows, axis=1)
+        used = np.flatnonzero(lengths > 1e-5 * max(float(lengths.max(initial=0)), 1e-9))
+        unit = rows[used] / lengths[used, None]
+        angles = unit @ unit.T
+        free = np.ones(len(used), bool)
+        shares, directions = [], []
+        for i in range(len(used)):
+            if free[i]:
+                members = np.flatnonzero(free & (np.abs(angles[i]) > PARALLEL))
+                free[members] = False
+                shortest = lengths[used[members]].min()
+                share = np.zeros(len(rows), np.float32)
+                share[used[members]] = np.sign(angles[i][members]) * lengths[used[members]] / shortest
+                shares.append(share)
+                directions.append(unit[i] * shortest)
+        if not shares:
+            return Written(np.zeros((*units.shape[:2], 0), np.float32), np.zeros((0, rows.shape[1]), np.float32))
+        return Written(units @ np.stack(shares, 1), np.stack(directions))
+
+    @property
+    def added(self) -> Array:
+        """(n, places, width)"""
+        return self.along @ self.directions
+
+    def read(self, readout: Array) -> Array:
+        """(n, places, k) what is added to the directions (width, k) of an answer, and to nothing that overlaps them."""
+        lengths = np.linalg.norm(self.directions, axis=1)[:, None] * np.maximum(np.linalg.norm(readout, axis=0), 1e-9)
+        products = self.directions @ readout
+        along = np.abs(products) > PARALLEL * lengths
+        return self.along @ np.where(along, products / np.maximum((readout**2).sum(0), 1e-12), 0)
+
+
+PARALLEL = 0.99
+"""Rows whose angle has at least this cosine write one direction."""
 
 
 class Added(NamedTuple):
@@ -216,6 +271,7 @@ class Reader:
         pool: the S-ops known.
         inside: the half-layers, on the inputs of the pool.
         stream: (n, places, width) as far as it has been followed.
+        answer: (n, places, values) what has been written to the directions of the answer.
         strictness: what counts as recognised.
         mended: whether what is recognised goes on as it should be, and not as it is.
         log: what was recognised where, line by line.
@@ -225,7 +281,10 @@ class Reader:
         self.pool, self.inside, self.strictness, self.until = pool, inside, strictness, until
         self.real, self.mended = pool.place.real, mended
         self.stream = inside.stream
-        self.largest = float(np.abs(inside.stream).max())
+        readout = inside.bare.readout
+        assert readout is not None
+        self.readout = readout.directions
+        self.answer = np.zeros((*self.real.shape, self.readout.shape[1]))
         self.log: list[str] = []
         self.widths: list[int] = []
 
@@ -233,12 +292,12 @@ class Reader:
         """(..., entries) of (..., inputs, places)."""
         return values[..., self.real]
 
-    def added(self, vectors: Array) -> Added | None:
+    def added(self, written: Written) -> Added | None:
         """What a half-layer adds, or None where it adds nothing to speak of."""
-        vectors = vectors[self.real]
-        if np.abs(vectors).max() < 1e-3 * self.largest:
+        along = written.along[self.real]
+        if not along.size or np.abs(along).max() < 1e-3:
             return None
-        return Added.of(vectors)
+        return Added.of(along)
 
     def enter(
         self, where: str, recipe: Recipe, values: Array, numerical: bool, kinds: int, fit: Sequence[float]
@@ -259,10 +318,10 @@ class Reader:
             if time.monotonic() > self.until:
                 return
 
-    def mend(self, vectors: Array, columns: Sequence[tuple[Array, bool]]) -> Array:
+    def mend(self, written: Written, columns: Sequence[tuple[Array, bool]]) -> Written:
         """What a half-layer should have added, if it writes the S-ops (values, whether numerical) given."""
         if not self.mended or not columns:
-            return vectors
+            return written
         parts = []
         for values, numerical in columns:
             if numerical:
@@ -271,19 +330,24 @@ class Reader:
                 named = np.unique(values[~np.isnan(values)])
                 parts.append((values[..., None] == named).astype(float))
         design = np.concatenate(parts, -1) * self.pool.place.present[..., None]
-        written = np.linalg.lstsq(design[self.real], vectors[self.real].astype(float), rcond=1e-6)[0]
-        return (design @ written).astype(np.float32)
+        shares = np.linalg.lstsq(design[self.real], written.along[self.real].astype(float), rcond=1e-6)[0]
+        return written._replace(along=(design @ shares).astype(np.float32))
+
+    def add(self, written: Written) -> None:
+        self.stream = self.stream + written.added
+        self.answer = self.answer + written.read(self.readout)
 
     def heads(self, layer: int) -> None:
         """Find the Aggregates and SelectorWidths of a layer."""
-        vectors, patterns = self.inside.attention(layer, self.stream)
-        live = [(h, added) for h, part in enumerate(vectors) if (added := self.added(part))]
+        heads, patterns = self.inside.attention(layer, self.stream)
+        live = [(h, added) for h, written in enumerate(heads) if (added := self.added(written))]
         if live:
             looks = patterns[[h for h, _ in live]][:, self.real].astype(float)
             for (h, added), options in zip(live, self.selectors(looks), strict=True):
-                columns = self.head(f"head {layer}.{h}", added, options)
-                vectors[h] = self.mend(vectors[h], columns)
-        self.stream = self.stream + vectors.sum(0)
+                heads[h] = self.mend(heads[h], self.head(f"head {layer}.{h}", added, options))
+        for written in heads:
+            self.add(written)
+        self.stream = self.stream + self.inside.bias(layer, "attn/linear")
 
     def selectors(self, patterns: Array, most: int = 40) -> list[list[tuple[float, Recipe, Array | None, Array]]]:
         """For each pattern (heads, entries, places) the nearest selectors: distance, recipe, and what they give:
@@ -366,11 +430,12 @@ class Reader:
 
     def mlp(self, layer: int) -> None:
         """Find the Maps, SequenceMaps, LinearSequenceMaps and SelectorWidths of a layer."""
-        vectors = self.inside.mlp(layer, self.stream)
-        added = self.added(vectors)
+        written = self.inside.mlp(layer, self.stream)
+        added = self.added(written)
         if added is not None:
-            vectors = self.mend(vectors, self.written(f"mlp {layer}", added))
-        self.stream = self.stream + vectors
+            written = self.mend(written, self.written(f"mlp {layer}", added))
+        self.add(written)
+        self.stream = self.stream + self.inside.bias(layer, "mlp/linear_2")
 
     def written(self, where: str, added: Added) -> list[tuple[Array, bool]]:
         """Find what an MLP adds; gives that as columns."""

@@ -123,7 +123,7 @@ class Search:
         reader = Reader(pool, self.inside, strictness, mended, self.until)
         reader.read()
         self.log = reader.log
-        found = self.judge(pool, reader.stream if mended else None)
+        found = self.judge(pool, reader if mended else None)
         self.tried += pool.tried
         if len(pool) > 2:
             pools.append(pool)
@@ -140,11 +140,11 @@ class Search:
         self.tried += pool.tried
         return self.exact is not None
 
-    def judge(self, pool: Pool, stream: Array | None) -> bool:
+    def judge(self, pool: Pool, reader: Reader | None) -> bool:
         """Look for the answer among the S-ops of a pool.
 
         Args:
-            stream: the final stream after mending, whose answers are an opinion too.
+            reader: that has mended the stream, and so has an opinion on the answer too.
         """
         goal, real = self.goal, self.place.real
         numbers = [i for i in range(len(pool)) if pool.numerical[i] == goal.numerical]
@@ -156,24 +156,26 @@ class Search:
             if self.verify(pool.node(numbers[s])):
                 return True
         opinion = shares
-        if stream is not None:
-            opinion = np.maximum(shares, self.opinion(values, stream))
+        if reader is not None:
+            opinion = np.maximum(shares, self.opinion(values, reader))
         first = int(opinion.argmax())
         if opinion[first] > self.best[0]:
             self.best = float(opinion[first]), pool.node(numbers[first])
         return False
 
-    def opinion(self, values: Array, stream: Array) -> Array:
-        """How well the values (n, entries) of S-ops go with a final stream, at most 0.999."""
+    def opinion(self, values: Array, reader: Reader) -> Array:
+        """How well the values (n, entries) of S-ops go with what a reader has read, below 1."""
         readout = self.bare.readout
         assert readout is not None
-        read = (stream @ readout.directions)[self.place.real].astype(float)
+        read = reader.answer[self.place.real]
+        if not read.any():  # nobody writes just the directions of the answer
+            read = (reader.stream @ readout.directions)[self.place.real].astype(float)
         if self.goal.numerical:
             error = ((values - read[:, 0]) ** 2).mean(1)
-            return np.minimum(0.999, 1 - error / max(float(read.var()), 1e-3))
+            return np.minimum(0.99999, 1 - error / max(float(read.var()), 1e-3))
         assert readout.values is not None
         names = np.array([float(value) for value in readout.values if is_number(value)])
-        return np.minimum(0.999, same(values, names[read.argmax(1)]).mean(1))
+        return np.minimum(0.99999, same(values, names[read.argmax(1)]).mean(1))
 
     def answered(self, pool: Pool, number: int) -> Array:
         """(entries,) what is answered if an S-op is the output."""

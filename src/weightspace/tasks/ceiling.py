@@ -14,11 +14,16 @@ probability that makes up for choices which the step makes likelier or less like
 posterior exactly, and it starts in it; no burn-in is needed for that, only to forget where it started. What is fixed
 is what the steps do not change: the wanted length, and whether the vocabulary is of numbers or of strings.
 
-**Its error.** A chain that has not been everywhere knows alternatives too few, so every estimate is from above, and
-falls with the number of steps; three are given. `largest` is the share of the commonest target on the whole chain,
-and also counts chance as skill. `held_out` takes the commonest target of the first half and counts it in the second.
-`guessed` asks whether the commonest target of the second half is the one that was drawn: it is the accuracy of a
-decoder that knows the weights and the sampler. All three agree for a chain that mixes.
+**Its error.** A chain that has not been everywhere knows too few alternatives, so estimates come from above and fall
+with the number of steps. Three are given. `largest` is the share of the commonest target on the whole chain, and counts
+chance as skill. `held_out` takes the commonest target of the first part and counts it in the last: no chance, but it is
+low where the first part chose wrongly. `guessed` asks whether the commonest target of the last part is the one that was
+drawn: the accuracy of a decoder that knows the weights and the sampler, and noisy, being 0 or 1. They agree for a chain
+that mixes. Short programs of one vocabulary and length, whose weights come often enough to count, agree with the walk
+(`tests/test_ceiling.py`).
+
+**What comes out** depends on the lengths: of programs with fewer than 50,000 parameters (3 to 15 lines, mean 8) about
+22%, of those of 3 to 5 lines 45%, of 12 to 15 lines at most 3%; 12 to 14% were estimated elsewhere for another make-up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The best exact match possible on the typed tokens, from the rewritings of single lines that leave weights as they are.
+"""The best exact match possible on the typed tokens, from rewritings of single lines that leave weights as they are.
 
 The typed target has constants, factors and operand order; lost are functions of one table, such as `x > 3` and `x == 4`
 of what is at most 4, comparisons that select alike, and the order of the operands of what is commutative: both orders
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from random import Random
-from typing import Any, get_args
+from typing import Any
 
 from weightspace.rasp.language import (
     Aggregate,
@@ -33,7 +33,6 @@ from weightspace.rasp.tokens import TYPED
 from weightspace.tasks.base import TaskError
 from weightspace.tasks.ceiling import Posterior, summary, weights_key
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
 DRAWN: tuple[Kind, ...] = ("bool", "float", "categorical")
 """What a Map's result may be, equally likely."""
 
@@ -43,7 +42,9 @@ def kinds_of_program(program: Program) -> dict[int, set[Kind]]:
     kinds: dict[int, set[Kind]] = {id(tokens): {"categorical"}, id(indices): {"categorical"}}
     for node in program.nodes:
         if isinstance(node, Map):
-            encoded = [kind for kind in DRAWN if (kind == "categorical") == (node.encoding == "categorical")]
+            encoded: list[Kind] = [
+                kind for kind in DRAWN if (kind == "categorical") == (node.encoding == "categorical")
+            ]
             read = kinds[id(node.inner)]
             kinds[id(node)] = {
                 out for out in encoded for given in read if node.function.source in MAPS.get((given, out), ())
@@ -101,10 +102,12 @@ class TypedWalk:
         random, swapped = self.random, self.random.random() < 0.5
         if isinstance(node, Map):
             kinds = kinds_of_program(self.program)
-            pairs = [(i, o) for i in kinds[id(node.inner)] for o in kinds[id(node)] if (i, o) in MAPS]
+            pairs: list[tuple[Kind, Kind]] = [
+                (i, o) for i in kinds[id(node.inner)] for o in kinds[id(node)] if (i, o) in MAPS
+            ]
             if not pairs:
                 return None
-            source = choose(random, MAPS[choose(random, sorted(pairs))])
+            source = choose(random, MAPS[choose(random, sorted(pairs, key=str))])
             return Map(source, node.inner, encoding=node.encoding)
         if isinstance(node, SequenceMap):
             first, second = (node.second, node.first) if swapped else (node.first, node.second)
