@@ -98,10 +98,10 @@ def test_the_walk_finds_the_posterior_that_counting_finds():
     """Short programs of one vocabulary and length, whose weights come again, so that targets can be counted.
 
     If walks draw from the posterior, the targets of fresh draws have on average the share on one walk that the targets
-    of a walk from another start have. Walks that do not mix in time are allowed on a third of the weights.
+    of a walk from another start have. Walks that do not mix in time are allowed on one of the four weights.
     """
     random, counts, starts = Random("counting"), {}, {}
-    for _ in range(20_000):
+    for _ in range(12_000):
         record = draw_record(random, [3], (3, 3, True))
         program = None if record is None else program_of(record)
         key = None if program is None else weights_key(program)
@@ -116,10 +116,10 @@ def test_the_walk_finds_the_posterior_that_counting_finds():
         walk = Walk(record, Random(seed))
         for _ in range(1_500):
             walk.step()
-        walked = Counter(walk.step() for _ in range(15_000))
+        walked = Counter(walk.step() for _ in range(6_000))
         return {target: count / walked.total() for target, count in walked.items()}
 
-    often = sorted(counts, key=lambda key: -counts[key].total())[2:8]  # the two commonest have hundreds of targets
+    often = sorted(counts, key=lambda key: -counts[key].total())[2:6]  # the two commonest have hundreds of targets
     agree = 0
     for number, key in enumerate(often):
         first, second = (shares(record, 100 * number + place) for place, record in enumerate(starts[key]))
@@ -128,7 +128,7 @@ def test_the_walk_finds_the_posterior_that_counting_finds():
         squares = sum(share * first.get(target, 0) ** 2 for target, share in second.items())
         found = sum(count * first.get(target, 0) for target, count in counts[key].items()) / total
         agree += abs(found - expected) <= 3 * ((squares - expected**2) / total) ** 0.5
-    assert agree >= 4
+    assert agree >= 3
 
 
 def test_a_longer_walk_meets_more_targets():

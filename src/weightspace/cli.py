@@ -190,7 +190,7 @@ def _fail(sentence: str, code: int = 2) -> int:
 
 
 def demo(out: Path = Path("demo"), workers: int | None = None, json: bool = False) -> int:
-    """From scikit-learn's digits to a trained meta-model, in minutes on two CPU cores and with no download.
+    """A meta-model trained on digits, and a transformer decompiled, in minutes on two CPU cores and with no download.
 
     Args:
         out: folder for results.json, report.html, the zoo and the meta-model.
@@ -198,13 +198,18 @@ def demo(out: Path = Path("demo"), workers: int | None = None, json: bool = Fals
         json: print results.json instead of the table.
     """
     from weightspace.evaluation.results import format_table
+    from weightspace.recipes.experiments import decompile_demo
     from weightspace.recipes.experiments import demo as run
+    from weightspace.tasks.decompile import summary
     from weightspace.zoo.engine import ProcessEngine
 
     results = run(out, ProcessEngine(workers=workers))
+    found = decompile_demo(out)
     if json:
         return _json(results.to_json())
-    return _say(f"{format_table(results)}\n{out / 'report.html'}\n{out / 'results.json'}")
+    files = ("report.html", "results.json", "unknown.safetensors", "decompiled.html")
+    listed = "\n".join(str(out / file) for file in files)
+    return _say(f"{format_table(results)}\n\nDecompiled, a transformer of unknown code:\n\n{summary(found)}\n\n{listed}")
 
 
 def zoo_make(

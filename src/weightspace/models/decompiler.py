@@ -1,4 +1,4 @@
-"""The decompiler's network: a reader of weights and a decoder that writes programs, with what it keeps of its prefix."""
+"""The decompiler's network: a reader of weights, and a decoder that writes programs token by token."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class DecompilerNetwork(nn.Module):
 
 
 def next_token_loss(logits: Float[Tensor, "b t v"], ids: Int[Tensor, "b t"], inputs: int = 2) -> Tensor:
-    """Mean cross-entropy of each token that is not padding, given those before it; the inputs' names are no question."""
+    """Mean cross-entropy of each token that is not padding, given those before it; the inputs' names are not asked."""
     target = ids[:, 1 + inputs :]
     kept = logits[:, inputs:-1].flatten(0, 1)
     return F.cross_entropy(kept, target.flatten(), ignore_index=PADDING)

@@ -1,8 +1,8 @@
 """Programs as a decompiler writes them: a token at a time, with the value set of every S-op so far, nothing ill-typed.
 
 A program is its operations slot by slot (attention of layer 0, MLP of layer 0, attention of layer 1, ...), each `kind,
-what it reads, rule`, with END_OF_SLOT after every slot. Compared with `rasp.tokens.TYPED` there are no words that follow
-from the others, and the slots are those of the weights.
+what it reads, rule`, with END_OF_SLOT after every slot. Compared with `rasp.tokens.TYPED` there are no words that
+follow from the others, and the slots are those of the weights.
 """
 
 from __future__ import annotations
@@ -265,7 +265,9 @@ class Draft:
 
     def written(self) -> Written:
         ids, fields, slots, names, values = zip(*self._rows, strict=True)
-        return Written(*(np.array(part, np.int64) for part in (ids, fields, slots, names)), np.array(values, np.float32))
+        return Written(
+            *(np.array(part, np.int64) for part in (ids, fields, slots, names)), np.array(values, np.float32)
+        )
 
     def allowed(self) -> np.ndarray:
         """(SIZE,) booleans: which tokens may come next; whether a rule suits the values only `push` can tell."""

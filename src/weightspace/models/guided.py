@@ -1,4 +1,4 @@
-"""Search that the network guides: it proposes operations, each is checked alone against the weights, and backtracked."""
+"""Search guided by the network: it proposes operations, each is checked alone against the weights, with backtracking."""
 
 from __future__ import annotations
 
@@ -112,9 +112,8 @@ class Guided:
             program, score = draft.program(), state.best[0] if state.best else 0.0
         if not complete:  # whole programs of the network may be likelier than what was put together
             programs = self.written(32, 1.0) + ([] if program is None else [program])
-            for gain, other in ranked(self.target, programs, self.mode):
-                program, score = other, gain
-                break
+            for fit in ranked(self.target, programs, self.mode)[:1]:
+                program, score, complete = fit.program, fit.gain, fit.complete
         how = "everything explained" if complete else "not everything explained"
         state.trace.append(f"search ({self.mode}): {how}, {state.checked:,} operations checked")
         return Searched(program, score, complete, state.checked, tuple(state.trace))
@@ -135,21 +134,17 @@ class Guided:
             draft.push(END_OF_SLOT)
         if draft.slot > slot and not lenient:
             return False  # an earlier slot was left unexplained
-        followed = 0
-        for following, match in self._candidates(state, draft, placed, lenient):
+        for followed, (following, match) in enumerate(self._candidates(state, draft, placed, lenient), 1):
             node = following.scope[-1]
             after = placed.copy()
             after.place(node, match)
             if self._extend(state, following, after, lenient):
                 return True
-            followed += 1
             if state.over or followed >= (1 if lenient else BRANCHES):
                 return False
         return False
 
-    def _candidates(
-        self, state: _Search, draft: Draft, placed: Placed, lenient: bool
-    ) -> Iterator[tuple[Draft, Match]]:
+    def _candidates(self, state: _Search, draft: Draft, placed: Placed, lenient: bool) -> Iterator[tuple[Draft, Match]]:
         """Operations that fit next, best first: the network's, then all there are."""
         tried: set[tuple[int, ...]] = set()
         loose: list[tuple[float, Draft, Match]] = []
@@ -222,29 +217,49 @@ class Guided:
         return len(placed.matches) > 0 and all(self._left(placed, slot) <= EXPLAINED for slot in range(slots))
 
 
-def ranked(target: Target, programs: Sequence[Program], mode: Mode) -> list[tuple[float, Program]]:
-    """Programs by the log-likelihood of the weights under them, best first; those that cannot be compiled are left out."""
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """How well a whole program explains weights.
+
+    Attributes:
+        gain: log-likelihood over noise alone, in nats.
+        complete: whether nothing but noise is left, in what its operations own and in what none does.
+    """
+
+    program: Program
+    gain: float
+    complete: bool
+
+
+def fitted(target: Target, program: Program, mode: Mode) -> Fit | None:
+    """How well a program explains weights, its directions matched by who reads them; None if it cannot be compiled."""
     bare = target.bare
-    found = []
-    for number, program in enumerate(programs):
-        analysis = analyse(program.meant_for(bare.vocab, bare.max_seq_len), bare.vocab, bare.max_seq_len, mode)
-        if analysis.reasons:
-            continue
-        try:
-            transformer = assemble(analysis)
-        except RaspError:
-            continue
-        labels = direction_labels(analysis.program, [t for t in analysis.traits.values() if t.depth], mode == "fixed")
-        groups = {group.label: group for group in transformer.directions}
-        reads = profile(BareTransformer.of(transformer))
-        expected = {
-            node: reads[groups[label].start : groups[label].start + groups[label].size]
-            for node, label in labels.items()
-            if node in analysis.traits
-        }
-        slots = by_slot(analysis.program, analysis.traits)
-        lines = [(node, slot // 2) for slot, nodes in enumerate(slots) for node in nodes]
-        placed = match_all(target, lines, analysis.traits, expected)
-        if placed is not None:
-            found.append((placed.gain, -number, program))
-    return [(gain, program) for gain, _, program in sorted(found, key=lambda entry: entry[:2], reverse=True)]
+    analysis = analyse(program.meant_for(bare.vocab, bare.max_seq_len), bare.vocab, bare.max_seq_len, mode)
+    if analysis.reasons:
+        return None
+    try:
+        transformer = assemble(analysis)
+    except RaspError:
+        return None
+    labels = direction_labels(analysis.program, [t for t in analysis.traits.values() if t.depth], mode == "fixed")
+    groups = {group.label: group for group in transformer.directions}
+    reads = profile(BareTransformer.of(transformer))
+    expected = {
+        node: reads[groups[label].start : groups[label].start + groups[label].size]
+        for node, label in labels.items()
+        if node in analysis.traits
+    }
+    slots = by_slot(analysis.program, analysis.traits)
+    lines = [(node, slot // 2) for slot, nodes in enumerate(slots) for node in nodes]
+    placed = match_all(target, lines, analysis.traits, expected)
+    if placed is None:
+        return None
+    left = [placed.left(slot // 2, slot % 2 == 0) for slot in range(2 * bare.num_layers)]
+    complete = max(match.misfit for match in placed.matches) < FITS and max(left) <= EXPLAINED
+    return Fit(program, placed.gain, complete)
+
+
+def ranked(target: Target, programs: Sequence[Program], mode: Mode) -> list[Fit]:
+    """Programs by the likelihood of the weights under them, best first; those that cannot be compiled are left out."""
+    found = [fit for program in programs if (fit := fitted(target, program, mode)) is not None]
+    return sorted(found, key=lambda fit: -fit.gain)

@@ -252,7 +252,9 @@ class Proposer:
             "facts": dict(facts or {}),
         }
         kind = torch.float16 if half else torch.float32
-        tensors = {name: tensor.detach().cpu().to(kind).contiguous() for name, tensor in self.network.state_dict().items()}
+        tensors = {
+            name: tensor.detach().cpu().to(kind).contiguous() for name, tensor in self.network.state_dict().items()
+        }
         write_atomically(Path(path), to_bytes(tensors, {METADATA_KEY: json.dumps(record, sort_keys=True)}))
 
     @staticmethod
@@ -278,7 +280,9 @@ class Proposer:
             config = DecompilerConfig(**options, training=TrainingConfig(**training))
             network = DecompilerNetwork(config)
             network.load_state_dict({name: torch.from_numpy(array).float() for name, array in arrays.items()})
-            loaded = Proposer(config, network, History(steps=record["history"]["steps"], seconds=record["history"]["seconds"]))
+            loaded = Proposer(
+                config, network, History(steps=record["history"]["steps"], seconds=record["history"]["seconds"])
+            )
             loaded.facts = record["facts"]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise NetworkError(f"{path} is not a whole decompiler: {error}") from error

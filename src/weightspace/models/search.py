@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import weightspace
-from weightspace.models.guided import Guided, ranked
+from weightspace.models.guided import Fit, Guided, fitted, ranked
 from weightspace.rasp.align import Aligned, align
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.enumeration import enumerate_program
 from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program
 from weightspace.rasp.lift import NotLiftable, lift
+from weightspace.rasp.matching import Target
 from weightspace.rasp.synthesis import match_activations, synthesise
 from weightspace.rasp.validate import Mode
 from weightspace.rasp.verify import Behaviour, behaviour, certify, distance, modes_of
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 
 Method = Literal["lifter", "greedy", "sampled", "search", "enumeration", "activations", "behaviour"]
 """Who proposes. `lifter` reads clean weights off, `greedy` and `sampled` are the network alone, `search` is the network
-with a check of each operation, `enumeration` the check without a network, `activations` and `behaviour` look at what the
-weights do."""
+with a check of each operation, `enumeration` the check without a network; `activations` and `behaviour` look at what
+the weights do."""
 METHODS: tuple[Method, ...] = get_args(Method)
+ASKED: tuple[Method, ...] = ("lifter", "greedy", "search", "enumeration", "activations", "behaviour")
+"""Who is asked by default, in this order: the quick first. `search` tries what `sampled` would draw."""
 SAMPLES = 32
 """Programs drawn by `sampled`."""
 LEAST_SECONDS = 0.05
@@ -79,6 +82,19 @@ class Problem:
     @property
     def modes(self) -> tuple[Mode, ...]:
         return modes_of(self.bare)
+
+    @cached_property
+    def targets(self) -> dict[Mode, Target]:
+        """The weights prepared for matching, by the compiler that they are taken to be of."""
+        return {mode: Target.of(self.aligned.bare, mode) for mode in self.modes}
+
+    def fit(self, program: Program, mode: Mode | None) -> Fit | None:
+        """How well a program explains the weights, where these have directions."""
+        if self.aligned.kind == "neither":
+            return None
+        modes = self.modes if mode is None or mode not in self.modes else (mode,)
+        fits = [fit for one in modes if (fit := fitted(self.targets[one], program, one)) is not None]
+        return max(fits, key=lambda fit: fit.gain, default=None)
 
     def guided(self, mode: Mode) -> Guided:
         """The network's view of the weights, read once."""
@@ -138,10 +154,9 @@ def _best(problem: Problem, write: Callable[[Guided], Sequence[Program]], name: 
         guided = problem.guided(mode)
         programs = write(guided)
         count += len(programs)
-        for gain, program in ranked(guided.target, programs, mode):
-            if best is None or gain > best[0]:
-                best = (gain, program, mode)
-            break
+        for fit in ranked(guided.target, programs, mode)[:1]:
+            if best is None or fit.gain > best[0]:
+                best = (fit.gain, fit.program, mode)
     if best is None:
         return Attempt(None, checked=count, trace=(f"{name}: nothing that can be compiled",))
     return Attempt(best[1], best[2], count, (f"{name}: the likeliest of {count}",))
@@ -208,7 +223,7 @@ def decompile(
     bare: BareTransformer,
     budget: float = 30.0,
     *,
-    methods: Sequence[Method] = METHODS,
+    methods: Sequence[Method] = ASKED,
     proposer: Proposer | None = None,
     seed: int = 0,
 ) -> Decompilation:
@@ -233,19 +248,20 @@ def decompile(
         if found.program is None:
             continue
         judged = judge(problem, found, method)
-        trace.append(f"{method}: {judged.status.replace('_', ' ')}")
-        if best is None or _rank(judged) > _rank(best):
+        trace.append(f"{method}: {judged.found.status.replace('_', ' ')}{', nothing but noise is left' * judged.fits}")
+        if best is None or judged.rank > best.rank:
             best = judged
-        if best.status == "certified" or (best.status == "behaviour_equal" and method not in ("lifter", "greedy")):
+        if best.settled:
             break
     seconds = time.monotonic() - started
     if best is None:
         return Decompilation("none", None, "", seconds=seconds, checked=checked, trace=tuple(trace))
-    notes = () if problem.aligned.kind == "directions" else (f"The stream's directions: {_ALIGNED[problem.aligned.kind]}.",)
-    return Decompilation(
-        best.status, best.program, best.method, best.certificate, best.behaviour, best.distance, seconds, checked,
-        tuple(trace), best.tables, notes,
-    )  # fmt: skip
+    notes = []
+    if problem.aligned.kind != "directions":
+        notes.append(f"The stream's directions: {_ALIGNED[problem.aligned.kind]}.")
+    if best.fits and best.found.status != "certified":
+        notes.append("Aligned, its weights are those given, but for what looks like noise.")
+    return replace(best.found, seconds=seconds, checked=checked, trace=tuple(trace), notes=tuple(notes))
 
 
 def _attempts(
@@ -273,8 +289,31 @@ _ALIGNED = {
 }
 
 
-def judge(problem: Problem, found: Attempt, method: str, *, measure: bool = True) -> Decompilation:
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A proposed program, how far it is proved, and how it compares with others for the same weights.
+
+    Attributes:
+        fits: whether it leaves nothing but noise of the weights.
+        rank: to be compared; higher is better.
+    """
+
+    found: Decompilation
+    fits: bool
+    rank: tuple[int, float]
+
+    @property
+    def settled(self) -> bool:
+        """Whether no other method needs to be asked."""
+        return self.found.status == "certified" or self.fits
+
+
+def judge(problem: Problem, found: Attempt, method: str, *, measure: bool = True) -> Judged:
     """How far a proposed program is proved.
+
+    Weights that are equal come first; then weights that are equal up to noise, since noise changes what weights do;
+    then equal answers. Of the others, where there are directions, those under which the weights are likelier; else
+    those that answer more places as the weights do.
 
     Args:
         measure: the distance of its weights too, where they are not the same.
@@ -282,19 +321,18 @@ def judge(problem: Problem, found: Attempt, method: str, *, measure: bool = True
     assert found.program is not None
     target, program = problem.aligned.bare, found.program
     certificate = certify(program, target, mode=found.mode)
-    seen: Behaviour | None = behaviour(program, problem.bare, mode=found.mode, certificate=None)
-    if seen is None or (certificate is not None and not seen.equal):
-        again = behaviour(program, target, mode=found.mode, certificate=certificate)
-        seen = again or seen
+    seen: Behaviour | None = behaviour(program, problem.bare, mode=found.mode)
+    if certificate is not None and (seen is None or not seen.equal):
+        seen = behaviour(program, target, mode=found.mode, certificate=certificate) or seen
+    places = 0.0 if seen is None or not seen.places else 1 - seen.differing_places / seen.places
     if certificate is not None:
-        return Decompilation("certified", program, method, certificate, seen, tables=found.tables)
-    if seen is not None and seen.equal:
-        return Decompilation("behaviour_equal", program, method, None, seen, tables=found.tables)
-    apart = distance(program, target, mode=found.mode) if measure else None
-    return Decompilation("best_guess", program, method, None, seen, apart, tables=found.tables)
-
-
-def _rank(found: Decompilation) -> tuple[int, float]:
-    order = ("none", "best_guess", "behaviour_equal", "certified").index(found.status)
-    seen = found.behaviour
-    return order, 0.0 if seen is None or not seen.places else 1 - seen.differing_places / seen.places
+        whole = Decompilation("certified", program, method, certificate, seen, tables=found.tables)
+        return Judged(whole, True, (3, places))
+    fit = problem.fit(program, found.mode)
+    fits, equal = fit is not None and fit.complete, seen is not None and seen.equal
+    apart = distance(program, target, mode=found.mode) if measure and not equal else None
+    judged = Decompilation(
+        "behaviour_equal" if equal else "best_guess", program, method, None, seen, apart, tables=found.tables
+    )
+    likely = problem.aligned.kind == "directions" and fit is not None
+    return Judged(judged, fits, (2 if fits else int(equal), fit.gain if likely and fit is not None else places))

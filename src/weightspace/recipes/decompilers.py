@@ -345,7 +345,7 @@ def train_decompiler(
 
 
 def evaluate_decompiler(path: Path | None = None, *, count: int = 1_000, seed: int = 2024) -> dict[str, Any]:
-    """The figures of a decompiler's card: one greedy program for each of `count` held-out clean transformers, no search.
+    """The figures of a decompiler's card: one greedy program for each of `count` held-out clean transformers.
 
     Args:
         path: of the network; None for the one that comes with the package.

@@ -7,19 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import save as save_safetensors
+
 from weightspace.baselines.linear import Linear
 from weightspace.baselines.majority import Majority
 from weightspace.baselines.statistics import StatisticsBoosting
 from weightspace.evaluation.compare import compare, curve_of, results_of, score
+from weightspace.evaluation.decompilation import write_decompilation
 from weightspace.evaluation.report import write_report
 from weightspace.evaluation.results import Results, Row
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.metamodel import MetaModel, ScopeError
+from weightspace.models.search import decompile
+from weightspace.rasp.bare import BareTransformer
+from weightspace.rasp.compiler import compile_program
+from weightspace.rasp.verify import permuted
+from weightspace.recipes.ladder import held_out
 from weightspace.recipes.metamodels import small
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.tasks.base import TaskError
+from weightspace.tasks.decompile import Decompilation
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples
-from weightspace.weights.network import Network, NetworkError
+from weightspace.weights.network import Network, NetworkError, write_atomically
 from weightspace.weights.spec import SpecError
 from weightspace.weights.store import MANIFEST, Zoo, ZooError, file_hash, verify
 from weightspace.zoo.engine import Engine
@@ -144,6 +153,21 @@ def demo(out: str | Path, engine: Engine | None = None, *, show: bool = True) ->
     start = time.perf_counter()
     zoo = make_zoo(zoo_recipe("digits-small"), Path(out) / "zoo", engine, show=show)
     return compare_on_zoo(zoo.folder, out, show=show, started=start)
+
+
+DEMO_SEED = 5
+"""Of the program that the demo decompiles."""
+
+
+def decompile_demo(out: str | Path) -> Decompilation:
+    """A held-out program compiled, its weights put in a random order, and found again; writes weights, text and page."""
+    out = Path(out)
+    (program,) = held_out(1, DEMO_SEED)
+    bare = permuted(BareTransformer.of(compile_program(program, mode="tracr_compat")), DEMO_SEED)
+    write_atomically(out / "unknown.safetensors", save_safetensors(dict(bare.params)))
+    found = decompile(bare, budget=30.0, seed=DEMO_SEED)
+    write_decompilation(found, bare, out / "decompiled.html", name="unknown.safetensors")
+    return found
 
 
 def _facts(zoo: Zoo) -> dict[str, str]:

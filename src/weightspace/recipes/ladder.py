@@ -19,7 +19,7 @@ from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program
 from weightspace.rasp.sampler import attempts
-from weightspace.rasp.verify import behaviour, certify
+from weightspace.rasp.verify import behaviour
 from weightspace.weights.progress import progress
 from weightspace.zoo.ladder import load_rung, make_ladder, rung_path
 
@@ -134,7 +134,7 @@ def _decompiled(config: LadderConfig, program: Program, rung: str, number: int, 
             found = Attempt(None)
         seconds = time.perf_counter() - started
         rows.append(_judged(problem, found, program, truth, loaded.right, rung, number, method, seconds))
-    together = max(rows, key=lambda entry: entry[1])[0]
+    together = max(rows, key=lambda entry: entry[1])[0]  # of equals the first: the quickest
     whole = Outcome(**{**asdict(together), "method": TOGETHER, "seconds": sum(row.seconds for row, _ in rows)})
     return [*(row for row, _ in rows), whole]
 
@@ -144,7 +144,7 @@ def _judged(
     method: str, seconds: float,
 ) -> tuple[Outcome, tuple[int, float]]:  # fmt: skip
     facts: dict[str, Any] = {"certified": False, "equal": False, "places": 0.0, "status": "none", "longer": False}
-    rank = (0, 0.0)
+    rank = (-1, 0.0)
     if found.program is not None:
         try:
             judged = judge(problem, found, method, measure=False)
@@ -152,10 +152,8 @@ def _judged(
         except RaspError:
             judged, same = None, None
         if judged is not None:
-            order = ("none", "best_guess", "behaviour_equal", "certified").index(judged.status)
-            seen = judged.behaviour
-            rank = (order, 0.0 if seen is None or not seen.places else 1 - seen.differing_places / seen.places)
-            facts["certified"], facts["status"] = judged.certificate is not None, judged.status
+            rank = judged.rank
+            facts["certified"], facts["status"] = judged.found.certificate is not None, judged.found.status
         if same is not None and same.places:
             facts["equal"], facts["places"] = same.equal, 1 - same.differing_places / same.places
         facts["longer"] = len(found.program) > len(program)
@@ -188,9 +186,7 @@ def table(rows: Iterable[Outcome]) -> str:
             some = [row for row in rows if row.rung == rung and row.method == method]
             if not some:
                 continue
-            shares = [
-                _share(np.array([getattr(row, name) for row in some], float)) for name in ("certified", "equal")
-            ]
+            shares = [_share(np.array([getattr(row, name) for row in some], float)) for name in ("certified", "equal")]
             longer, seconds = sum(row.longer for row in some), float(np.median([row.seconds for row in some]))
             lines.append(f"| {rung} | {method} | {len(some)} | {shares[0]} | {shares[1]} | {longer} | {seconds:.2f} |")
     return "\n".join(lines)
