@@ -83,7 +83,7 @@ def library() -> Iterator[tuple[str, BareTransformer]]:
 # -- what real Tracr has compiled -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 5])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_golden_programs_are_read_off_tracrs_weights_whatever_their_order(step: int) -> None:
     for number, record in enumerate(golden("tracr_random.json")[::step]):
         bare = bare_of(Program.from_record(record), "tracr_compat", number)

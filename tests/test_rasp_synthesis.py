@@ -206,14 +206,40 @@ def _made(pool: Pool, node: Expression, numbers: dict[int, int]) -> tuple[Recipe
     return ("aggregate", *key, inner), values[0], node.numerical
 
 
-def test_enumeration_looks_at_many_candidates() -> None:
-    bare = compiled(next(iter(sample("typed", seed=779))))
-    goal = Goal.of(bare)
-    pool = Pool(Place.of(goal.inputs[-60:], 5), True, 5)
-    impossible = np.where(pool.place.real, np.random.default_rng(0).normal(size=pool.place.real.shape), np.nan)
-    enumeration = Enumeration(pool, impossible, True, time.monotonic() + 3, lambda _: False)
-    enumeration.run()
-    assert pool.tried > 100_000  # millions on an idle machine
+def test_sums_that_are_looked_up_are_those_of_the_aggregates_themselves() -> None:
+    """Families of Aggregates are known by a product of matrices; one by one they give the same sums."""
+    pool = Pool(Place.of(all_inputs((0, 1, 2, 3, 4), 3)[::3], 5), True, 5)
+    for recipes, values, numerical, kinds in pool.map_all([0, 1]):
+        pool.add(recipes, values, numerical, kinds)
+    anything = np.where(pool.place.real, 0.0, np.nan)
+    enumeration = Enumeration(pool, anything, True, time.monotonic() + 60, lambda _: False)
+    inner = pool.of_kind(2)
+    held = np.stack([np.nan_to_num(pool.values[i].T).ravel() for i in inner])
+    compared = 0
+    for recipes, back in enumeration.selectors(0, 0):
+        sums = back @ held.T
+        for s in range(0, len(recipes), 5):
+            for column, i in enumerate(inner):
+                values = enumeration.aggregate(("aggregate", *recipes[s], i))
+                assert sums[s, column] == pytest.approx(values[pool.place.real] @ enumeration.weights[:, 0], abs=1e-9)
+                compared += 1
+    assert compared > 500
+
+
+def test_long_sums_of_one_number_are_found() -> None:
+    bare = compiled(
+        program("""
+v1: numerical = Map(x, tokens)
+v2: numerical = Map(x * 2, tokens)
+v3: numerical = LinearSequenceMap(3, 1, v1, v2)
+v4: numerical = LinearSequenceMap(-2, -2, v3, v2)
+v5: numerical = LinearSequenceMap(-3, 3, v4, v3)
+return v5
+""")
+    )
+    found = synthesise(bare, 20)
+    assert found.exact
+    assert answers_alike(found, bare)
 
 
 def test_answers_that_are_not_known_or_no_numbers_are_refused() -> None:

@@ -209,7 +209,9 @@ def demo(out: Path = Path("demo"), workers: int | None = None, json: bool = Fals
         return _json(results.to_json())
     files = ("report.html", "results.json", "unknown.safetensors", "decompiled.html")
     listed = "\n".join(str(out / file) for file in files)
-    return _say(f"{format_table(results)}\n\nDecompiled, a transformer of unknown code:\n\n{summary(found)}\n\n{listed}")
+    return _say(
+        f"{format_table(results)}\n\nDecompiled, a transformer of unknown code:\n\n{summary(found)}\n\n{listed}"
+    )
 
 
 def zoo_make(
@@ -548,9 +550,7 @@ def decompiler_ladder(
     if unknown:
         raise ValueError(f"no method is named {unknown[0]!r}: there are {', '.join(METHODS)}")
     chosen = cast(tuple[Method, ...], methods or METHODS)
-    config = LadderConfig(
-        count=count, rungs=rungs, methods=chosen, budget=_budget(budget), seed=seed, lengths=lengths
-    )
+    config = LadderConfig(count=count, rungs=rungs, methods=chosen, budget=_budget(budget), seed=seed, lengths=lengths)
     return _say(table(run_ladder(config, out)))
 
 

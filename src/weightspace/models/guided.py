@@ -1,4 +1,4 @@
-"""Search guided by the network: it proposes operations, each is checked alone against the weights, with backtracking."""
+"""Search guided by the network: it proposes operations, each is checked alone against the weights."""
 
 from __future__ import annotations
 

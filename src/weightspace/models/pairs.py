@@ -1,4 +1,4 @@
-"""Programs and their weights drawn on the fly for the decompiler's training; a batch is a function of seed and number."""
+"""Programs and weights drawn on the fly for the decompiler's training; a batch is a function of seed and number."""
 
 from __future__ import annotations
 

@@ -25,7 +25,6 @@ from weightspace.rasp.compiler import (
     INPUT_NONE,
     ONE,
     QUERIES,
-    RESULT,
     RESULT_NONE,
     SCRATCH,
     SECOND_NONE,
@@ -296,7 +295,9 @@ class Placed:
         given = self.target.profile
         if expected is None:  # nobody compares numbers
             compared = given.reshape(len(given), -1, 4)[:, :, :2].any((1, 2))
-            return np.broadcast_to(np.where(compared, -LIKENESS, 0.0) if numerical else np.zeros(len(given)), (count, len(given)))
+            return np.broadcast_to(
+                np.where(compared, -LIKENESS, 0.0) if numerical else np.zeros(len(given)), (count, len(given))
+            )
         size = min(expected.shape[1], given.shape[1])
         apart = ((expected[:, None, :size] - given[None, :, :size]) ** 2).sum(2)
         return -LIKENESS * apart / (1 + apart)
@@ -407,7 +408,9 @@ class Placed:
             if np.array_equal(found, outs):
                 break
             outs = found
-            both = reading - part.second_energy[units] / 2 + writes @ writing[:, outs].T - (writes**2).sum(1)[:, None] / 2
+            both = (
+                reading - part.second_energy[units] / 2 + writes @ writing[:, outs].T - (writes**2).sum(1)[:, None] / 2
+            )
             again = linear_sum_assignment(-both)[1]
             if np.array_equal(again, chosen):
                 break
@@ -424,8 +427,12 @@ class Placed:
         return taken, directions[:count], none, gain, 2 * size * bare.width, energy - 2 * gain
 
 
-def match_all(target: Target, lines: Sequence[tuple[SOp, int]], traits: dict[int, Traits],
-              expected: Mapping[int, np.ndarray] | None = None) -> Placed | None:
+def match_all(
+    target: Target,
+    lines: Sequence[tuple[SOp, int]],
+    traits: dict[int, Traits],
+    expected: Mapping[int, np.ndarray] | None = None,
+) -> Placed | None:
     """Match a whole program, operation by operation; None if there is no room for one.
 
     Args:

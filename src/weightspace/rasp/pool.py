@@ -128,12 +128,13 @@ class Pool:
             return np.empty(0, int)
         names, first, which = np.unique(self.names(values), return_index=True, return_inverse=True)
         numbers = np.empty(len(names), int)
-        places = [int(place) for place in first]
         for place in np.argsort(first).tolist():
             key = (numerical, float(names[place]))
             number = self.known.get(key)
             if number is None:
-                number = self.known[key] = self._enter(recipes[places[place]], values[places[place]], numerical, kinds)
+                number = self.known[key] = self._enter(
+                    recipes[int(first[place])], values[first[place]], numerical, kinds
+                )
             else:
                 self.kinds[number] |= kinds
             numbers[place] = number

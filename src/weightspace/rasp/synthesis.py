@@ -60,14 +60,19 @@ def match_activations(bare: BareTransformer, budget: int | float = 10.0, seed: i
         RaspError: if it is not known where it answers, or its tokens or answers are no numbers.
     """
     started = time.monotonic()
-    search = Search(bare, Goal.of(bare, seed), started + budget, seed)
-    pools = [search.pool()]
+    goal = Goal.of(bare, seed)
+    search = Search(bare, goal, started + budget, seed)
+    pools: list[Pool] = []
     for mended, strictness in itertools.product((False, True), STRICTNESS):
         if search.over or search.read(strictness, mended, pools):
             break
-    for pool in (min(pools[1:], key=len, default=pools[0]), pools[0]):  # what was read may lack only the last step
-        if not search.over:
-            search.enumerate(pool, time.monotonic() + (search.until - time.monotonic()) / 2)
+    if pools and not search.over:  # what was read may lack only the last step
+        search.enumerate(min(pools, key=len), time.monotonic() + 0.3 * (search.until - time.monotonic()))
+    if not search.over:
+        answers_only = Search(bare, goal, search.until, seed, FEW)
+        answers_only.enumerate(answers_only.pool(), search.until)
+        search.exact = answers_only.exact
+        search.tried += answers_only.tried
     return search.result(started)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class Outcome:
         status: what can be proved from the weights alone.
         longer: whether it has more operations than the true one.
         tables: functions printed as tables.
+        rank: how `models.search.judge` ranks it among others, on the weights given alone.
     """
 
     rung: str
@@ -78,6 +79,7 @@ class Outcome:
     tables: int
     seconds: float
     checked: int
+    rank: tuple[int, float]
 
 
 def held_out(count: int, seed: int, lengths: Sequence[int] = ()) -> list[Program]:
@@ -100,68 +102,73 @@ def held_out(count: int, seed: int, lengths: Sequence[int] = ()) -> list[Program
 def run_ladder(config: LadderConfig, out: str | Path, *, show: bool = True) -> list[Outcome]:
     """Decompile every program on every rung by every method; killed and called again, it goes on.
 
-    One line of `OUT/results.jsonl` for each program on each rung and method, and one for all methods together.
+    One line of `OUT/results.jsonl` for each program on each rung and method; calls with other methods and rungs may add
+    to the same file, side by side too.
     """
     out = Path(out)
     programs = held_out(config.count, config.seed, config.lengths)
     make_ladder(programs, config.rungs, out, config.seed, show_progress=show)
     known = {(row.rung, row.number, row.method) for row in outcomes(out)}
     jobs = [(rung, number) for rung in config.rungs for number in range(len(programs))]
-    wanted = (*config.methods, TOGETHER)
-    missing = [job for job in jobs if any((*job, method) not in known for method in wanted)]
+    missing = [job for job in jobs if any((*job, method) not in known for method in config.methods)]
     with (
         (out / RESULTS).open("a") as file,
         progress("decompiling", len(jobs), "networks", show, done=len(jobs) - len(missing)) as advance,
     ):
         for rung, number in missing:
-            rows = _decompiled(config, programs[number], rung, number, out)
-            file.writelines(json.dumps(asdict(row)) + "\n" for row in rows if (rung, number, row.method) not in known)
+            methods = [method for method in config.methods if (rung, number, method) not in known]
+            rows = _decompiled(config, methods, programs[number], rung, number, out)
+            file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
             file.flush()
             advance(1, rung)
     return outcomes(out)
 
 
-def _decompiled(config: LadderConfig, program: Program, rung: str, number: int, out: Path) -> list[Outcome]:
+def _decompiled(
+    config: LadderConfig, methods: Sequence[Method], program: Program, rung: str, number: int, out: Path
+) -> list[Outcome]:
     loaded = load_rung(rung_path(out, rung, number))
     truth = BareTransformer.of(compile_program(program, mode="tracr_compat"))
     problem = Problem(loaded.bare, config.seed)
-    rows: list[tuple[Outcome, tuple[int, float]]] = []
-    for method in config.methods:
+    rows = []
+    for method in methods:
         started = time.perf_counter()
         try:
             found = attempt(problem, method, config.budget)
         except RaspError:
             found = Attempt(None)
         seconds = time.perf_counter() - started
-        rows.append(_judged(problem, found, program, truth, loaded.right, rung, number, method, seconds))
-    together = max(rows, key=lambda entry: entry[1])[0]  # of equals the first: the quickest
-    whole = Outcome(**{**asdict(together), "method": TOGETHER, "seconds": sum(row.seconds for row, _ in rows)})
-    return [*(row for row, _ in rows), whole]
+        facts = _facts(problem, found, program, truth, method)
+        rows.append(
+            Outcome(
+                rung=rung,
+                number=number,
+                method=method,
+                operations=len(program),
+                right=loaded.right,
+                tables=found.tables,
+                seconds=seconds,
+                checked=found.checked,
+                **facts,
+            )  # fmt: skip
+        )
+    return rows
 
 
-def _judged(
-    problem: Problem, found: Attempt, program: Program, truth: BareTransformer, right: float, rung: str, number: int,
-    method: str, seconds: float,
-) -> tuple[Outcome, tuple[int, float]]:  # fmt: skip
+def _facts(problem: Problem, found: Attempt, program: Program, truth: BareTransformer, method: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"certified": False, "equal": False, "places": 0.0, "status": "none", "longer": False}
-    rank = (-1, 0.0)
-    if found.program is not None:
-        try:
-            judged = judge(problem, found, method, measure=False)
-            same = behaviour(found.program, truth, mode=found.mode)
-        except RaspError:
-            judged, same = None, None
-        if judged is not None:
-            rank = judged.rank
-            facts["certified"], facts["status"] = judged.found.certificate is not None, judged.found.status
-        if same is not None and same.places:
-            facts["equal"], facts["places"] = same.equal, 1 - same.differing_places / same.places
-        facts["longer"] = len(found.program) > len(program)
-    outcome = Outcome(
-        rung=rung, number=number, method=method, operations=len(program), right=right, tables=found.tables,
-        seconds=seconds, checked=found.checked, **facts,
-    )  # fmt: skip
-    return outcome, rank
+    facts["rank"] = (-1, 0.0)
+    if found.program is None:
+        return facts
+    try:
+        judged = judge(problem, found, method, measure=False)
+        same = behaviour(found.program, truth, mode=found.mode)
+    except RaspError:
+        return facts
+    facts |= {"certified": judged.found.certificate is not None, "status": judged.found.status, "rank": judged.rank}
+    if same is not None and same.places:
+        facts |= {"equal": same.equal, "places": 1 - same.differing_places / same.places}
+    return facts | {"longer": len(found.program) > len(program)}
 
 
 def outcomes(out: str | Path) -> list[Outcome]:
@@ -170,16 +177,33 @@ def outcomes(out: str | Path) -> list[Outcome]:
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            rows.append(Outcome(**json.loads(line)))
-        except (ValueError, TypeError):
+            row = json.loads(line)
+            rows.append(Outcome(**{**row, "rank": tuple(row["rank"])}))
+        except (ValueError, TypeError, KeyError):
             continue
     return rows
+
+
+def together(rows: Iterable[Outcome]) -> list[Outcome]:
+    """For each program on each rung, of all methods' programs that which is best proved on the weights given.
+
+    The truth has no say in it. Of equals the quickest is taken; seconds are those of all methods.
+    """
+    by_weights: dict[tuple[str, int], list[Outcome]] = {}
+    for row in rows:
+        by_weights.setdefault((row.rung, row.number), []).append(row)
+    found = []
+    for some in by_weights.values():
+        best = max(some, key=lambda row: (row.rank, -row.seconds))
+        found.append(replace(best, method=TOGETHER, seconds=sum(row.seconds for row in some)))
+    return found
 
 
 def table(rows: Iterable[Outcome]) -> str:
     """A Markdown table: for each rung and method the share certified, the share that does what the program does, with
     95% intervals by bootstrap over programs, and the seconds it took."""
     rows = list(rows)
+    rows += together(rows)
     lines = ["| rung | method | n | certified | behaviour equal | longer | median s |", "|---|---|---|---|---|---|---|"]
     for rung in dict.fromkeys(row.rung for row in rows):
         for method in dict.fromkeys(row.method for row in rows):
