@@ -507,7 +507,7 @@ def _form(x: Array, y: Array) -> tuple[float, float]:
     return a, float(y.mean() - a * x.mean())
 
 
-Chain = int | tuple["Chain", "Chain", int, int]
+Chain = int | tuple[Any, Any, int, int]
 """The number of a form, or two chains and their factors."""
 
 

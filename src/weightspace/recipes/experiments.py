@@ -160,7 +160,7 @@ DEMO_SEED = 5
 
 
 def decompile_demo(out: str | Path) -> Decompilation:
-    """A held-out program compiled, its weights put in a random order, and found again; writes the weights and a page."""
+    """A held-out program compiled, its weights put in a random order, and found again; writes weights and a page."""
     out = Path(out)
     (program,) = held_out(1, DEMO_SEED)
     bare = permuted(BareTransformer.of(compile_program(program, mode="tracr_compat")), DEMO_SEED)

@@ -150,7 +150,7 @@ def _decompiled(
                 seconds=seconds,
                 checked=found.checked,
                 **facts,
-            )  # fmt: skip
+            )
         )
     return rows
 
