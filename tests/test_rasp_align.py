@@ -70,7 +70,7 @@ def test_the_rotation_of_every_golden_model_is_undone() -> None:
 
 @pytest.mark.parametrize("mode", ["tracr_compat", "fixed"])
 def test_the_rotation_of_random_programs_is_undone_in_either_mode(mode: Mode) -> None:
-    for seed, transformer in enumerate(typed(30, mode)):
+    for seed, transformer in enumerate(typed(20, mode)):
         rotated = turned(transformer, seed)
         found = undo_rotation(rotated)
         assert certify_transformer(transformer, found.bare) is not None
@@ -97,7 +97,7 @@ def test_clean_weights_are_given_back_as_they_are() -> None:
 
 
 def test_random_and_shuffled_weights_are_neither() -> None:
-    for seed, transformer in enumerate(typed(5)):
+    for seed, transformer in enumerate(typed(2)):
         bare, random = turned(transformer), np.random.default_rng(seed)
         drawn = {name: random.normal(0, array.std(), array.shape) for name, array in bare.params.items()}
         shuffled = {
@@ -111,6 +111,11 @@ def test_random_and_shuffled_weights_are_neither() -> None:
             assert found.bare is broken
 
 
+def test_without_a_readout_a_compression_is_undone_too() -> None:
+    for seed, transformer in enumerate(typed(8)):
+        assert align(replace(narrowed(transformer, 0.9, seed), readout=None)).kind == "compressed"
+
+
 def narrowed(transformer: CompiledTransformer, share: float, seed: int) -> BareTransformer:
     """Over random directions, of which no forward pass survives."""
     bare = BareTransformer.of(transformer)
@@ -120,7 +125,7 @@ def narrowed(transformer: CompiledTransformer, share: float, seed: int) -> BareT
 @pytest.mark.parametrize("share", [0.9, 0.75])
 def test_most_compressions_are_undone_although_the_compressed_network_is_broken(share: float) -> None:
     exact = broken = 0
-    transformers = list(typed(30))
+    transformers = list(typed(15))
     for seed, transformer in enumerate(transformers):
         narrow = narrowed(transformer, share, seed)
         broken += bool(np.abs(answers(narrow) - answers(BareTransformer.of(transformer))).max() > 0.1)
@@ -130,7 +135,7 @@ def test_most_compressions_are_undone_although_the_compressed_network_is_broken(
 
 
 def test_what_a_compression_gave_back_makes_the_same_narrow_weights_again() -> None:
-    for seed, transformer in enumerate(typed(20)):
+    for seed, transformer in enumerate(typed(10)):
         narrow = narrowed(transformer, 0.75, seed)
         found = align(narrow)
         if found.kind == "compressed":

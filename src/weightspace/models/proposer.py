@@ -57,18 +57,27 @@ def batch_of(pairs: Sequence[Pair]) -> Batch:
 
 
 def fit(
-    config: DecompilerConfig, folder: Path | None, *, workers: int = 1, validation: int = 512, show: bool = True
+    config: DecompilerConfig,
+    folder: Path | None,
+    *,
+    start: Proposer | None = None,
+    workers: int = 1,
+    validation: int = 512,
+    show: bool = True,
 ) -> Proposer:
     """Train a decompiler on programs drawn on the fly; killed and called again with the same folder, it goes on.
 
     Args:
         folder: where checkpoints and logs go; None for nowhere.
+        start: a network of the same shape to go on from, instead of a random one.
         workers: processes that draw and compile programs; 0 for this one.
         validation: held-out programs on which the best model is chosen: clean, as Tracr compiles them.
     """
     with torch.random.fork_rng():
         torch.manual_seed(config.training.seed)
         network = DecompilerNetwork(config)
+    if start is not None:
+        network.load_state_dict(start.network.state_dict())
     held = drawn(_plain(config), "validation", 0, 0, validation)
     held.sort(key=lambda pair: pair.graph.nodes)
     batches = [batch_of(held[start : start + 64]) for start in range(0, len(held), 64)]

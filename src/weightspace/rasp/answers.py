@@ -17,6 +17,10 @@ EVERY = 20_000
 """So many inputs are all tried; of more, as many drawn with a seed."""
 FINE = 2e-3
 """Numbers nearer than this to a 60th are meant to be it."""
+LOOSE = 0.3
+"""No answer is right that is further away than this."""
+GAPS = (0.15, 0.1, 0.07, 0.05, 0.035, 0.025, 0.015, 0.01)
+"""Gaps between heaps of numbers that stand for one each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +32,18 @@ class Goal:
         answers: (inputs, longest + 1) as numbers; NaN for None, at BOS and beyond an input's end.
         numerical: whether it answers with numbers.
         exhaustive: whether `inputs` are all there are.
-        noise: how far numbers are from those that they were rounded to: the mean of the squares.
+        given: (inputs, longest + 1) the same before numbers were rounded.
+        sure: (inputs, longest + 1) where there is no doubt about what a number is to be rounded to.
+        tolerant: whether so many are in doubt that an answer is right if it is the nearest of all that a program gives.
     """
 
     inputs: list[tuple[Value, ...]]
     answers: Array
     numerical: bool
     exhaustive: bool
-    noise: float
+    given: Array
+    sure: Array
+    tolerant: bool
 
     @staticmethod
     def of(bare: BareTransformer, seed: int = 0) -> Goal:
@@ -54,27 +62,66 @@ class Goal:
         for members, codes in by_length(bare, inputs):
             decoded = bare.decode(bare.forward(codes)[:, 1:])
             answers[members, 1 : codes.shape[1]] = np.array(decoded, float)
-        numerical = bare.readout.values is None
-        noise = 0.0
-        if numerical:
-            rounded = _plausible(answers)
-            noise = float(np.nanmean((answers - rounded) ** 2))
-            answers = rounded
-        return Goal(inputs, answers, numerical, exhaustive, noise)
+        if bare.readout.values is not None:
+            return Goal(inputs, answers, False, exhaustive, answers, ~np.isnan(answers), False)
+        rounded = _plausible(answers)
+        known = ~np.isnan(answers)
+        away = np.abs(answers - rounded)
+        if (away[known] > FINE).mean() <= 0.05:
+            return Goal(inputs, rounded, True, exhaustive, answers, known, False)
+        options = np.unique(rounded[known])
+        first = np.searchsorted(options, np.nan_to_num(answers))
+        below, above = options[np.maximum(first - 1, 0)], options[np.minimum(first, len(options) - 1)]
+        apart = np.sort(np.abs(np.stack([below, above, rounded]) - answers), axis=0)
+        second = np.where(apart[1] > apart[0] + 1e-9, apart[1], apart[2])
+        sure = known & (away < 0.3 * np.maximum(second, 0.1 if len(options) == 1 else 0))
+        return Goal(inputs, rounded, True, exhaustive, answers, sure, True)
+
+    def agrees(self, answers: Array) -> Array:
+        """(inputs, places) where answers (inputs, longest + 1) are the transformer's.
+
+        Those of a transformer whose numbers are not exact are right where no other number of all those in `answers` is
+        nearer to what it gives.
+        """
+        if not self.tolerant:
+            return same(answers, self.answers)
+        options = np.unique(answers[~np.isnan(answers)])
+        near = np.searchsorted((options[1:] + options[:-1]) / 2, np.nan_to_num(self.given)) if len(options) else 0
+        nearest = options[near] if len(options) else np.full(answers.shape, np.nan)
+        right = (np.abs(nearest - answers) < 1e-9) & (np.abs(self.given - answers) < LOOSE)
+        return right | (np.isnan(answers) & np.isnan(self.given))
 
 
 def _plausible(numbers: Array) -> Array:
     """Numbers rounded to 60ths, which sums of halves, thirds, quarters and fifths are.
 
-    If they do not lie near these, so that the transformer is no exact one, they are rounded to the nearest half, third,
-    quarter or fifth.
+    If they do not lie near these, as those of a trained transformer, they are sorted into heaps with gaps between them,
+    and what is in a heap is rounded to what the middle of the heap comes nearest to.
     """
     fine = np.round(numbers * 60) / 60
-    if not np.nanmean(np.abs(fine - numbers) > FINE) > 0.05:
+    given = ~np.isnan(numbers)
+    if (np.abs(fine - numbers)[given] > FINE).mean() <= 0.05:
         return fine
-    options = np.stack([np.round(numbers * n) / n for n in (2, 3, 4, 5)])
-    best = np.abs(options - numbers).argmin(0)
-    return np.take_along_axis(options, best[None], 0)[0]
+    ordered = np.sort(numbers[given])
+    for gap in GAPS:
+        starts = np.flatnonzero(np.diff(ordered, prepend=-np.inf) > gap)
+        ends = np.append(starts[1:], len(ordered)) - 1
+        if (ordered[ends] - ordered[starts]).max() < 2 * gap:
+            middles = np.array([np.median(ordered[a : b + 1]) for a, b in zip(starts, ends, strict=True)])
+            heaps = np.searchsorted(ordered[starts], numbers[given], side="right") - 1
+            rounded = np.full(numbers.shape, np.nan)
+            rounded[given] = _simple(middles, max(0.015, 0.3 * gap))[heaps]
+            return rounded
+    return _simple(numbers, 0.05)
+
+
+def _simple(numbers: Array, near: float) -> Array:
+    """The first whole, half, third, quarter or fifth that is near, or else the nearest 60th."""
+    rounded = np.round(numbers * 60) / 60
+    for n in (5, 4, 3, 2, 1):
+        option = np.round(numbers * n) / n
+        rounded = np.where(np.abs(option - numbers) < near, option, rounded)
+    return rounded
 
 
 def _inputs(vocab: Sequence[Value], longest: int, most: int, seed: int) -> tuple[list[tuple[Value, ...]], bool]:

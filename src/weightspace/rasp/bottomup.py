@@ -97,7 +97,7 @@ class Enumeration:
 
     Args:
         pool: what is there to begin with.
-        wanted: (inputs, places) the answer.
+        wanted: (inputs, places) the answer; NaN where it is None or in doubt.
         accept: whether an S-op gives the answer everywhere; it may be asked about many that do not.
     Attributes:
         levels: the numbers in the pool of the S-ops of each size.
@@ -106,7 +106,7 @@ class Enumeration:
 
     def __init__(self, pool: Pool, wanted: Array, numerical: bool, until: float, accept: Callable[[SOp], bool]) -> None:
         self.pool, self.numerical, self.until, self.accept = pool, numerical, until, accept
-        self.real = pool.place.real
+        self.real = pool.place.real & ~np.isnan(wanted)
         self.wanted = wanted[self.real]
         self.weights = np.random.default_rng(5).normal(size=(len(self.wanted), 2))
         self.spread = np.zeros((*self.real.shape, 2))

@@ -569,6 +569,8 @@ def _scaled(bare: BareTransformer, row: np.ndarray, layer: int, close: float) ->
         answer = bare.readout.directions[:, 0].astype(float)
         if _parallel(answer, row, close):
             return answer
+    if layer + 1 == bare.num_layers:
+        return row
     columns = np.concatenate([*bare.value[layer + 1 :], *bare.first[layer + 1 :]], axis=1).astype(float).T
     columns = columns[np.linalg.norm(columns, axis=1) > close]
     pure = [column for column in columns if _parallel(column, row, close)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -495,9 +494,8 @@ class _Enumeration:
         traits = self._traits(node)
         if traits is None:
             return None
-        labels: dict[int, str] = defaultdict(str)
         try:
-            block = compiler._block(traits, self.known, labels, self.length, self.exactness, self.fixed)
+            block = compiler.block_of(traits, self.known, self.length, self.fixed, self.exactness)
         except RaspError:
             return None
         if block.reads_one and self.anchors.one is None:

@@ -490,7 +490,7 @@ def _numbers(table: Table) -> np.ndarray:
     return known
 
 
-def _near(numbers: np.ndarray, wanted: Sequence[float]) -> bool:
+def _near(numbers: np.ndarray, wanted: Sequence[int | float]) -> bool:
     if len(numbers) != len(wanted):
         return False
     largest = max(1.0, max(map(abs, wanted), default=0.0))
@@ -514,6 +514,6 @@ def _tabled(entries: Iterable[tuple[Any, Any]], names: Mapping[Any, Value]) -> F
     return Function.from_table({key: names[result] for key, result in entries if result is not None})
 
 
-def _nice(value: float, digits: int = 7) -> int | float:
+def _nice(value: int | float, digits: int = 7) -> int | float:
     rounded = float(f"{value:.{digits}g}")
     return int(rounded) if rounded.is_integer() else rounded

@@ -103,7 +103,7 @@ class Search:
         self.mode: Semantics = "fixed" if bare.mode == "fixed" else "tracr_compat"
         chosen = some_of(goal, batch, seed)
         self.inputs = [goal.inputs[i] for i in chosen]
-        self.wanted = goal.answers[chosen]
+        self.wanted = np.where(goal.sure, goal.answers, np.nan)[chosen]
         self.place = Place.of(self.inputs, bare.max_seq_len)
         self.inside = Inside(bare, self.inputs, self.place)
         self.best: tuple[float, SOp | None] = (-np.inf, None)
@@ -151,12 +151,13 @@ class Search:
         Args:
             reader: that has mended the stream, and so has an opinion on the answer too.
         """
-        goal, real = self.goal, self.place.real
+        goal = self.goal
+        asked = ~np.isnan(self.wanted[self.place.real])
         numbers = [i for i in range(len(pool)) if pool.numerical[i] == goal.numerical]
         if not numbers:
             return False
         values = np.stack([self.answered(pool, i) for i in numbers])
-        shares = same(values, self.wanted[real]).mean(1)
+        shares = same(values, self.wanted[self.place.real])[:, asked].mean(1)
         for s in np.flatnonzero(shares == 1).tolist():
             if self.verify(pool.node(numbers[s])):
                 return True
@@ -203,7 +204,7 @@ class Search:
         answers = self.compiled_answers(program)
         if answers is None:
             return False
-        if same(answers, self.goal.answers).all():
+        if self.goal.agrees(answers).all():
             self.exact = program
             return True
         return False
@@ -226,7 +227,7 @@ class Search:
             share = 0.0
             if answers is not None:
                 asked = np.array([len(entry) for entry in self.goal.inputs])[:, None] > np.arange(answers.shape[1] - 1)
-                share = float(same(answers, self.goal.answers)[:, 1:][asked].mean())
+                share = float(self.goal.agrees(answers)[:, 1:][asked].mean())
         return Synthesised(
             program,
             self.exact is not None,
