@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import interpreter, metamodel, rasp, record, store, zoo
+from benchmarks import decompile, interpreter, metamodel, rasp, record, store, zoo
 from weightspace.rasp.values import KEPT
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.zoo.hyperparameters import plan
@@ -53,3 +53,11 @@ def test_the_compiler_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch
     assert len(KEPT.stores[0]) > 0
     rasp.cold()
     assert not any(KEPT.stores), "the plain alternative really has nothing kept"
+
+
+def test_the_decompiler_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PROGRAMS": 4, "BATCH": 4, "REPEATS": 1}.items():
+        monkeypatch.setattr(decompile, name, value)
+    decompile.main()
+    figures = json.loads((results / "decompile.json").read_text())
+    assert figures["certified_of_two_ways"] == 8 and figures["operations_checked_per_s"] > 0

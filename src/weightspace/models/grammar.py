@@ -55,7 +55,7 @@ RULES: tuple[tuple[str, str], ...] = (
 )
 SIZE = _RULES + len(RULES)
 """Of the vocabulary."""
-RULE_IDS = {rule: _RULES + place for place, rule in enumerate(RULES)}
+RULE_IDS: dict[tuple[str, str], int] = {rule: _RULES + place for place, rule in enumerate(RULES)}
 _OF_KIND = {
     kind: np.array([i for (what, _), i in RULE_IDS.items() if what == kind])
     for kind in ("map", "sequence map", "comparison", "factor")
@@ -265,9 +265,8 @@ class Draft:
 
     def written(self) -> Written:
         ids, fields, slots, names, values = zip(*self._rows, strict=True)
-        return Written(
-            *(np.array(part, np.int64) for part in (ids, fields, slots, names)), np.array(values, np.float32)
-        )
+        whole = [np.array(part, np.int64) for part in (ids, fields, slots, names)]
+        return Written(whole[0], whole[1], whole[2], whole[3], np.array(values, np.float32))
 
     def allowed(self) -> np.ndarray:
         """(SIZE,) booleans: which tokens may come next; whether a rule suits the values only `push` can tell."""

@@ -71,7 +71,8 @@ class Guided:
     """
 
     def __init__(self, bare: BareTransformer, mode: Mode, proposer: Proposer, seed: int = 0) -> None:
-        self.bare, self.mode, self.proposer, self.seed = bare, mode, proposer, seed
+        self.bare, self.proposer, self.seed = bare, proposer, seed
+        self.mode: Mode = mode
         self.target = Target.of(bare, mode)
         self.graph: Graph = graph_of(bare)
         self.memory = proposer.read([self.graph])

@@ -38,7 +38,7 @@ def lines_of(written: Sequence[Written]) -> Lines:
         for name, array in parts.items():
             array[row, : len(w.ids)] = getattr(w, name)
         values[row, : len(w.ids)] = w.values
-    return Lines(*(torch.from_numpy(array) for array in parts.values()), torch.from_numpy(values))
+    return Lines(**{name: torch.from_numpy(array) for name, array in parts.items()}, values=torch.from_numpy(values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,6 @@ def fit(
     config: DecompilerConfig,
     folder: Path | None,
     *,
-    start: Proposer | None = None,
     workers: int = 1,
     validation: int = 512,
     show: bool = True,
@@ -69,15 +68,12 @@ def fit(
 
     Args:
         folder: where checkpoints and logs go; None for nowhere.
-        start: a network of the same shape to go on from, instead of a random one.
         workers: processes that draw and compile programs; 0 for this one.
         validation: held-out programs on which the best model is chosen: clean, as Tracr compiles them.
     """
     with torch.random.fork_rng():
         torch.manual_seed(config.training.seed)
         network = DecompilerNetwork(config)
-    if start is not None:
-        network.load_state_dict(start.network.state_dict())
     held = drawn(_plain(config), "validation", 0, 0, validation)
     held.sort(key=lambda pair: pair.graph.nodes)
     batches = [batch_of(held[start : start + 64]) for start in range(0, len(held), 64)]

@@ -371,7 +371,7 @@ class Enumeration:
                 held = np.stack([pool.values[j].T for j in part])
                 k, q = (own, held) if few is x else (held, own)
                 k, q = k[:, :, None], q[:, None]  # (s, keys, queries, inputs)
-                known = ~np.isnan(k) & ~np.isnan(q)
+                known = ~np.isnan(k) & ~np.isnan(q) & pool.seen.T[:, :, None]
                 recipes: list[Recipe] = []
                 backs = []
                 for comparison in TYPED_COMPARISONS:
@@ -413,7 +413,7 @@ class Enumeration:
         _, keys, queries, comparison, inner = recipe
         pool = self.pool
         k, q = pool.values[keys][:, None, :], pool.values[queries][:, :, None]
-        chosen = (COMPARED[comparison](k, q) & ~np.isnan(k) & ~np.isnan(q))[None]
+        chosen = (COMPARED[comparison](k, q) & ~np.isnan(k) & ~np.isnan(q) & pool.seen)[None]
         bos = chosen[..., 0].copy()
         chosen[..., 0] = False
         values, whole = pool.averaged(pool.attention(chosen, bos & pool.compat), inner)

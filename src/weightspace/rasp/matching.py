@@ -283,7 +283,7 @@ class Placed:
         for group, sop in zip((INPUT, QUERIES, AGGREGATED), read, strict=False):
             rows[group] = self.directions[id(sop)]
         if block.reads_none:
-            for group, sop in ((INPUT_NONE, read[0]), (SECOND_NONE, read[1] if len(read) > 1 else read[0])):
+            for group, sop in ((INPUT_NONE, read[0]), (SECOND_NONE, read[-1])):
                 rows[group] = np.array([self.none.get(id(sop), -1)])
         return rows
 

@@ -89,23 +89,29 @@ Recipe = tuple[Any, ...]
 
 
 class Pool:
-    """S-ops that are known, each once: of those that give the same everywhere, the cheapest.
+    """S-ops that are known, each once: of those that give the same everywhere, the first.
 
     What an S-op gives is what its *compiled* form gives. In `tracr_compat` that differs from the interpreter: BOS holds
     values too and draws all attention when it is selected, a Map of a number reads the nearest value that Tracr
     expects, a negative number is clipped where a Map writes it, and a number is never None.
+
+    Args:
+        place: the batch on which S-ops are told apart.
+        compat: whether they are compiled as by Tracr, and not `fixed`.
+        length: of the longest input.
+        causal: whether a place sees only itself and what is before it.
     """
 
-    def __init__(self, place: Place, compat: bool, length: int, seed: int = 0) -> None:
+    def __init__(self, place: Place, compat: bool, length: int, causal: bool = False, seed: int = 0) -> None:
         self.place, self.compat, self.length = place, compat, length
         n, places = place.present.shape
+        self.seen = np.tri(places, dtype=bool) if causal else np.ones((places, places), bool)  # (queries, keys)
         generator = np.random.default_rng(seed)
         self.weights = (generator.normal(size=(n, places)) * place.present).ravel()
         self.known: dict[tuple[bool, float], int] = {}
         self.recipes: list[Recipe] = []
         self.numerical: list[bool] = []
         self.kinds: list[int] = []
-        self.past: list[frozenset[int]] = []
         self.values: list[Array] = []
         self.nodes: dict[Any, Any] = {}
         self.expected: dict[int, Array] = {}
@@ -145,8 +151,6 @@ class Pool:
         self.recipes.append(recipe)
         self.numerical.append(numerical)
         self.kinds.append(kinds)
-        own = frozenset((number,)) if recipe[0] not in ("tokens", "indices") else frozenset()
-        self.past.append(own.union(*(self.past[i] for i in _reads(recipe))))
         self.values.append(np.array(values))
         return number
 
@@ -246,7 +250,7 @@ class Pool:
             own = self.values[i][None]
             k, q = (own, held) if few is keys else (held, own)
             k, q = k[:, :, None, :], q[:, :, :, None]
-            both = ~np.isnan(q) & ~np.isnan(k)
+            both = ~np.isnan(q) & ~np.isnan(k) & self.seen
             recipes, parts = [], []
             for comparison in TYPED_COMPARISONS:
                 recipes += [(i, j, comparison) if few is keys else (j, i, comparison) for j in many]
@@ -318,21 +322,6 @@ class Pool:
         if key not in self.nodes:
             self.nodes[key] = Select(self.node(keys), self.node(queries), comparison)
         return self.nodes[key]
-
-
-def _reads(recipe: Recipe) -> tuple[int, ...]:
-    match recipe[0]:
-        case "map":
-            return (recipe[2],)
-        case "sequence_map":
-            return recipe[2:4]
-        case "linear":
-            return recipe[3:5]
-        case "width":
-            return recipe[1:3]
-        case "aggregate":
-            return (recipe[1], recipe[2], recipe[4])
-    return ()
 
 
 def parts_of(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -112,7 +112,7 @@ class Search:
         self.log: list[str] = []
 
     def pool(self) -> Pool:
-        return Pool(self.place, self.mode == "tracr_compat", self.bare.max_seq_len)
+        return Pool(self.place, self.mode == "tracr_compat", self.bare.max_seq_len, self.bare.causal)
 
     @property
     def over(self) -> bool:

@@ -116,7 +116,7 @@ def run_ladder(config: LadderConfig, out: str | Path, *, show: bool = True) -> l
         progress("decompiling", len(jobs), "networks", show, done=len(jobs) - len(missing)) as advance,
     ):
         for rung, number in missing:
-            methods = [method for method in config.methods if (rung, number, method) not in known]
+            methods: list[Method] = [method for method in config.methods if (rung, number, method) not in known]
             rows = _decompiled(config, methods, programs[number], rung, number, out)
             file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
             file.flush()
