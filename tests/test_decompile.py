@@ -18,12 +18,13 @@ from weightspace.rasp.files import load_npz
 from weightspace.rasp.language import Program
 from weightspace.rasp.matching import Placed, Target
 from weightspace.rasp.sampler import sample
+from weightspace.rasp.validate import validate
 from weightspace.rasp.verify import behaviour, certify, permuted
 from weightspace.recipes.ladder import LadderConfig, held_out, outcomes, run_ladder, table, together
 from weightspace.zoo.ladder import compressed, noisy, rotated
 
 ROOT = Path(__file__).parent.parent
-HELD_OUT = held_out(12, 77)
+HELD_OUT = [program for program in held_out(16, 77) if not validate(program, mode="fixed")][:12]
 
 
 def weights(program: Program, seed: int = 0, mode: str = "tracr_compat") -> BareTransformer:

@@ -129,7 +129,10 @@ class Guided:
             return True
         if state.over or len(draft.scope) > 22:
             return False
-        slot = next(s for s in range(2 * self.bare.num_layers) if self._left(placed, s) > EXPLAINED)
+        slots = range(2 * self.bare.num_layers)
+        slot = next((slot for slot in slots if self._left(placed, slot) > EXPLAINED), None)
+        if slot is None:  # all is taken, but not all of it fits
+            return False
         draft = draft.copy()
         while draft.slot < slot:
             draft.push(END_OF_SLOT)
@@ -215,7 +218,9 @@ class Guided:
         return placed.left(slot // 2, slot % 2 == 0)
 
     def _explained(self, placed: Placed, slots: int) -> bool:
-        return len(placed.matches) > 0 and all(self._left(placed, slot) <= EXPLAINED for slot in range(slots))
+        if not placed.matches or max(match.misfit for match in placed.matches) >= FITS:
+            return False
+        return all(self._left(placed, slot) <= EXPLAINED for slot in range(slots))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import weightspace
 from weightspace.models.guided import Fit, Guided, fitted, ranked
-from weightspace.rasp.align import Aligned, align
+from weightspace.rasp.align import Aligned, Kind, align
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.enumeration import enumerate_program
 from weightspace.rasp.functions import RaspError
@@ -281,10 +281,10 @@ def _attempts(
         yield method, found
 
 
-_ALIGNED = {
+_ALIGNED: dict[Kind, str] = {
     "directions": "the weights stand in directions, as a compiler writes them",
-    "rotation": "a rotation was undone by linear algebra",
-    "compression": "a compression was undone as far as it goes; the weights are approximate",
+    "rotated": "a rotation was undone by linear algebra",
+    "compressed": "a compression was undone as far as it goes; the weights are approximate",
     "neither": "no directions were found in it",
 }
 

@@ -55,6 +55,10 @@ LIKENESS = 0.1
 """What it costs that a direction is read otherwise than expected, in energies of an entry of 1."""
 
 
+TIED = 0.05
+"""Units whose likelihoods differ by less than this, in energies of an entry of 1, read alike."""
+
+
 @dataclass(frozen=True, eq=False)
 class Target:
     """Weights prepared for matching.
@@ -400,10 +404,15 @@ class Placed:
         # of units that read alike, that which writes where it should
         reading += part.scale["first"] ** 2 * taste[np.abs(second).argmax(1)][:, np.abs(writing).argmax(1)]
         taste *= part.scale["second"] ** 2
-        chosen = linear_sum_assignment(-(reading + ahead))[1]
+        fitting = reading + ahead
+        chosen = linear_sum_assignment(-fitting)[1]
+        # two operations may read alike in every unit: then only what all units that fit write tells which are whose
+        apart = (fitting - fitting.max(1, keepdims=True)) / (TIED * part.scale["first"] ** 2)
+        shares = np.exp(np.maximum(apart, -50.0))
+        written = (shares / shares.sum(1, keepdims=True)) @ writing
         outs = np.zeros(0, np.int64)
-        for _ in range(2):
-            gains = writes.T @ writing[chosen] - heights + taste  # (count, room)
+        for step in range(4):
+            gains = writes.T @ (written if step == 0 else writing[chosen]) - heights + taste  # (count, room)
             found = linear_sum_assignment(-gains)[1]
             if np.array_equal(found, outs):
                 break
