@@ -17,7 +17,7 @@ from weightspace.rasp.compiler import assemble, direction_labels
 from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program
 from weightspace.rasp.matching import Match, Placed, Target, match_all, profile
-from weightspace.rasp.validate import Mode, analyse
+from weightspace.rasp.validate import Mode, Traits, analyse
 
 if TYPE_CHECKING:
     from weightspace.models.proposer import Proposer
@@ -124,6 +124,8 @@ class Guided:
         if len(draft.scope) > 2 and (state.best is None or placed.gain > state.best[0]):
             state.best = (placed.gain, draft)
         if self._explained(placed, 2 * self.bare.num_layers):
+            if not answers(self.bare, draft.traits[id(draft.scope[-1])]):
+                return False  # these weights, but other values are answered
             state.complete = draft
             state.best = (placed.gain, draft)
             return True
@@ -229,12 +231,24 @@ class Fit:
 
     Attributes:
         gain: log-likelihood over noise alone, in nats.
-        complete: whether nothing but noise is left, in what its operations own and in what none does.
+        answers: whether it answers with such values as are known to be answered; the weights may hold no trace of them.
+        complete: whether it does, and nothing but noise is left, in what its operations own and in what none does.
     """
 
     program: Program
     gain: float
+    answers: bool
     complete: bool
+
+
+def answers(bare: BareTransformer, output: Traits) -> bool:
+    """Whether an S-op can be the answer, by its encoding and its values, as far as these are known."""
+    readout = bare.readout
+    if readout is None or readout.values == ():
+        return True
+    if readout.values is None or output.node.numerical:
+        return readout.values is None and output.node.numerical
+    return set(output.values.values) == set(readout.values)
 
 
 def fitted(target: Target, program: Program, mode: Mode) -> Fit | None:
@@ -261,11 +275,15 @@ def fitted(target: Target, program: Program, mode: Mode) -> Fit | None:
     if placed is None:
         return None
     left = [placed.left(slot // 2, slot % 2 == 0) for slot in range(2 * bare.num_layers)]
-    complete = max(match.misfit for match in placed.matches) < FITS and max(left) <= EXPLAINED
-    return Fit(program, placed.gain, complete)
+    right = answers(bare, analysis.traits[id(analysis.program.output)])
+    complete = right and max(match.misfit for match in placed.matches) < FITS and max(left) <= EXPLAINED
+    return Fit(program, placed.gain, right, complete)
 
 
 def ranked(target: Target, programs: Sequence[Program], mode: Mode) -> list[Fit]:
-    """Programs by the likelihood of the weights under them, best first; those that cannot be compiled are left out."""
+    """Programs by the likelihood of the weights under them, best first; those that cannot be compiled are left out.
+
+    Those that cannot give the answer come last.
+    """
     found = [fit for program in programs if (fit := fitted(target, program, mode)) is not None]
-    return sorted(found, key=lambda fit: -fit.gain)
+    return sorted(found, key=lambda fit: (not fit.answers, -fit.gain))

@@ -334,5 +334,5 @@ def judge(problem: Problem, found: Attempt, method: str, *, measure: bool = True
     judged = Decompilation(
         "behaviour_equal" if equal else "best_guess", program, method, None, seen, apart, tables=found.tables
     )
-    likely = problem.aligned.kind == "directions" and fit is not None
+    likely = problem.aligned.kind == "directions" and fit is not None and fit.answers
     return Judged(judged, fits, (2 if fits else int(equal), fit.gain if likely and fit is not None else places))
