@@ -11,8 +11,8 @@ import numpy as np
 
 from weightspace.rasp.functions import Function
 from weightspace.rasp.language import LinearSequenceMap, Map, SequenceMap, SOp
-from weightspace.rasp.pool import BOOL, CATEGORICAL, COMPARED, FLOAT, FREQ, Pool, Recipe, parts_of
-from weightspace.rasp.sampler import FACTORS, TYPED_COMPARISONS
+from weightspace.rasp.pool import BOOL, CATEGORICAL, FLOAT, FREQ, Pool, Recipe, parts_of
+from weightspace.rasp.sampler import COMPARED, FACTORS, TYPED_COMPARISONS
 
 Array = np.ndarray
 

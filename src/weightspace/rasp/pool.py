@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,41 +20,12 @@ from weightspace.rasp.language import (
     indices,
     tokens,
 )
-from weightspace.rasp.sampler import MAPS, TYPED_COMPARISONS
+from weightspace.rasp.sampler import COMPARED, JOINED, MAPPED, MAPS, TYPED_COMPARISONS
 from weightspace.rasp.tokens import TYPED_SEQUENCE_MAPS
 
 Array = np.ndarray
 
-SINGLE: dict[str, Callable[[Array], Array]] = {
-    "x": lambda x: x,
-    "x + 0.5": lambda x: x + 0.5,
-    "x + 1": lambda x: x + 1,
-    "x - 1": lambda x: x - 1,
-    "x * 2": lambda x: x * 2,
-    "not x": lambda x: x == 0,
-    "int(x)": np.trunc,
-    **{f"x == {n}": lambda x, n=n: x == n for n in range(4)},
-    **{f"x != {n}": lambda x, n=n: x != n for n in (2, 3)},
-    **{f"x > {n}": lambda x, n=n: x > n for n in (0.5, 2, 3, 3.5)},
-    **{f"x < {n}": lambda x, n=n: x < n for n in (2, 3, 3.5)},
-}
-PAIRED: dict[str, Callable[[Array, Array], Array]] = {
-    "x * y": lambda x, y: x * y,
-    "x + y % 10": lambda x, y: x + y % 10,
-    "x - y": lambda x, y: x - y,
-    "x or y": lambda x, y: np.where(x != 0, x, y),
-    "x and y": lambda x, y: np.where(x != 0, y, x),
-}
-COMPARED: dict[str, Callable[[Array, Array], Array]] = {
-    "EQ": np.equal,
-    "TRUE": lambda x, y: np.ones(np.broadcast_shapes(x.shape, y.shape), bool),
-    "GEQ": np.greater_equal,
-    "GT": np.greater,
-    "LEQ": np.less_equal,
-    "LT": np.less,
-    "NEQ": np.not_equal,
-}
-assert set(PAIRED) == set(TYPED_SEQUENCE_MAPS) and set(COMPARED) == set(TYPED_COMPARISONS)
+assert set(JOINED) == set(TYPED_SEQUENCE_MAPS) and set(COMPARED) == set(TYPED_COMPARISONS)
 
 CATEGORICAL, BOOL, FLOAT, FREQ = 1, 2, 4, 8
 """The sampler's types as bits: equal S-ops of several types are one that may be read as any of them."""
@@ -171,11 +142,11 @@ class Pool:
             case "indices":
                 found = np.arange(float(self.length))
             case "map":
-                made = SINGLE[recipe[1]](self.value_set(recipe[2])) + 0.0
+                made = MAPPED[recipe[1]](self.value_set(recipe[2])) + 0.0
                 found = np.unique(made)
             case "sequence_map":
                 x, y = self.value_set(recipe[2]), self.value_set(recipe[3])
-                made = PAIRED[recipe[1]](x[:, None], y) if recipe[2] != recipe[3] else PAIRED[recipe[1]](x, x)
+                made = JOINED[recipe[1]](x[:, None], y) if recipe[2] != recipe[3] else JOINED[recipe[1]](x, x)
                 found = np.unique(made)
             case "linear":
                 _, a, b, i, j = recipe
@@ -214,7 +185,7 @@ class Pool:
                 continue
             numerical = kind != "categorical"
             for source in sources:
-                values = SINGLE[source](x)
+                values = MAPPED[source](x)
                 if numerical and self.compat and source_kind == "categorical":
                     values = np.where(none, np.where(self.place.present, 0.0, np.nan), np.maximum(values, 0.0))
                 else:
@@ -231,7 +202,7 @@ class Pool:
         for i in few:
             own = self.values[i][None]
             none = np.isnan(own) | missing
-            for source, function in PAIRED.items():
+            for source, function in JOINED.items():
                 if few is first:
                     recipes: list[Recipe] = [("sequence_map", source, i, j) for j in many]
                     yield recipes, np.where(none, np.nan, function(own, held))

@@ -131,7 +131,7 @@ MOST_ADDED = 60
 """A draw that has not reached its length after so many S-ops is given up; the original gives up after 30 s."""
 
 Array = np.ndarray
-_MAPPED: dict[str, Callable[[Array], Array]] = {
+MAPPED: dict[str, Callable[[Array], Array]] = {
     "x": lambda x: x,
     "x + 0.5": lambda x: x + 0.5,
     "x + 1": lambda x: x + 1,
@@ -144,14 +144,14 @@ _MAPPED: dict[str, Callable[[Array], Array]] = {
     **{f"x > {n}": lambda x, n=n: x > n for n in (0.5, 2, 3, 3.5)},
     **{f"x < {n}": lambda x, n=n: x < n for n in (2, 3, 3.5)},
 }
-_JOINED: dict[str, Callable[[Array, Array], Array]] = {
+JOINED: dict[str, Callable[[Array, Array], Array]] = {
     "x * y": lambda x, y: x * y,
     "x + y % 10": lambda x, y: x + y % 10,
     "x - y": lambda x, y: x - y,
     "x or y": lambda x, y: np.where(x != 0, x, y),
     "x and y": lambda x, y: np.where(x != 0, y, x),
 }
-_COMPARED: dict[str, Callable[[Array, Array], Array]] = {
+COMPARED: dict[str, Callable[[Array, Array], Array]] = {
     "EQ": np.equal,
     "TRUE": lambda x, y: np.ones(np.broadcast_shapes(x.shape, y.shape), dtype=bool),
     "GEQ": np.greater_equal,
@@ -334,7 +334,7 @@ class TypedSampler:
         known = self.known.get(key)
         if known is None:
             node = Map(_FUNCTIONS[source, 1], inner.node, encoding=_encoding(kind))
-            apply = _MAPPED[source]
+            apply = MAPPED[source]
 
             def make(part: int) -> Array:
                 values = inner.values(part)
@@ -353,7 +353,7 @@ class TypedSampler:
         known = self.known.get(key)
         if known is None:
             node = SequenceMap(_FUNCTIONS[source, 2], first.node, second.node)
-            apply = _JOINED[source]
+            apply = JOINED[source]
 
             def make(part: int) -> Array:
                 x, y = first.values(part), second.values(part)
@@ -447,7 +447,7 @@ class TypedSampler:
             if len(self.selections) > self.MOST_KNOWN // 3:
                 self.selections.clear()
             keys, queries, comparison = choice
-            chosen = _COMPARED[comparison](keys.values(part)[:, None, :], queries.values(part)[:, :, None])
+            chosen = COMPARED[comparison](keys.values(part)[:, None, :], queries.values(part)[:, :, None])
             chosen = (chosen & self.pairs[part]).astype(float)
             width = np.add.reduce(chosen, -1)
             found = self.selections[choice, part] = (chosen, width, np.maximum(width, 1.0))
@@ -532,8 +532,8 @@ def _allowed(avoided: frozenset[str]) -> tuple[list[str], list[float]]:
     return kinds, list(accumulate(_ADDED[name] for name in kinds))
 
 
-_FUNCTIONS = {(source, 1): Function.parse(source, 1) for source in _MAPPED} | {
-    (source, 2): Function.parse(source, 2) for source in _JOINED
+_FUNCTIONS = {(source, 1): Function.parse(source, 1) for source in MAPPED} | {
+    (source, 2): Function.parse(source, 2) for source in JOINED
 }
 
 
