@@ -12,7 +12,7 @@ import torch
 from weightspace.models.decompiler import DecompilerNetwork
 from weightspace.models.decompiler_config import DecompilerConfig
 from weightspace.models.grammar import END, NAMES, Draft, Written, write
-from weightspace.models.graph import collate, disturbed, graph_of, squeezed
+from weightspace.models.graph import ANSWER, collate, disturbed, graph_of, squeezed
 from weightspace.models.pairs import Pair, drawn, group, split_of_program
 from weightspace.models.proposer import Proposer, batch_of, fit, lines_of
 from weightspace.rasp.bare import BareTransformer
@@ -58,6 +58,33 @@ def test_a_program_is_written_and_read_back_token_by_token() -> None:
             assert np.array_equal(getattr(written, name), getattr(again, name)), name
         read = analyse(draft.program(), analysis.vocab, analysis.max_seq_len, "tracr_compat")
         assert canonical_key(read) == canonical_key(analysis)
+
+
+def test_two_ways_of_writing_one_program_are_one_sequence_of_tokens() -> None:
+    def tokens_of(text: str) -> list[int]:
+        program = Program.parse(f"vocab = [0, 1, 2]\nmax_seq_len = 3\n{text}")
+        return write(analyse(program, *settings(program, None, None), "tracr_compat")).ids.tolist()
+
+    numbers = "a: numerical = Map(x, tokens)\nb: numerical = Map(x + 1, indices)\n"
+    first = f"{numbers}return LinearSequenceMap(-3, 2, a, b)"
+    assert tokens_of(first) == tokens_of(f"{numbers}return LinearSequenceMap(2, -3, b, a)")
+    assert tokens_of(first) != tokens_of(f"{numbers}return LinearSequenceMap(2, -3, a, b)")
+    assert tokens_of("return SequenceMap(x * y, tokens, indices)") == tokens_of(
+        "return SequenceMap(x * y, indices, tokens)"
+    )
+    assert tokens_of("return SequenceMap(x - y, tokens, indices)") != tokens_of(
+        "return SequenceMap(x - y, indices, tokens)"
+    )
+    assert tokens_of("return Map(x > 2, tokens)") == tokens_of("return Map(x > 3, tokens)")  # never, of 0, 1 and 2
+    assert tokens_of("return Map(x == 1, tokens)") != tokens_of("return Map(x == 2, tokens)")
+
+
+def test_the_reader_is_told_which_numbers_the_answer_is() -> None:
+    program = Program.parse("vocab = [0, 1, 2]\nmax_seq_len = 3\nreturn Map(x - 1, tokens)")
+    bare = BareTransformer.of(assemble(analyse(program, *settings(program, None, None), "tracr_compat")))
+    known = graph_of(bare).anchors
+    assert sorted(known[known[:, ANSWER] > 0, ANSWER + 1].tolist()) == pytest.approx([-0.1, 0.0, 0.1])
+    assert not graph_of(replace(bare, readout=None)).anchors[:, ANSWER:].any()
 
 
 def test_the_grammar_refuses_what_is_ill_typed_and_leaves_the_draft_as_it_was() -> None:

@@ -492,7 +492,11 @@ def decompile(
 
 
 def decompiler_train(
-    recipe: Positional[str], out: Path | None = None, steps: int | None = None, workers: int = 1
+    recipe: Positional[str],
+    out: Path | None = None,
+    steps: int | None = None,
+    start: Path | None = None,
+    workers: int = 1,
 ) -> int:
     """Train a decompiler; a killed run goes on when it is called again.
 
@@ -501,11 +505,13 @@ def decompiler_train(
             experiment, with its figures).
         out: folder of checkpoints, logs and the network; runs/RECIPE unless given.
         steps: instead of the recipe's.
+        start: a trained decompiler (decompiler.safetensors) to go on from, with a new learning-rate schedule.
         workers: processes that draw and compile programs; 0 for this one.
     """
     from weightspace.recipes.decompilers import train_decompiler
 
-    return _json(train_decompiler(recipe, out or Path("runs") / recipe, steps=steps, workers=workers))
+    folder = out or Path("runs") / recipe
+    return _json(train_decompiler(recipe, folder, steps=steps, start=start, workers=workers))
 
 
 def decompiler_evaluate(network: Path | None = None, count: int = 1_000, seed: int = 2024) -> int:

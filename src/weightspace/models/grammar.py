@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from weightspace.rasp.canonical import COMPARISON_NAMES
 from weightspace.rasp.functions import Function, RaspError, Value, is_number
 from weightspace.rasp.language import (
+    PREDICATES,
     Aggregate,
     Expression,
     LinearSequenceMap,
@@ -33,7 +35,16 @@ from weightspace.rasp.language import (
 from weightspace.rasp.layers import half_layers, slots
 from weightspace.rasp.tokens import TYPED_COMPARISONS, TYPED_FACTORS, TYPED_MAPS, TYPED_SEQUENCE_MAPS
 from weightspace.rasp.validate import Analysis, Mode, Traits, selection_of, traits_of
-from weightspace.rasp.values import token_set, value_set
+from weightspace.rasp.values import (
+    Table,
+    ValueSet,
+    predicate_table,
+    tabulate,
+    tabulate_pairs,
+    tabulate_twice,
+    token_set,
+    value_set,
+)
 
 PADDING, BEGIN, END, END_OF_SLOT = range(4)
 KINDS = (
@@ -155,7 +166,7 @@ def write(analysis: Analysis, offset: int = 0) -> Written:
     traits = analysis.traits
     order = {id(tokens): 0, id(indices): 1}
     for slot in by_slot(analysis.program, traits):
-        lines = sorted((_line(node, order), place) for place, node in enumerate(slot))
+        lines = sorted((_line(node, order, traits), place) for place, node in enumerate(slot))
         for (kind, reads, rules), place in lines:
             if len(order) >= NAMES:
                 raise Unwritable(f"{len(order)} S-ops are too many: there are names for {NAMES}")
@@ -167,25 +178,34 @@ def write(analysis: Analysis, offset: int = 0) -> Written:
     return draft.written()
 
 
-def _line(node: SOp, order: dict[int, int]) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
-    """Kind, numbers of what is read, and rules of an operation."""
+def _line(node: SOp, order: dict[int, int], traits: dict[int, Traits]) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Kind, numbers of what is read, and rules of an operation, in one way of writing them.
+
+    The weights do not say which of two functions with the same values it was, or what was read first, so what stands
+    earlier is read first where that can be written, and of several functions the first is written.
+    """
     numerical = node.numerical
     match node:
         case Map():
-            return MAP_N if numerical else MAP_C, (order[id(node.inner)],), (_rule("map", node.function.source),)
+            rule = _map_rule(node.function, traits[id(node.inner)].values)
+            return MAP_N if numerical else MAP_C, (order[id(node.inner)],), (rule,)
         case SequenceMap():
+            values = traits[id(node.first)].values, traits[id(node.second)].values
+            swapped, rule = _sequence_rule(
+                node.function, *values, node.first is node.second, order[id(node.first)] > order[id(node.second)]
+            )
             reads = (order[id(node.first)], order[id(node.second)])
-            return SEQUENCE, reads, (_rule("sequence map", node.function.source),)
+            return SEQUENCE, reads[::-1] if swapped else reads, (rule,)
         case LinearSequenceMap():
-            reads = (order[id(node.first)], order[id(node.second)])
-            factors = [_rule("factor", f"{int(f)}" if float(f).is_integer() else str(f)) for f in
-                       (node.first_factor, node.second_factor)]  # fmt: skip
-            return LINEAR, reads, tuple(factors)
+            rules = [_rule("factor", f"{int(f)}" if float(f).is_integer() else str(f)) for f in
+                     (node.first_factor, node.second_factor)]  # fmt: skip
+            terms = sorted(zip((order[id(node.first)], order[id(node.second)]), rules, strict=True))
+            return LINEAR, tuple(place for place, _ in terms), tuple(rule for _, rule in terms)
         case Aggregate() | SelectorWidth():
             select = node.selector
             if not isinstance(select, Select) or select.function.source not in COMPARISON_NAMES:
                 raise Unwritable("there are tokens for comparisons by name alone")
-            rule = _rule("comparison", COMPARISON_NAMES[select.function.source])
+            rule = _comparison_rule(select.function, traits[id(select.keys)].values, traits[id(select.queries)].values)
             reads = (order[id(select.keys)], order[id(select.queries)])
             if isinstance(node, SelectorWidth):
                 return WIDTH_N if numerical else WIDTH_C, reads, (rule,)
@@ -198,6 +218,67 @@ def _rule(kind: str, name: str) -> int:
     if found is None:
         raise Unwritable(f"there is no token for the {kind} {name!r}")
     return found
+
+
+@lru_cache(maxsize=20_000)
+def _map_rule(function: Function, inputs: ValueSet) -> int:
+    """The first rule of the same values."""
+    wanted = tabulate(function, inputs)
+    for source in TYPED_MAPS:
+        if _same(wanted, _tabulated(source, inputs)):
+            return _rule("map", source)
+    return _rule("map", function.source)
+
+
+@lru_cache(maxsize=20_000)
+def _sequence_rule(function: Function, first: ValueSet, second: ValueSet, twice: bool, late: bool) -> tuple[bool, int]:
+    """Whether the inputs change places, and the first rule of the same values.
+
+    Args:
+        twice: whether both inputs are one S-op.
+        late: whether the first input stands after the second.
+    """
+    wanted = tabulate_twice(function, first) if twice else tabulate_pairs(function, first, second)
+    for swapped in (False,) if twice else (late, not late):
+        for source in TYPED_SEQUENCE_MAPS:
+            inputs = (second, first) if swapped else (first, second)
+            if _same(wanted, _tabulated(source, *inputs, twice=twice), turned=swapped):
+                return swapped, _rule("sequence map", source)
+    return False, _rule("sequence map", function.source)
+
+
+@lru_cache(maxsize=20_000)
+def _comparison_rule(function: Function, keys: ValueSet, queries: ValueSet) -> int:
+    """The first comparison that selects the same."""
+    wanted = predicate_table(function, keys, queries)
+    for name in TYPED_COMPARISONS:
+        try:
+            if np.array_equal(predicate_table(PREDICATES[name], keys, queries), wanted):
+                return _rule("comparison", name)
+        except RaspError:  # values that cannot be compared
+            continue
+    return _rule("comparison", COMPARISON_NAMES[function.source])
+
+
+def _tabulated(source: str, *inputs: ValueSet, twice: bool = False) -> Table | None:
+    """The table of a rule, or None if these values do not suit it."""
+    rule = Function.parse(source, len(inputs))
+    try:
+        if twice:
+            return tabulate_twice(rule, inputs[0])
+        return tabulate(rule, *inputs) if len(inputs) == 1 else tabulate_pairs(rule, *inputs)
+    except RaspError:
+        return None
+
+
+def _same(wanted: Table, made: Table | None, turned: bool = False) -> bool:
+    """Whether another table says the same, its inputs turned round if so wished."""
+    return (
+        made is not None
+        and made.values.values == wanted.values.values
+        and (made.undefined is None) == (wanted.undefined is None)
+        and np.array_equal(made.places.T if turned else made.places, wanted.places)
+    )
 
 
 class Draft:

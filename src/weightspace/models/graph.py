@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from weightspace.rasp.bare import BareTransformer
+from weightspace.rasp.functions import is_number
 from weightspace.rasp.language import BOS, PAD
 
 MOST_TOKENS, MOST_PLACES = 12, 16
 """So many rows of each embedding are seen; what is beyond them is read like any other direction."""
-ANCHORS = MOST_TOKENS + 2 + MOST_PLACES + 1
+ANSWER = MOST_TOKENS + 2 + MOST_PLACES
+"""The column of the answer's directions; the next is of its values, in tens."""
+ANCHORS = ANSWER + 2
 MOST_LAYERS = 20
 
 
@@ -23,8 +26,8 @@ class Graph:
     """One transformer. Nothing depends on the order of directions, units or heads, but for the order of the nodes.
 
     Attributes:
-        anchors: (directions, ANCHORS) float32: what each token, BOS, PAD and each place write to a direction, and
-            whether the answer is read there.
+        anchors: (directions, ANCHORS) float32: what each token, BOS, PAD and each place write to a direction, whether
+            the answer is read there, and which number that is, where it is known.
         first, second: (directions, units) and (units, directions) of all layers side by side.
         unit_layer: (units,) layer of each.
         scores: (heads, directions, directions): query directions by key directions, in units of the softmax's coldness.
@@ -56,7 +59,11 @@ def graph_of(bare: BareTransformer) -> Graph:
     places = bare.positions[1 : 1 + MOST_PLACES]
     anchors[:, MOST_TOKENS + 2 : MOST_TOKENS + 2 + len(places)] = places.T
     if bare.readout is not None:
-        anchors[:, -1] = np.abs(bare.readout.directions).max(1)
+        anchors[:, ANSWER] = np.abs(bare.readout.directions).max(1)
+        values = bare.readout.values or ()
+        if values and all(map(is_number, values)):
+            numbers = np.array([float(value) for value in values if is_number(value)], np.float32)
+            anchors[:, ANSWER + 1] = np.clip(np.abs(bare.readout.directions) @ (numbers / 10), -4, 4)
     used = np.abs(bare.first).max(1) + np.abs(bare.second).max(2) > 0  # (layers, hidden)
     layer, unit = np.nonzero(used)
     heads = []
@@ -97,7 +104,7 @@ def disturbed(graph: Graph, share: float, random: np.random.Generator) -> Graph:
         own = graph.unit_layer == layer
         first[:, own], second[own] = noise(first[:, own]), noise(second[own])
     anchors = graph.anchors.copy()
-    anchors[:, :-1] = noise(anchors[:, :-1])
+    anchors[:, :ANSWER] = noise(anchors[:, :ANSWER])
     scores = np.stack([noise(matrix) for matrix in graph.scores]) if len(graph.scores) else graph.scores
     moves = np.stack([noise(matrix) for matrix in graph.moves]) if len(graph.moves) else graph.moves
     return Graph(anchors, first, second, graph.unit_layer, scores, moves, graph.head_layer)
@@ -111,14 +118,14 @@ def squeezed(graph: Graph, share: float, random: np.random.Generator) -> Graph:
     """
     width = len(graph.anchors)
     kept = min(width, int(np.ceil(share * width)))
-    written = np.concatenate([graph.anchors.T[: ANCHORS - 1], graph.second, *graph.moves])
+    written = np.concatenate([graph.anchors.T[:ANSWER], graph.second, *graph.moves])
     scale = np.sqrt((written**2).sum(1, keepdims=True))
     written = written / np.maximum(scale, 1e-6) * random.gamma(1.0, 1.0, (len(written), 1)).astype(np.float32)
     _, basis = np.linalg.eigh(written.T @ written)
     basis = basis[:, width - kept :]
     leak = (basis @ basis.T).astype(np.float32)
     anchors = graph.anchors.copy()
-    anchors[:, :-1] = leak @ anchors[:, :-1]
+    anchors[:, :ANSWER] = leak @ anchors[:, :ANSWER]
     return Graph(
         anchors,
         leak @ graph.first,

@@ -13,7 +13,7 @@ import numpy as np
 
 from weightspace.models.decompiler_config import DecompilerConfig
 from weightspace.models.grammar import Unwritable, Written, write
-from weightspace.models.graph import Graph, disturbed, graph_of, squeezed
+from weightspace.models.graph import ANSWER, Graph, disturbed, graph_of, squeezed
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler import assemble
@@ -94,7 +94,7 @@ def _pair(
     if kind < config.squeezed / 3 or config.squeezed <= kind < config.squeezed + config.noisy:
         graph = disturbed(graph, float(np.exp(random.uniform(np.log(0.005), np.log(0.15)))), numbers)
     if random.random() >= config.answer:
-        graph.anchors[:, -1] = 0
+        graph.anchors[:, ANSWER:] = 0
     return Pair(written, graph)
 
 

@@ -60,6 +60,7 @@ def fit(
     config: DecompilerConfig,
     folder: Path | None,
     *,
+    start: Proposer | None = None,
     workers: int = 1,
     validation: int = 512,
     show: bool = True,
@@ -68,12 +69,22 @@ def fit(
 
     Args:
         folder: where checkpoints and logs go; None for nowhere.
+        start: a trained decompiler of the same shape, whose weights are the first; None for random ones.
         workers: processes that draw and compile programs; 0 for this one.
         validation: held-out programs on which the best model is chosen: clean, as Tracr compiles them.
+    Raises:
+        NetworkError: if `start` has another shape.
     """
     with torch.random.fork_rng():
         torch.manual_seed(config.training.seed)
         network = DecompilerNetwork(config)
+    if start is not None:
+        try:
+            network.load_state_dict(start.network.state_dict())
+        except RuntimeError as error:
+            raise NetworkError(
+                f"the decompiler to start from has another shape: {_shape(start.config)}, not {_shape(config)}"
+            ) from error
     held = drawn(_plain(config), "validation", 0, 0, validation)
     held.sort(key=lambda pair: pair.graph.nodes)
     batches = [batch_of(held[start : start + 64]) for start in range(0, len(held), 64)]
@@ -103,6 +114,10 @@ def fit(
             evaluate=evaluate, folder=folder, description="decompiler", progress=show,
         )  # fmt: skip
     return Proposer(config, network, history)
+
+
+def _shape(config: DecompilerConfig) -> str:
+    return ", ".join(f"{name} {getattr(config, name)}" for name in ("width", "rounds", "message", "depth"))
 
 
 def _plain(config: DecompilerConfig) -> DecompilerConfig:

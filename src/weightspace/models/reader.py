@@ -14,6 +14,11 @@ def _large(weights: Tensor) -> Tensor:
     return torch.asinh(weights) / 3
 
 
+def _small(weights: Tensor) -> Tensor:
+    """Small numbers alone: a factor of 3 is not heard beside the hundreds of a numerical step."""
+    return weights / 2 * torch.exp(-((weights / 6) ** 2))
+
+
 class Edges:
     """The edges of a batch, each matrix in several scales, since its entries are 1, or hundreds.
 
@@ -23,7 +28,7 @@ class Edges:
     """
 
     def __init__(self, g: GraphBatch) -> None:
-        self.first = [g.first.clamp(-1.5, 1.5), (g.first / 100).clamp(-4, 4), _large(g.first)]
+        self.first = [g.first.clamp(-1.5, 1.5), (g.first / 100).clamp(-4, 4), _large(g.first), _small(g.first)]
         self.second = [g.second.clamp(-1.5, 1.5), (g.second / 4).clamp(-3, 3)]
         self.scores = [g.scores.clamp(-1.5, 1.5), _large(g.scores)]
         self.moves = [g.moves.clamp(-1.5, 1.5)]
@@ -64,15 +69,15 @@ class Round(nn.Module):
     def __init__(self, width: int, size: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(5))
-        self.unit_reads, self.unit_writes = Message(width, size, 3), Message(width, size, 2)
-        self.units = Update(width, 5 * size)
+        self.unit_reads, self.unit_writes = Message(width, size, 4), Message(width, size, 2)
+        self.units = Update(width, 6 * size)
         self.head_hears = nn.Linear(width, 4 * size)
         self.heads = Update(width, 4 * size)
-        self.read_by, self.written_by = Message(width, size, 3), Message(width, size, 2)
+        self.read_by, self.written_by = Message(width, size, 4), Message(width, size, 2)
         self.queries, self.keys = nn.Linear(width, 2 * size), nn.Linear(width, 2 * size)
         self.sources, self.results = nn.Linear(width, size), nn.Linear(width, size)
         self.head_says = nn.ModuleList(nn.Linear(width, size) for _ in range(4))
-        self.directions = Update(width, 15 * size)
+        self.directions = Update(width, 16 * size)
         self.size = size
 
     def forward(self, e: Edges, d: Tensor, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
