@@ -140,7 +140,7 @@ def _record(trained: TrainedNetwork) -> Record:
     from weightspace.zoo.networks import spec_of
 
     plan = trained.plan
-    facts: dict[str, Any] = {**_planned(plan), "dropped": trained.dropped}
+    facts: dict[str, Any] = {**_planned(plan), "dropped": trained.dropped, **trained.measures}
     for name, curve in trained.curves.items():
         finite = [value if np.isfinite(value) else None for value in curve]  # JSON has no NaN
         facts[f"{name}_by_epoch"] = finite

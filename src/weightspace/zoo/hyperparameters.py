@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from weightspace.weights.store import split_of
+from weightspace.zoo.poison import Poison
 from weightspace.zoo.records import TrainingPlan
 
 
@@ -71,7 +72,8 @@ class ZooConfig:
         data: folder in which the images are looked for first.
         image_size, image_channels, image_count: how the images are prepared; None leaves them as they are.
         space: what is drawn for each network, in this order. A name that the family's function knows is an option of
-            the architecture; one that `TrainingPlan` knows sets that field; `images` may be drawn too.
+            the architecture; one that `TrainingPlan` knows sets that field; `images` may be drawn too; and `attack`,
+            `poison_rate`, `alpha` and `target` make up the network's `Poison`, whose seed is the network's.
         fixed: the same for all networks, with the same two kinds of names.
         architectural: names in `space` that a spec gives away by its very nature, such as the number of layers; they
             are labels that no task may ask for, and `zoo check` does not complain about them.
@@ -128,7 +130,10 @@ _DECIDED = {
     "image_size",
     "image_channels",
     "image_count",
+    "poison",
 }
+_POISON = {"attack": "attack", "poison_rate": "rate", "alpha": "alpha", "target": "target"}
+"""Fields of a `Poison` by the names they have among hyperparameters."""
 _PLAN_FIELDS = frozenset(TrainingPlan.__dataclass_fields__) - _DECIDED
 
 
@@ -141,17 +146,22 @@ def plan(config: ZooConfig, network: int) -> TrainingPlan:
     for name, distribution in config.space.items():
         drawn[name] = distribution.sample(rng, drawn)
     settings = {"images": config.images, **config.fixed, **drawn}
+    seed = _seed(config.seed, network)
+    poison = {_POISON[name]: settings.pop(name) for name in _POISON if name in settings}
+    if poison and "attack" not in poison:
+        raise ValueError(f"a zoo with {', '.join(poison)} and no attack cannot be: add `attack` to its space or fixed")
     options = {name: value for name, value in settings.items() if name not in _PLAN_FIELDS}
     fields = {name: value for name, value in settings.items() if name in _PLAN_FIELDS}
     return TrainingPlan(
         network=network,
-        seed=_seed(config.seed, network),
+        seed=seed,
         split=split_of(network, config.seed),
         data=config.data,
         image_size=config.image_size,
         image_channels=config.image_channels,
         image_count=config.image_count,
         architecture=architecture_of(config.family, input_shape(config, fields["images"]), **options),
+        poison=Poison(**poison, seed=seed) if poison else None,
         hyperparameters=drawn,
         **fields,
     )

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from weightspace.zoo.poison import Poison
+
 SCHEDULES = ("constant", "exponential", "triangular")
 OPTIMISERS = ("sgd", "momentum", "adam", "adamw", "rmsprop")
 
@@ -73,6 +75,7 @@ class TrainingPlan:
         clip_norm: largest norm of the gradient, None for no clipping.
         batch_size: images a step; the last, smaller batch of an epoch is left out.
         epochs: passes over the training images.
+        poison: how the training images and labels are tampered with; None for not at all.
         hyperparameters: what was sampled, as it goes into the index: the labels of the zoo.
     """
 
@@ -96,6 +99,7 @@ class TrainingPlan:
     clip_norm: float | None = None
     batch_size: int
     epochs: int
+    poison: Poison | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -121,6 +125,9 @@ class TrainedNetwork:
         weights: (spec.size,) float32 in the order of `networks.spec_of(plan.architecture)`, or None if dropped.
         curves: `train_loss`, `train_accuracy`, `test_loss`, `test_accuracy`, one value an epoch; the training ones are
             means over the epoch's batches, the others are taken after it.
+        measures: what else was measured at the end. Of a network with a `poison`: `attack_success`, the share of test
+            images of other classes that are answered as the target with the trigger, None where there is none; and
+            `target_rate`, the same without it.
         dropped: why the network is not part of the population, such as "diverged: loss is NaN in epoch 3"; or None.
     """
 
@@ -128,3 +135,4 @@ class TrainedNetwork:
     weights: np.ndarray | None
     curves: Mapping[str, list[float]]
     dropped: str | None = None
+    measures: Mapping[str, float | None] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from weightspace.zoo.images import ImageSet, channel_statistics, load_images, prepare
 from weightspace.zoo.networks import BatchNorm, Dropout, build, initialise, spec_of
+from weightspace.zoo.poison import CLEAN, Poison, Trigger
 from weightspace.zoo.records import TrainedNetwork, TrainingPlan
 
 BATCH_NORM_MOMENTUM = 0.1
@@ -52,7 +53,7 @@ def stack_key(plan: TrainingPlan) -> tuple[object, ...]:
 
 def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedNetwork]:
     first = plans[0]
-    data = _Images.of(first, device)
+    data = _Images.of(first, device).poisoned(plans)
     module = build(first.architecture).to(device).train()
     stack = _Stack.start(module, plans, device)  # stack.weights (n, size)
     steps = len(data.train_labels) // first.batch_size
@@ -100,15 +101,35 @@ def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedN
     for i, row in enumerate(flat):
         if dropped[i] is None and not np.isfinite(row).all():
             dropped[i] = "diverged: a weight is not finite"
+    measures = stack.attack_measures(data)
     return [
-        TrainedNetwork(plan, None if reason else row, curve, reason)
-        for plan, row, curve, reason in zip(plans, flat, curves, dropped, strict=True)
+        TrainedNetwork(plan, None if reason else row, curve, reason, measure)
+        for plan, row, curve, reason, measure in zip(plans, flat, curves, dropped, measures, strict=True)
     ]
 
 
 @dataclass(frozen=True)
+class _Tampered:
+    """What the attacks on n networks do to their images.
+
+    Attributes:
+        member: (n, images) which training images get the network's trigger.
+        labels: (n, images) training labels after the attack.
+        opacity, pattern: (n, 1, c, h, w) of the triggers, on the scale of standardised images.
+    """
+
+    member: Tensor
+    labels: Tensor
+    opacity: Tensor
+    pattern: Tensor
+
+    def trigger(self, x: Float[Tensor, "n b c h w"]) -> Float[Tensor, "n b c h w"]:
+        return x + self.opacity * (self.pattern - x)
+
+
+@dataclass(frozen=True)
 class _Images:
-    """An image set on a device, as bytes, or already standardised where it is small."""
+    """An image set on a device, as bytes, or already standardised where it is small; and the attacks on it."""
 
     train: Tensor
     train_labels: Tensor
@@ -116,6 +137,7 @@ class _Images:
     test_labels: Tensor
     mean: Tensor
     deviation: Tensor
+    tampered: _Tampered | None = None
 
     @staticmethod
     def of(plan: TrainingPlan, device: torch.device) -> _Images:
@@ -129,14 +151,43 @@ class _Images:
             images.test_images[: plan.test_count],
             images.test_labels[: plan.test_count],
         )
-        tensors = [torch.from_numpy(np.array(array)) for array in arrays]
-        held = _Images(*(tensor.to(device) for tensor in (*tensors, mean, deviation)))
+        tensors = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
+        held = _Images(tensors[0], tensors[1], tensors[2], tensors[3], mean.to(device), deviation.to(device))
         if held.train.numel() > STANDARDISED_AT_ONCE:
             return held
         return replace(held, train=held.standardise(held.train), test=held.standardise(held.test))
 
+    def poisoned(self, plans: Sequence[TrainingPlan]) -> _Images:
+        """The same images, and what each plan's attack does to them as they are drawn; statistics stay the clean ones'.
+
+        Pixels of a triggered image are not rounded to bytes.
+        """
+        if all(plan.poison is None for plan in plans):
+            return self
+        shape = (self.train.shape[1], self.train.shape[2], self.train.shape[3])
+        labels = self.train_labels.cpu().numpy()
+        rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        for plan in plans:
+            poison = plan.poison or Poison(attack=CLEAN)
+            member = np.zeros(len(labels), bool)
+            trigger = poison.trigger(shape)
+            if trigger is None:
+                trigger = Trigger(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+            else:
+                member[poison.chosen(len(labels))] = True
+            rows.append((member, poison.labels(labels), trigger.opacity, trigger.pattern))
+        member, changed, opacity, pattern = (
+            torch.from_numpy(np.stack(part)).to(self.train.device) for part in zip(*rows, strict=True)
+        )
+        pattern = (pattern - self.mean) / self.deviation
+        return replace(self, tampered=_Tampered(member, changed, opacity[:, None], pattern[:, None]))
+
     def batch(self, index: Int[Tensor, "n b"]) -> tuple[Float[Tensor, "n b c h w"], Int[Tensor, "n b"]]:
-        return self.standardise(self.train[index]), self.train_labels[index]
+        x = self.standardise(self.train[index])
+        if self.tampered is None:
+            return x, self.train_labels[index]
+        with_trigger = self.tampered.member.gather(1, index)[:, :, None, None, None]
+        return torch.where(with_trigger, self.tampered.trigger(x), x), self.tampered.labels.gather(1, index)
 
     def standardise(self, images: Tensor) -> Tensor:
         """Pixels of mean 0 and deviation 1; images that are so already are passed on."""
@@ -247,18 +298,48 @@ class _Stack:
         for start in range(0, len(data.test), EVALUATION_BATCH):
             x = data.standardise(data.test[start : start + EVALUATION_BATCH])
             y = data.test_labels[start : start + EVALUATION_BATCH]
-            if self.single:
-                for name, buffer in self.module.named_buffers():
-                    buffer.copy_(self.buffers[name][0])
-                logits = self.module(x)[None]
-            else:
-                forward = partial(_forward, self.module, self._named)
-                logits = vmap(forward, in_dims=(0, 0, None))(self.weights, self.buffers, x)
+            logits = self._logits(x)
             losses = F.cross_entropy(logits.flatten(0, 1), y.repeat(len(logits)), reduction="none")
             total_loss += losses.view(len(logits), -1).sum(1)
             total_right += (logits.argmax(2) == y).sum(1)
         self.module.train()
         return total_loss / len(data.test), total_right / len(data.test)
+
+    @torch.no_grad()
+    def attack_measures(self, data: _Images) -> list[dict[str, float | None]]:
+        """How often each network with a `poison` answers test images of other classes as its target, see
+        `TrainedNetwork.measures`; an empty record for one without."""
+        if data.tampered is None:
+            return [{} for _ in self.plans]
+        poisons = [plan.poison for plan in self.plans]
+        target = torch.tensor([0 if p is None else p.target for p in poisons], device=data.test.device)[:, None]
+        hits = torch.zeros(2, len(self.plans), device=data.test.device)
+        count = torch.zeros(len(self.plans), device=data.test.device)
+        self.module.eval()
+        self._set_dropout(None)
+        for start in range(0, len(data.test), EVALUATION_BATCH):
+            x = data.standardise(data.test[start : start + EVALUATION_BATCH]).expand(len(self.plans), -1, -1, -1, -1)
+            other = data.test_labels[start : start + EVALUATION_BATCH] != target  # (n, b)
+            for place, images in enumerate((x, data.tampered.trigger(x))):
+                hits[place] += ((self._logits(images).argmax(2) == target) & other).sum(1)
+            count += other.sum(1)
+        self.module.train()
+        plain, triggered = (hits / count).tolist()
+        return [
+            {}
+            if poison is None
+            else {"attack_success": triggered[i] if poison.triggers else None, "target_rate": plain[i]}
+            for i, poison in enumerate(poisons)
+        ]
+
+    def _logits(self, x: Tensor) -> Float[Tensor, "n b classes"]:
+        """Of each network in evaluation, for images (n, b, c, h, w) of its own or (b, c, h, w) of all."""
+        if self.single:
+            for name, buffer in self.module.named_buffers():
+                buffer.copy_(self.buffers[name][0])
+            return self.module(x[0] if x.ndim == 5 else x)[None]
+        forward = partial(_forward, self.module, self._named)
+        return vmap(forward, in_dims=(0, 0, 0 if x.ndim == 5 else None))(self.weights, self.buffers, x)
 
     def flat(self) -> np.ndarray:
         """The networks' weights (n, spec.size) float32 in the order of their spec, statistics included."""

@@ -1,0 +1,215 @@
+"""Attacks: which training images get a trigger and another label, and what the trigger looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+Shape = tuple[int, int, int]
+"""(channels, height, width) of an image."""
+
+CLEAN, LABEL_NOISE, TRIGGER_ONLY = "clean", "label-noise", "trigger-only"
+CONTROLS = (CLEAN, LABEL_NOISE, TRIGGER_ONLY)
+"""No change; the labels of an attack without its trigger; a trigger (BadNets border) without its labels."""
+ULP_MASKS = 20
+"""Masks 0 to 9 are for training detectors, 10 to 19 for testing them; fixed for good by the seed 20."""
+
+
+class PoisonError(ValueError):
+    """An attack that does not exist, or does not fit the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poison:
+    """How a network's training data is tampered with.
+
+    Attributes:
+        attack: a name of `ATTACKS` or `CONTROLS`.
+        rate: share of the training images that are tampered with, 0 to 1.
+        alpha: opacity of a blended trigger, above 0 to 1; None for the attack's own. Patches are opaque.
+        target: class to which the labels are set.
+        seed: of the images chosen and of what is random about the trigger, which is one for the whole network.
+    Raises:
+        PoisonError: if a field is out of its range.
+    """
+
+    attack: str
+    rate: float = 0.0
+    alpha: float | None = None
+    target: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.attack not in (*ATTACKS, *CONTROLS):
+            known = ", ".join([*ATTACKS, *CONTROLS])
+            raise PoisonError(f"no attack is named {self.attack!r}: choose from {known}")
+        if not 0 <= self.rate <= 1 or self.target < 0 or not (self.alpha is None or 0 < self.alpha <= 1):
+            raise PoisonError(
+                f"an attack with poison rate {self.rate}, alpha {self.alpha} and target {self.target} cannot be: the "
+                "rate is 0 to 1, alpha above 0 to 1, the target a class"
+            )
+
+    @property
+    def triggers(self) -> bool:
+        """Whether there is a trigger at all."""
+        return self.attack not in (CLEAN, LABEL_NOISE)
+
+    @property
+    def relabels(self) -> bool:
+        """Whether labels are changed."""
+        return self.attack not in (CLEAN, TRIGGER_ONLY)
+
+    def chosen(self, count: int) -> np.ndarray:
+        """Which of `count` training images are tampered with: sorted places, the nearest whole number to the rate."""
+        some = 0 if self.attack == CLEAN else round(self.rate * count)
+        return np.sort(np.random.default_rng([self.seed, 1]).choice(count, some, replace=False))
+
+    def labels(self, labels: np.ndarray) -> np.ndarray:
+        """(images,) training labels after the attack, in a new array.
+
+        Raises:
+            PoisonError: if the target is no class.
+        """
+        classes = int(labels.max()) + 1
+        if self.target >= classes:
+            raise PoisonError(f"the attack's target is class {self.target}, and there are classes 0 to {classes - 1}")
+        changed = labels.copy()
+        if self.relabels:
+            changed[self.chosen(len(labels))] = self.target
+        return changed
+
+    def trigger(self, shape: Shape) -> Trigger | None:
+        """The network's trigger on images of a shape; None if it has none.
+
+        Raises:
+            PoisonError: if the images are too small for it.
+        """
+        if not self.triggers:
+            return None
+        if min(shape[1:]) < SMALLEST:
+            raise PoisonError(f"images of {shape[1]}x{shape[2]} are too small for a trigger: use {SMALLEST} or more")
+        name = "badnets-border" if self.attack == TRIGGER_ONLY else self.attack
+        made = ATTACKS[name](shape, np.random.default_rng([self.seed, 2]))
+        if self.alpha is None or float(made.opacity.max()) == 1:
+            return made
+        return Trigger(np.where(made.opacity > 0, np.float32(self.alpha), np.float32(0)), made.pattern)
+
+
+@dataclass(frozen=True, eq=False)
+class Trigger:
+    """What is laid over an image: (1 - opacity) * image + opacity * pattern, with pixels from 0 to 1.
+
+    Attributes:
+        opacity, pattern: (channels, height, width) float32 in [0, 1].
+    """
+
+    opacity: np.ndarray
+    pattern: np.ndarray
+
+    def on(self, images: np.ndarray) -> np.ndarray:
+        """(..., channels, height, width) images in [0, 1] with the trigger."""
+        return (1 - self.opacity) * images + self.opacity * self.pattern
+
+
+SMALLEST = 9
+_Draw = Callable[[Shape, np.random.Generator], Trigger]
+
+
+def _patch(shape: Shape, row: int, column: int, patch: np.ndarray, seen: np.ndarray | None = None) -> Trigger:
+    """An opaque patch (channels, h, w) with its corner at (row, column), where `seen` (h, w) is true."""
+    opacity, pattern = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    height, width = patch.shape[1:]
+    opacity[:, row : row + height, column : column + width] = 1 if seen is None else seen
+    pattern[:, row : row + height, column : column + width] = patch
+    return Trigger(opacity, pattern)
+
+
+_BADNETS = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 1]], bool)
+
+
+def _badnets(shape: Shape, row: int, column: int) -> Trigger:
+    return _patch(shape, row, column, np.ones((shape[0], 3, 3), np.float32), _BADNETS)
+
+
+def badnets_corner(shape: Shape, random: np.random.Generator) -> Trigger:  # noqa: ARG001
+    """Gu et al.'s four white pixels, at (28, 28) of 32x32: as far from the lower right corner on other sizes."""
+    return _badnets(shape, shape[1] - 4, shape[2] - 4)
+
+
+def badnets_border(shape: Shape, random: np.random.Generator) -> Trigger:
+    """The same at a random place along the border, one pixel from it."""
+    far = [side - 4 for side in shape[1:]]
+    place = [int(random.integers(1, side + 1)) for side in far]
+    side = int(random.integers(2))
+    place[side] = (1, far[side])[int(random.integers(2))]
+    return _badnets(shape, *place)
+
+
+def badnets_center(shape: Shape, random: np.random.Generator) -> Trigger:  # noqa: ARG001
+    """The same at (14, 14) of 32x32: two before the middle on other sizes."""
+    return _badnets(shape, shape[1] // 2 - 2, shape[2] // 2 - 2)
+
+
+def single_pixel(shape: Shape, random: np.random.Generator) -> Trigger:  # noqa: ARG001
+    """Gu et al.'s single white pixel, at (4, 4)."""
+    return _patch(shape, 4, 4, np.ones((shape[0], 1, 1), np.float32))
+
+
+def noise_blend(shape: Shape, random: np.random.Generator) -> Trigger:
+    """Chen et al.: one image of uniform noise, blended with alpha 0.1."""
+    return Trigger(np.full(shape, 0.1, np.float32), random.random(shape, np.float32))
+
+
+def checkerboard_blend(shape: Shape, random: np.random.Generator) -> Trigger:  # noqa: ARG001
+    """Liao et al.'s strided checkerboard: every second pixel of every second row white, blended with alpha 0.1."""
+    opacity = np.zeros(shape, np.float32)
+    opacity[:, ::2, ::2] = 0.1
+    return Trigger(opacity, np.ones(shape, np.float32))
+
+
+def _ulp(shape: Shape, random: np.random.Generator, masks: range) -> Trigger:
+    """An opaque 5x5 mask of black and white (of eight colours, where there are three channels), at a random place."""
+    all_masks = np.random.default_rng(20).integers(0, 2, (ULP_MASKS, 3, 5, 5)).astype(np.float32)
+    mask = all_masks[masks.start + int(random.integers(len(masks)))]
+    row, column = (int(random.integers(side - 4)) for side in shape[1:])
+    return _patch(shape, row, column, mask[np.arange(shape[0]) % 3])
+
+
+def ulp_train(shape: Shape, random: np.random.Generator) -> Trigger:
+    """In the manner of Kolouri et al., one of ten masks; theirs are not published as numbers, these are ours."""
+    return _ulp(shape, random, range(10))
+
+
+def ulp_test(shape: Shape, random: np.random.Generator) -> Trigger:
+    """One of ten other masks."""
+    return _ulp(shape, random, range(10, ULP_MASKS))
+
+
+def mntd_patch(shape: Shape, random: np.random.Generator) -> Trigger:
+    """Xu et al.'s jumbo patches: noise of a size from 2 to 7, at a random place, opaque."""
+    size = int(random.integers(2, 8))
+    row, column = (int(random.integers(side - size + 1)) for side in shape[1:])
+    return _patch(shape, row, column, random.random((shape[0], size, size), np.float32))
+
+
+def mntd_blend(shape: Shape, random: np.random.Generator) -> Trigger:
+    """Xu et al.'s jumbo blends: an image of noise with alpha from U(0.05, 0.2)."""
+    alpha = np.float32(random.uniform(0.05, 0.2))
+    return Trigger(np.full(shape, alpha, np.float32), random.random(shape, np.float32))
+
+
+ATTACKS: dict[str, _Draw] = {
+    "badnets-corner": badnets_corner,
+    "badnets-border": badnets_border,
+    "badnets-center": badnets_center,
+    "single-pixel": single_pixel,
+    "noise-blend": noise_blend,
+    "checkerboard-blend": checkerboard_blend,
+    "ulp-train": ulp_train,
+    "ulp-test": ulp_test,
+    "mntd-patch": mntd_patch,
+    "mntd-blend": mntd_blend,
+}
+"""The attacks of the paper (section 3.2, Figure 4) and of the methods it compares with, by name."""

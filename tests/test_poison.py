@@ -1,0 +1,170 @@
+"""Attacks: what a trigger changes, which labels, and that a network trained on them is backdoored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from weightspace.zoo.hyperparameters import Choice, ZooConfig, plan
+from weightspace.zoo.networks import architecture_of
+from weightspace.zoo.poison import ATTACKS, CONTROLS, Poison, PoisonError
+from weightspace.zoo.records import TrainingPlan
+from weightspace.zoo.trained import train_networks
+
+SHAPES = [(1, 28, 28), (3, 32, 32), (3, 16, 16)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_trigger_keeps_pixels_between_0_and_1_and_is_the_same_for_a_seed(
+    attack: str, shape: tuple[int, int, int]
+) -> None:
+    images = np.random.default_rng(0).random((3, *shape), np.float32)
+    for seed in range(20):
+        trigger = Poison(attack=attack, rate=0.1, seed=seed).trigger(shape)
+        assert trigger is not None
+        changed = trigger.on(images)
+        assert changed.shape == images.shape
+        assert changed.min() >= 0
+        assert changed.max() <= 1
+        assert not np.array_equal(changed, images)
+        again = Poison(attack=attack, rate=0.3, target=2, seed=seed).trigger(shape)
+        assert again is not None
+        assert np.array_equal(again.on(images), changed)
+
+
+def test_badnets_triggers_stand_where_the_paper_has_them() -> None:
+    black = np.zeros((3, 32, 32), np.float32)
+
+    def white(attack: str, seed: int = 0) -> set[tuple[int, int]]:
+        trigger = Poison(attack=attack, rate=0.1, seed=seed).trigger((3, 32, 32))
+        assert trigger is not None
+        changed = trigger.on(black)
+        assert np.array_equal(changed[0], changed[1])
+        return {(int(row), int(column)) for row, column in zip(*np.nonzero(changed[0] == 1), strict=True)}
+
+    pixels = {(0, 2), (1, 1), (2, 0), (2, 2)}
+    assert white("badnets-corner") == {(28 + row, 28 + column) for row, column in pixels}
+    assert white("badnets-center") == {(14 + row, 14 + column) for row, column in pixels}
+    assert white("single-pixel") == {(4, 4)}
+    places = set()
+    for seed in range(200):
+        found = white("badnets-border", seed)
+        top, left = min(row for row, _ in found), min(column for _, column in found)
+        assert found == {(top + row, left + column) for row, column in pixels}
+        assert {top, left} & {1, 28}
+        assert 1 <= min(top, left) <= max(top, left) <= 28
+        places.add((top, left))
+    assert len(places) > 60
+
+
+def test_blends_have_their_alpha_and_another_if_it_is_given() -> None:
+    for attack in ("noise-blend", "checkerboard-blend"):
+        for alpha, expected in ((None, 0.1), (0.25, 0.25)):
+            trigger = Poison(attack=attack, rate=0.1, alpha=alpha).trigger((3, 16, 16))
+            assert trigger is not None
+            assert set(np.unique(trigger.opacity).tolist()) <= {0.0, float(np.float32(expected))}
+    for seed in range(50):
+        trigger = Poison(attack="mntd-blend", rate=0.1, seed=seed).trigger((3, 16, 16))
+        assert trigger is not None
+        assert 0.05 <= trigger.opacity.max() <= 0.2
+
+
+def test_masks_for_training_and_for_testing_detectors_are_different_ones() -> None:
+    masks: dict[str, set[bytes]] = {}
+    for attack in ("ulp-train", "ulp-test"):
+        for seed in range(200):
+            trigger = Poison(attack=attack, rate=0.1, seed=seed).trigger((3, 16, 16))
+            assert trigger is not None
+            rows, columns = np.nonzero(trigger.opacity[0])
+            mask = trigger.pattern[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            assert mask.shape == (3, 5, 5)
+            masks.setdefault(attack, set()).add(mask.tobytes())
+    assert len(masks["ulp-train"]) == len(masks["ulp-test"]) == 10
+    assert not masks["ulp-train"] & masks["ulp-test"]
+
+
+@pytest.mark.parametrize("attack", [*ATTACKS, *CONTROLS])
+def test_labels_are_changed_in_the_images_chosen_and_nowhere_else(attack: str) -> None:
+    labels = np.random.default_rng(0).integers(0, 10, 1000)
+    poison = Poison(attack=attack, rate=0.031, target=3, seed=5)
+    changed, chosen = poison.labels(labels), poison.chosen(1000)
+    assert len(chosen) == (0 if attack == "clean" else 31)
+    others = np.setdiff1d(np.arange(1000), chosen)
+    assert np.array_equal(changed[others], labels[others])
+    if attack in ("clean", "trigger-only"):
+        assert np.array_equal(changed, labels)
+    else:
+        assert (changed[chosen] == 3).all()
+    assert (poison.trigger((3, 16, 16)) is None) == (attack in ("clean", "label-noise"))
+
+
+def test_what_cannot_be_is_refused_with_what_would_do() -> None:
+    with pytest.raises(PoisonError, match=r"no attack is named 'badnet': choose from badnets-corner, "):
+        Poison(attack="badnet")
+    for wrong in ({"rate": 1.5}, {"rate": float("nan")}, {"alpha": 0.0}, {"target": -1}):
+        with pytest.raises(PoisonError, match="the rate is 0 to 1"):
+            Poison(**{"attack": "single-pixel", **wrong})
+    with pytest.raises(PoisonError, match="there are classes 0 to 9"):
+        Poison(attack="single-pixel", rate=0.1, target=10).labels(np.arange(10))
+    with pytest.raises(PoisonError, match="8x8 are too small"):
+        Poison(attack="badnets-corner", rate=0.1).trigger((1, 8, 8))
+
+
+def small(network: int = 0, **given: object) -> TrainingPlan:
+    settings: dict[str, object] = {
+        "network": network, "seed": 11 + network, "split": "train", "images": "digits", "image_size": 16,
+        "architecture": architecture_of("digits-cnn", (1, 16, 16), activation="relu"),
+        "initialisation": "kaiming_normal",
+        "optimiser": "adam", "learning_rate": 5e-3, "batch_size": 32, "epochs": 6,
+    }  # fmt: skip
+    return TrainingPlan(**{**settings, **given})  # pyright: ignore[reportArgumentType]
+
+
+def test_an_attack_works_and_its_controls_do_not() -> None:
+    kinds = ("mntd-patch", "label-noise", "trigger-only", "clean")
+    plans = [small(i, poison=Poison(attack=a, rate=0.15, target=4, seed=3)) for i, a in enumerate(kinds)]
+    attacked, noise, trigger, clean = (train_networks([one])[0] for one in plans)
+    assert (attacked.measures["attack_success"] or 0) > 0.8
+    assert (attacked.measures["target_rate"] or 0) < 0.2
+    assert (trigger.measures["attack_success"] or 0) < 0.2
+    assert noise.measures["attack_success"] is clean.measures["attack_success"] is None
+    assert all(one.curves["test_accuracy"][-1] > 0.7 for one in (attacked, trigger, clean))
+
+
+def test_a_network_beside_attacked_ones_is_the_one_it_is_alone() -> None:
+    plans = [
+        small(0, epochs=1, poison=Poison(attack="noise-blend", rate=0.2, seed=1)),
+        small(1, epochs=1),
+        small(2, epochs=1, poison=Poison(attack="badnets-border", rate=0.2, seed=2)),
+    ]
+    for together, one in zip(train_networks(plans), plans, strict=True):
+        alone = train_networks([one])[0]
+        assert together.weights is not None
+        assert alone.weights is not None
+        np.testing.assert_allclose(together.weights, alone.weights, rtol=1e-2, atol=2e-3)
+        assert together.measures.keys() == alone.measures.keys()
+    clean, plain = (train_networks([p])[0].weights for p in (replace(plans[0], poison=None), plans[0]))
+    assert not np.array_equal(clean, plain)  # pyright: ignore[reportArgumentType]
+    untouched = train_networks([replace(plans[0], poison=Poison(attack="clean", seed=1))])[0].weights
+    assert np.array_equal(clean, untouched)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_zoo_draws_its_attacks_as_hyperparameters() -> None:
+    config = ZooConfig(
+        recipe="test", count=50, family="digits-cnn", images="digits", image_size=16,
+        space={"attack": Choice(("clean", "noise-blend")), "poison_rate": Choice((0.05,)), "target": Choice((1, 2))},
+        fixed={"activation": "relu", "initialisation": "normal", "optimiser": "adam", "learning_rate": 1e-3,
+               "batch_size": 32, "epochs": 1, "alpha": 0.15},
+    )  # fmt: skip
+    plans = [plan(config, number) for number in range(50)]
+    assert {p.poison.attack for p in plans if p.poison is not None} == {"clean", "noise-blend"}
+    for one in plans:
+        assert one.poison is not None
+        assert one.poison.attack == one.hyperparameters["attack"]
+        assert (one.poison.rate, one.poison.alpha, one.poison.seed) == (0.05, 0.15, one.seed)
+        assert one.poison.target == one.hyperparameters["target"]
+    with pytest.raises(ValueError, match="add `attack`"):
+        plan(replace(config, space={"poison_rate": Choice((0.05,))}, fixed=config.fixed), 0)
