@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from weightspace.recipes.zoos import zoo_recipe
+from weightspace.zoo.engine import ProcessEngine
+from weightspace.zoo.generate import check_zoo, make_zoo
 from weightspace.zoo.hyperparameters import Choice, ZooConfig, plan
 from weightspace.zoo.networks import architecture_of
 from weightspace.zoo.poison import ATTACKS, CONTROLS, Poison, PoisonError
@@ -168,3 +173,21 @@ def test_a_zoo_draws_its_attacks_as_hyperparameters() -> None:
         assert one.poison.target == one.hyperparameters["target"]
     with pytest.raises(ValueError, match="add `attack`"):
         plan(replace(config, space={"poison_rate": Choice((0.05,))}, fixed=config.fixed), 0)
+
+
+def test_the_small_recipe_has_a_hundred_of_each_attack_and_control_and_three_hundred_clean() -> None:
+    config = zoo_recipe("backdoors-small", images="digits")
+    counts = Counter(one.poison.attack for one in (plan(config, i) for i in range(config.count)) if one.poison)
+    assert counts.keys() == {*ATTACKS, *CONTROLS}
+    assert counts.pop("clean") >= 300
+    assert min(counts.values()) >= 100
+
+
+def test_a_zoo_keeps_what_was_measured_of_its_attacks_and_gives_none_of_it_away(tmp_path: Path) -> None:
+    config = zoo_recipe("backdoors-small", images="digits", count=48, epochs=1)
+    zoo = make_zoo(replace(config, image_count=200), tmp_path, ProcessEngine(workers=0), show=False)
+    success = zoo.column("attack_success").astype(float)
+    triggered = ~np.isin(zoo.column("attack"), ["clean", "label-noise"])
+    assert np.array_equal(np.isfinite(success), triggered)
+    assert np.isfinite(zoo.column("target_rate").astype(float)).all()
+    assert check_zoo(tmp_path) == []
