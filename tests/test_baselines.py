@@ -3,12 +3,20 @@
 import numpy as np
 import pytest
 
+from weightspace.baselines.final_layer import (
+    CLASS_STATISTICS,
+    AllStatisticsBoosting,
+    FinalLayerBoosting,
+    final_layer_statistics,
+)
 from weightspace.baselines.linear import Linear
 from weightspace.baselines.majority import Majority
 from weightspace.baselines.statistics import STATISTICS, StatisticsBoosting, weight_statistics
-from weightspace.tasks.base import Examples
+from weightspace.tasks.base import Examples, TaskError
 from weightspace.tasks.checks import check_predictor, planted_examples
+from weightspace.weights.network import Network
 from weightspace.weights.population import Population
+from weightspace.weights.spec import Leaf, NetworkSpec, NeuronGroup, neurons, plain
 
 
 def test_majority_keeps_the_contract_and_learns_nothing() -> None:
@@ -60,3 +68,37 @@ def test_a_method_alone_and_on_a_stored_population_agree() -> None:
     model = StatisticsBoosting().fit(examples, examples)
     one = model.predict([examples.networks[5]])["scale"][0]
     np.testing.assert_allclose(model.predict(Population.of(list(examples.networks)))["scale"][5], one)
+
+
+def test_final_layer_statistics_see_the_last_layer_and_no_other() -> None:
+    check_predictor(FinalLayerBoosting, learns=("sign",))
+    check_predictor(AllStatisticsBoosting, learns=("scale", "sign"))
+    training, validation, test = (planted_examples(n, s) for n, s in ((300, 0), (100, 1), (200, 2)))
+    answer = FinalLayerBoosting().fit(training, validation).predict(test.networks)["scale"]
+    assert (answer.argmax(1) == test.labels["scale"]).mean() < 0.55  # a third is chance
+
+
+def test_final_layer_statistics_do_not_depend_on_which_class_or_neuron_is_which() -> None:
+    network = planted_examples(1, 0).networks[0]
+    arrays = network.arrays()
+    random = np.random.default_rng(1)
+    classes, hidden = random.permutation(4), random.permutation(8)
+    turned = {
+        "0.weight": arrays["0.weight"][hidden],
+        "0.bias": arrays["0.bias"][hidden],
+        "1.weight": arrays["1.weight"][classes][:, hidden],
+        "1.bias": arrays["1.bias"][classes],
+    }
+    other = Network(network.spec, network.spec.join(turned))
+    table = final_layer_statistics([network, other])
+    assert table.shape == (2, 2 * len(CLASS_STATISTICS) * 4)
+    np.testing.assert_allclose(table[0], table[1], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(table[0, :4], np.sort(arrays["1.bias"]), rtol=1e-6)
+
+
+def test_a_network_without_a_layer_of_classes_has_no_final_layer_statistics() -> None:
+    axes = (neurons("out", 3), neurons("in", 2), plain(1), plain(1))
+    groups = (NeuronGroup("in", 2, False), NeuronGroup("out", 3, False))
+    spec = NetworkSpec((Leaf("0.weight", (3, 2, 1, 1), "kernel", axes),), groups)
+    with pytest.raises(TaskError, match="no final linear layer"):
+        final_layer_statistics([Network(spec, np.ones(6, np.float32))])

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from weightspace.baselines.final_layer import FinalLayerBoosting
 from weightspace.recipes.zoos import zoo_recipe
+from weightspace.tasks.backdoor import backdoor_examples
+from weightspace.tasks.base import TaskError
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.generate import check_zoo, make_zoo
 from weightspace.zoo.hyperparameters import Choice, ZooConfig, plan
@@ -191,3 +194,14 @@ def test_a_zoo_keeps_what_was_measured_of_its_attacks_and_gives_none_of_it_away(
     assert np.array_equal(np.isfinite(success), triggered)
     assert np.isfinite(zoo.column("target_rate").astype(float)).all()
     assert check_zoo(tmp_path) == []
+    examples = backdoor_examples(zoo, "train")
+    attack = zoo.column("attack")[examples.networks.rows]
+    assert np.array_equal(examples.labels["backdoor"] == 1, attack != "clean")
+    assert not {"label-noise", "trigger-only"} & set(attack)
+    against = backdoor_examples(zoo, "train", ["single-pixel"], ["label-noise"])
+    assert set(zoo.column("attack")[against.networks.rows]) == {"single-pixel", "label-noise"}
+    with pytest.raises(TaskError, match=r"has no network of .* with success 2 to 3 in its train split"):
+        backdoor_examples(zoo, "train", success=(2.0, 3.0))
+    with pytest.raises(TaskError, match="'badnet' is none of badnets-corner"):
+        backdoor_examples(zoo, "train", ["badnet"])
+    FinalLayerBoosting().fit(examples, examples).predict(examples.networks)

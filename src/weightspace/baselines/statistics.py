@@ -69,8 +69,7 @@ class StatisticsBoosting:
 
     def fit(self, training: Examples, validation: Examples) -> StatisticsBoosting:
         self.leaves = max(len(spec.leaves) for spec in training.networks.specs)
-        features = weight_statistics(training.networks, self.leaves)
-        held_out = weight_statistics(validation.networks, self.leaves)
+        features, held_out = self.features(training.networks), self.features(validation.networks)
         for target in training.targets:
             known, held_known = training.known(target.name), validation.known(target.name)
             self.boosters[target.name] = self._fit_one(
@@ -81,6 +80,10 @@ class StatisticsBoosting:
                 len(target.classes),
             )
         return self
+
+    def features(self, networks: Sequence[Network]) -> np.ndarray:
+        """(n, k) what the trees see of each network."""
+        return weight_statistics(networks, self.leaves)
 
     def _fit_one(
         self, x: np.ndarray, y: np.ndarray, held_x: np.ndarray, held_y: np.ndarray, classes: int
@@ -112,7 +115,7 @@ class StatisticsBoosting:
         return best, classes
 
     def predict(self, networks: Sequence[Network]) -> Predictions:
-        features = weight_statistics(networks, self.leaves)
+        features = self.features(networks)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="X does not have valid feature names")
             return {

@@ -20,9 +20,11 @@ def categorical_targets(zoo: Zoo, names: Sequence[str] | None = None) -> tuple[T
     """
     config = zoo.description["config"]
     possible = {
-        name: Target(name, tuple(str(value) for value in distribution["values"]))
+        name: Target(name, tuple(dict.fromkeys(map(str, distribution["values"]))))  # one listed twice is likelier
         for name, distribution in config["space"].items()
-        if distribution["kind"] == "Choice" and len(distribution["values"]) > 1 and name not in config["architectural"]
+        if distribution["kind"] == "Choice"
+        and len(set(distribution["values"])) > 1
+        and name not in config["architectural"]
     }
     wanted = list(possible) if names is None else list(names)
     if len(set(wanted)) != len(wanted):
