@@ -13,6 +13,7 @@ from weightspace.models.decompiler import DecompilerNetwork
 from weightspace.models.decompiler_config import DecompilerConfig
 from weightspace.models.grammar import END, NAMES, Draft, Written, write
 from weightspace.models.graph import ANSWER, collate, disturbed, graph_of, squeezed
+from weightspace.models.guided import Guided
 from weightspace.models.pairs import Pair, drawn, group, split_of_program
 from weightspace.models.proposer import Proposer, batch_of, fit, lines_of
 from weightspace.rasp.bare import BareTransformer
@@ -22,7 +23,7 @@ from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import Analysis, analyse, settings
-from weightspace.rasp.verify import permuted
+from weightspace.rasp.verify import certify, permuted
 from weightspace.train.config import TrainingConfig
 from weightspace.weights.network import NetworkError
 
@@ -251,3 +252,16 @@ def test_a_file_that_is_no_decompiler_is_refused_in_one_sentence(tmp_path, propo
     torn.write_bytes(torn.read_bytes()[:-100])
     with pytest.raises(NetworkError):
         Proposer.load(torn)
+
+
+@pytest.mark.parametrize("rule", ["x - y", "x and y", "x + y % 10"])
+@pytest.mark.parametrize("inputs", ["tokens, indices", "indices, tokens"])
+def test_a_search_tries_every_operation_in_both_orders_of_its_inputs(
+    proposer: Proposer, rule: str, inputs: str
+) -> None:
+    program = Program.parse(f"vocab = [1, 2, 11]\nmax_seq_len = 4\nreturn SequenceMap({rule}, {inputs})")
+    bare = permuted(BareTransformer.of(assemble(analyse(program, *settings(program, None, None), "tracr_compat"))), 3)
+    found = Guided(bare, "tracr_compat", proposer).search(20.0)
+    assert found.complete
+    assert found.program is not None
+    assert certify(found.program, bare) is not None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weightspace.models.grammar import ATTENTION, END_OF_SLOT, MLP, READS, RULE_IDS, RULE_OF, Draft, by_slot
+from weightspace.models.grammar import ATTENTION, END_OF_SLOT, LINEAR, MLP, READS, RULE_IDS, RULE_OF, Draft, by_slot
 from weightspace.models.graph import Graph, graph_of
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.compiler import assemble, direction_labels
@@ -105,7 +105,9 @@ class Guided:
             self._extend(state, self.draft(), Placed(self.target), lenient)
             if state.complete is not None or state.over:
                 break
-            state.trace.append("search: no program fits everywhere, the likeliest operations are taken")
+            state.trace.append(
+                "search: nothing found that fits everywhere, now the likeliest is taken where nothing does"
+            )
         complete = state.complete is not None
         draft = state.complete if state.complete is not None else (state.best[1] if state.best else None)
         program, score = None, -np.inf
@@ -206,7 +208,7 @@ class Guided:
                 [place for place in scope if wanted in ("any", draft.scope[place].encoding)] for wanted in READS[kind]
             ]
             for reads in product(*suited):
-                if kind in (MLP[2], MLP[3]) and reads[0] > reads[1]:
+                if kind == LINEAR and reads[0] > reads[1]:  # every pair of factors comes for the other order too
                     continue
                 for rules in product(*of_rule):
                     following = draft.copy()
