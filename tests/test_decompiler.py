@@ -265,3 +265,15 @@ def test_a_search_tries_every_operation_in_both_orders_of_its_inputs(
     assert found.complete
     assert found.program is not None
     assert certify(found.program, bare) is not None
+
+
+def test_where_nothing_that_is_proposed_fits_enumeration_is_the_last_resort(
+    proposer: Proposer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analysis = analysed(1, 2)[0]
+    guided = Guided(permuted(BareTransformer.of(assemble(analysis)), 3), "tracr_compat", proposer)
+    monkeypatch.setattr(guided, "_candidates", lambda *_: iter(()))
+    found = guided.search(20.0)
+    assert found.program is not None
+    assert certify(found.program, guided.bare) is not None
+    assert any("last resort" in line for line in found.trace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from weightspace.models.grammar import ATTENTION, END_OF_SLOT, LINEAR, MLP, READ
 from weightspace.models.graph import Graph, graph_of
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.compiler import assemble, direction_labels
+from weightspace.rasp.enumeration import enumerate_program
 from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program
 from weightspace.rasp.matching import Match, Placed, Target, match_all, profile
@@ -29,6 +30,8 @@ WIDTH = 24
 """Operations that the network proposes at once."""
 BRANCHES = 3
 """Of those that fit, so many are followed at most."""
+OWN_SHARE = 0.6
+"""Of the time; the rest is enumeration's, where the search finds nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +101,11 @@ class Guided:
         """Write the program operation by operation, each checked against its own part of the weights.
 
         The network proposes; where nothing that it proposes fits, every operation is tried; where nothing at all fits,
-        as under strong noise, the likeliest is taken.
+        as under strong noise, the likeliest is taken. What then does not explain everything has to be likelier than
+        what the network writes in one piece and what plain enumeration finds in the time left.
         """
-        state = _Search(time.monotonic() + budget)
+        started = time.monotonic()
+        state = _Search(started + OWN_SHARE * budget)
         for lenient in (False, True):
             self._extend(state, self.draft(), Placed(self.target), lenient)
             if state.complete is not None or state.over:
@@ -113,13 +118,28 @@ class Guided:
         program, score = None, -np.inf
         if draft is not None and len(draft.scope) > 2:
             program, score = draft.program(), state.best[0] if state.best else 0.0
-        if not complete:  # whole programs of the network may be likelier than what was put together
+        if (
+            not complete
+        ):  # a whole program of the network, or of enumeration, may be likelier than what was put together
             programs = self.written(32, 1.0) + ([] if program is None else [program])
+            programs += self._enumerated(state, started + budget - time.monotonic())
             for fit in ranked(self.target, programs, self.mode)[:1]:
                 program, score, complete = fit.program, fit.gain, fit.complete
         how = "everything explained" if complete else "not everything explained"
         state.trace.append(f"search ({self.mode}): {how}, {state.checked:,} operations checked")
         return Searched(program, score, complete, state.checked, tuple(state.trace))
+
+    def _enumerated(self, state: _Search, left: float) -> list[Program]:
+        """What enumeration finds in the `left` seconds, the last resort; at most one program."""
+        if left <= 0:
+            return []
+        try:
+            found = enumerate_program(replace(self.bare, mode=self.mode), left)
+        except RaspError:
+            return []
+        state.checked += found.checked
+        state.trace.append(f"search: enumeration as the last resort, {found.checked:,} operations")
+        return [] if found.program is None else [found.program]
 
     def _extend(self, state: _Search, draft: Draft, placed: Placed, lenient: bool) -> bool:
         """Go on from here; True once everything is explained."""
