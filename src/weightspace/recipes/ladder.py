@@ -83,7 +83,13 @@ class Outcome:
 
 
 def held_out(count: int, seed: int, lengths: Sequence[int] = ()) -> list[Program]:
-    """Programs of the `typed` distribution that no training has seen, by their canonical form, all different."""
+    """Programs of the `typed` distribution that no training has seen, by their canonical form, all different.
+
+    Raises:
+        ValueError: if `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"{count} programs cannot be drawn: ask for at least 1 with --count")
     found: dict[str, Program] = {}
     for program in attempts("typed", seed, lengths or None):
         if isinstance(program, str) or split_of_program(program) != "test":
