@@ -501,7 +501,7 @@ def decompiler_train(
     """Train a decompiler; a killed run goes on when it is called again.
 
     Args:
-        recipe: rasp-typed-small (what comes with the package), rasp-typed, rasp-paper-small or rasp-paper (the paper's
+        recipe: rasp-typed-small (for two cores), rasp-typed (for a GPU), rasp-paper-small or rasp-paper (the paper's
             experiment, with its figures).
         out: folder of checkpoints, logs and the network; runs/RECIPE unless given.
         steps: instead of the recipe's.

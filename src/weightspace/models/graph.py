@@ -16,7 +16,7 @@ from weightspace.rasp.language import BOS, PAD
 MOST_TOKENS, MOST_PLACES = 12, 16
 """So many rows of each embedding are seen; what is beyond them is read like any other direction."""
 ANSWER = MOST_TOKENS + 2 + MOST_PLACES
-"""The column of the answer's directions; the next is of its values, in tens."""
+"""The column of the answer's directions; the next holds the number each stands for, a tenth of it, within -4 to 4."""
 ANCHORS = ANSWER + 2
 MOST_LAYERS = 20
 

@@ -87,7 +87,7 @@ def fit(
             ) from error
     held = drawn(_plain(config), "validation", 0, 0, validation)
     held.sort(key=lambda pair: pair.graph.nodes)
-    batches = [batch_of(held[start : start + 64]) for start in range(0, len(held), 64)]
+    batches = [batch_of(held[first : first + 64]) for first in range(0, len(held), 64)]
 
     def loss(model: torch.nn.Module, batch: Batch) -> Tensor:
         return next_token_loss(model(batch.graph, batch.lines), batch.lines.ids)

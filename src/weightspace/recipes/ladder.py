@@ -83,7 +83,7 @@ class Outcome:
 
 
 def held_out(count: int, seed: int, lengths: Sequence[int] = ()) -> list[Program]:
-    """Programs of the `typed` distribution that no training has seen, by their canonical form, all different.
+    """Programs of the `typed` distribution that no training has seen, by their canonical form, no two of one text.
 
     Raises:
         ValueError: if `count` is below 1.

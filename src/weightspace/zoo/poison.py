@@ -115,6 +115,7 @@ class Trigger:
 
 SMALLEST = 9
 _Draw = Callable[[Shape, np.random.Generator], Trigger]
+"""Draws the trigger of one network; those without chance in them take the generator all the same."""
 
 
 def _patch(shape: Shape, row: int, column: int, patch: np.ndarray, seen: np.ndarray | None = None) -> Trigger:
@@ -133,7 +134,7 @@ def _badnets(shape: Shape, row: int, column: int) -> Trigger:
     return _patch(shape, row, column, np.ones((shape[0], 3, 3), np.float32), _BADNETS)
 
 
-def badnets_corner(shape: Shape, random: np.random.Generator) -> Trigger:  # noqa: ARG001
+def badnets_corner(shape: Shape, _random: np.random.Generator) -> Trigger:
     """Gu et al.'s four white pixels, at (28, 28) of 32x32: as far from the lower right corner on other sizes."""
     return _badnets(shape, shape[1] - 4, shape[2] - 4)
 
@@ -147,12 +148,12 @@ def badnets_border(shape: Shape, random: np.random.Generator) -> Trigger:
     return _badnets(shape, *place)
 
 
-def badnets_center(shape: Shape, random: np.random.Generator) -> Trigger:  # noqa: ARG001
+def badnets_center(shape: Shape, _random: np.random.Generator) -> Trigger:
     """The same at (14, 14) of 32x32: two before the middle on other sizes."""
     return _badnets(shape, shape[1] // 2 - 2, shape[2] // 2 - 2)
 
 
-def single_pixel(shape: Shape, random: np.random.Generator) -> Trigger:  # noqa: ARG001
+def single_pixel(shape: Shape, _random: np.random.Generator) -> Trigger:
     """Gu et al.'s single white pixel, at (4, 4)."""
     return _patch(shape, 4, 4, np.ones((shape[0], 1, 1), np.float32))
 
@@ -162,7 +163,7 @@ def noise_blend(shape: Shape, random: np.random.Generator) -> Trigger:
     return Trigger(np.full(shape, 0.1, np.float32), random.random(shape, np.float32))
 
 
-def checkerboard_blend(shape: Shape, random: np.random.Generator) -> Trigger:  # noqa: ARG001
+def checkerboard_blend(shape: Shape, _random: np.random.Generator) -> Trigger:
     """Liao et al.'s strided checkerboard: every second pixel of every second row white, blended with alpha 0.1."""
     opacity = np.zeros(shape, np.float32)
     opacity[:, ::2, ::2] = 0.1

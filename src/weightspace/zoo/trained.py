@@ -318,9 +318,9 @@ class _Stack:
         self.module.eval()
         self._set_dropout(None)
         for start in range(0, len(data.test), EVALUATION_BATCH):
-            x = data.standardise(data.test[start : start + EVALUATION_BATCH]).expand(len(self.plans), -1, -1, -1, -1)
+            x = data.standardise(data.test[start : start + EVALUATION_BATCH])
             other = data.test_labels[start : start + EVALUATION_BATCH] != target  # (n, b)
-            for place, images in enumerate((x, data.tampered.trigger(x))):
+            for place, images in enumerate((x, data.tampered.trigger(x.expand(len(self.plans), *x.shape)))):
                 hits[place] += ((self._logits(images).argmax(2) == target) & other).sum(1)
             count += other.sum(1)
         self.module.train()
