@@ -277,3 +277,14 @@ def test_where_nothing_that_is_proposed_fits_enumeration_is_the_last_resort(
     assert found.program is not None
     assert certify(found.program, guided.bare) is not None
     assert any("last resort" in line for line in found.trace)
+
+
+def test_a_training_goes_on_only_from_the_weights_it_started_from(tmp_path, proposer: Proposer) -> None:
+    first = fit(TINY, tmp_path / "run", start=proposer, workers=0, validation=8, show=False)
+    again = fit(TINY, tmp_path / "run", start=proposer, workers=0, validation=8, show=False)
+    assert all(torch.equal(a, b) for a, b in zip(first.network.parameters(), again.network.parameters(), strict=True))
+    for other in (None, first):
+        with pytest.raises(NetworkError, match="started from other weights"):
+            fit(TINY, tmp_path / "run", start=other, workers=0, validation=8, show=False)
+    with pytest.raises(NetworkError, match=r"another shape: .*heads 4, not .*heads 2"):
+        fit(replace(TINY, heads=2), None, start=proposer, workers=0, validation=8, show=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from weightspace.models.listings import Batches
 from weightspace.rasp.tokens import MOST_LINES
 from weightspace.tasks.base import TaskError
 from weightspace.tasks.listing import CLASSES, FIELDS, MATRICES, MOST_LAYERS, START_ID, Chunking, Chunks, Listing, ended
+from weightspace.train.checkpoint import bind
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.loop import History, choose_device, train
 from weightspace.weights.network import METADATA_KEY, NetworkError, read_safetensors, write_atomically
@@ -292,13 +292,10 @@ class FlatDecoder:
         for name in MAY_CHANGE_ON_RESUME:
             del settings["training"][name]
         facts = json.dumps([settings, data], sort_keys=True).encode() + b"".join(one.key for one in validation)
-        content = json.dumps({"sha256": hashlib.sha256(facts).hexdigest()}).encode()
-        record = folder / "fitted_on.json"
-        if record.exists() and record.read_bytes() != content:
+        if not bind(folder, facts):
             raise TaskError(
                 f"{folder} holds a flat decoder of other programs or settings: choose another folder, or delete that"
             )
-        write_atomically(record, content)
 
     # -- answering ----------------------------------------------------------------------------------------------------
 

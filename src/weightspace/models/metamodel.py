@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from weightspace.models.embed import Embedding, Normaliser, Tokens, gather_token
 from weightspace.models.encoder import Encoder
 from weightspace.models.heads import ClassificationHead, classification_loss
 from weightspace.tasks.base import Examples, Predictions, Target, TaskError, check_learnable
+from weightspace.train.checkpoint import bind
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.log import History
 from weightspace.train.loop import choose_device, mix, to_device, train
@@ -153,15 +153,11 @@ class MetaModel:
             del settings["training"][name]
         facts = [self.normaliser.to_json(), [spec.signature for spec in self.specs], settings]
         content = json.dumps(facts, sort_keys=True).encode() + labels.numpy().tobytes() + held_labels.numpy().tobytes()
-        digest = hashlib.sha256(content).hexdigest()
-        record = self.folder / "fitted_on.json"
-        content = json.dumps({"sha256": digest}).encode()
-        if record.exists() and record.read_bytes() != content:
+        if not bind(self.folder, content):
             raise TaskError(
                 f"{self.folder} holds a meta-model of other networks, targets or settings: choose another folder, or "
                 "delete that one"
             )
-        write_atomically(record, content)
 
     def _labels(self, examples: Examples) -> Tensor:
         return torch.from_numpy(np.stack([examples.labels[target.name] for target in self.targets], 1))

@@ -20,7 +20,8 @@ from weightspace.models.grammar import PADDING, VALUE_FEATURES, Draft, Written
 from weightspace.models.graph import Graph, GraphBatch, collate
 from weightspace.models.pairs import Pair, drawn, stream
 from weightspace.rasp.functions import RaspError
-from weightspace.train.config import TrainingConfig
+from weightspace.train.checkpoint import bind
+from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.loop import History, train
 from weightspace.weights.network import METADATA_KEY, NetworkError, read_safetensors, write_atomically
 
@@ -73,18 +74,22 @@ def fit(
         workers: processes that draw and compile programs; 0 for this one.
         validation: held-out programs on which the best model is chosen: clean, as Tracr compiles them.
     Raises:
-        NetworkError: if `start` has another shape.
+        NetworkError: if `start` has another shape, or the folder holds a run of other settings or another start.
     """
     with torch.random.fork_rng():
         torch.manual_seed(config.training.seed)
         network = DecompilerNetwork(config)
     if start is not None:
-        try:
-            network.load_state_dict(start.network.state_dict())
-        except RuntimeError as error:
+        if _shape(start.config) != _shape(config):
             raise NetworkError(
                 f"the decompiler to start from has another shape: {_shape(start.config)}, not {_shape(config)}"
-            ) from error
+            )
+        network.load_state_dict(start.network.state_dict())
+    if folder is not None and not bind(folder, _decided(config, start)):
+        raise NetworkError(
+            f"{folder} holds a decompiler of other settings, or one that started from other weights: choose another "
+            "folder, or delete that one"
+        )
     held = drawn(_plain(config), "validation", 0, 0, validation)
     held.sort(key=lambda pair: pair.graph.nodes)
     batches = [batch_of(held[first : first + 64]) for first in range(0, len(held), 64)]
@@ -117,7 +122,16 @@ def fit(
 
 
 def _shape(config: DecompilerConfig) -> str:
-    return ", ".join(f"{name} {getattr(config, name)}" for name in ("width", "rounds", "message", "depth"))
+    return ", ".join(f"{name} {getattr(config, name)}" for name in ("width", "rounds", "message", "depth", "heads"))
+
+
+def _decided(config: DecompilerConfig, start: Proposer | None) -> bytes:
+    """What decides a run: its settings, and the weights it starts from."""
+    settings = asdict(config)
+    for name in MAY_CHANGE_ON_RESUME:
+        del settings["training"][name]
+    tensors = [] if start is None else start.network.state_dict().values()
+    return json.dumps(settings, sort_keys=True).encode() + b"".join(t.cpu().numpy().tobytes() for t in tensors)
 
 
 def _plain(config: DecompilerConfig) -> DecompilerConfig:

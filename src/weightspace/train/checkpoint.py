@@ -8,6 +8,7 @@ generator to save, because batches and random numbers are functions of the step.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from weightspace.train.log import History
 from weightspace.weights.network import METADATA_KEY, write_atomically
 
 CHECKPOINT = "checkpoint.safetensors"
+FITTED_ON = "fitted_on.json"
 VERSION = 1
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -46,6 +48,20 @@ class Progress:
     history: History
     best: dict[str, Tensor] | None
     finished: bool
+
+
+def bind(folder: Path, facts: bytes) -> bool:
+    """Tie a folder to what decides its run besides the training's config; False if it is tied to something else.
+
+    Args:
+        facts: settings and data, of which the folder keeps the SHA-256; one that is tied to nothing is tied to them.
+    """
+    content = json.dumps({"sha256": hashlib.sha256(facts).hexdigest()}).encode()
+    record = folder / FITTED_ON
+    if record.exists() and record.read_bytes() != content:
+        return False
+    write_atomically(record, content)
+    return True
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
