@@ -15,12 +15,13 @@ from weightspace.models.search import METHODS, PRETRAINED, Problem, attempt, dec
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.files import load_npz
+from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program
 from weightspace.rasp.matching import Placed, Target
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import validate
 from weightspace.rasp.verify import behaviour, certify, permuted
-from weightspace.recipes.ladder import LadderConfig, held_out, outcomes, run_ladder, table, together
+from weightspace.recipes.ladder import RESULTS, LadderConfig, held_out, outcomes, run_ladder, table, together
 from weightspace.zoo.ladder import compressed, noisy, rotated
 
 ROOT = Path(__file__).parent.parent
@@ -147,3 +148,15 @@ def test_a_ladder_that_is_run_again_adds_nothing(tmp_path: Path) -> None:
     assert [row.seconds for row in run_ladder(config, tmp_path, show=False)] == [row.seconds for row in rows]
     assert outcomes(tmp_path) == rows
     assert table(rows).count("\n") == 1 + 2 * 3
+    # what a kill has torn is done again, and what follows it is whole; other budgets are other rows
+    results = tmp_path / RESULTS
+    results.write_text(results.read_text()[:-20])
+    again = run_ladder(config, tmp_path, show=False)
+    assert {(row.rung, row.number, row.method) for row in again} == {(row.rung, row.number, row.method) for row in rows}
+    assert run_ladder(replace(config, count=1, rungs=config.rungs[:1]), tmp_path, show=False) == [
+        row for row in again if row.number == 0 and row.rung == config.rungs[0]
+    ]
+    shorter = run_ladder(replace(config, count=1, rungs=config.rungs[:1], budget=0.5), tmp_path, show=False)
+    assert {row.budget for row in shorter} == {0.5} and len(shorter) == len(config.methods)
+    with pytest.raises(RaspError, match="choose another folder"):
+        run_ladder(replace(config, seed=config.seed + 1), tmp_path, show=False)

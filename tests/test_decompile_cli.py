@@ -3,7 +3,10 @@
 The search itself is a stand-in here: it is handed the program, and proves it as the real one does.
 """
 
+import errno
 import json
+import os
+import struct
 import sys
 import zipfile
 from collections.abc import Callable
@@ -133,7 +136,7 @@ def _huge(params: dict[str, Any]) -> None:
         (_with("transformer/layer_7/attn/key/w", np.ones((5, 5), np.float32)), "without gaps"),
         (_with("lm_head/w", np.ones((5, 5), np.float32)), "'lm_head/w' is none of Tracr's"),
         (_with("pos_embed/embeddings", np.ones((5, 3), np.float32)), "expected \\(2 or more, "),
-        (_with("token_embed/embeddings", np.array([[1, 2]])), "axes of numbers"),
+        (_with("token_embed/embeddings", np.array([[1, 2]])), "axes of floating-point numbers"),
         (_with(NAMES, np.array([[None]], object)), "holds pickled objects, which are never read"),
         (_huge, "so large that its forward pass overflows"),
     ],
@@ -167,6 +170,17 @@ def test_damaged_files_folders_and_missing_ones_are_refused(tmp_path: Path, npz:
         load_bare(tmp_path)
     with pytest.raises(RaspError, match="there is no file"):
         load_bare(tmp_path / "nothing.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(RaspError, match=r"pipe\.npz is no regular file"):
+        load_bare(tmp_path / "pipe.npz")
+
+
+def test_an_array_of_more_entries_than_there_are_numbers_for_is_refused(tmp_path: Path) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**30}, 2)}}".ljust(117) + "\n"
+    with zipfile.ZipFile(tmp_path / "lying.npz", "w") as archive:
+        archive.writestr(f"{TOKENS}.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + header.encode() + bytes(64))
+    with pytest.raises(RaspError, match=r"lying.npz says that it holds more than fits into memory"):
+        load_bare(tmp_path / "lying.npz")
 
 
 def test_an_npz_that_unpacks_to_more_than_a_transformer_can_be_is_not_unpacked(
@@ -183,11 +197,13 @@ def test_what_is_said_against_the_file_is_refused(tmp_path: Path, npz: Path) -> 
     compile_program(HIST).save(tmp_path / "model.safetensors")
     with pytest.raises(RaspError, match="says that its vocabulary is 'a', 'b', 'c'"):
         load_bare(tmp_path / "model.safetensors", vocab=["a", "b"])
-    with pytest.raises(RaspError, match="says that it has 1 heads, not 2"):
+    with pytest.raises(RaspError, match="says that it has 1 head, not 2"):
         load_bare(tmp_path / "model.safetensors", num_heads=2)
+    with pytest.raises(RaspError, match="says that each place sees all others"):
+        load_bare(tmp_path / "model.safetensors", causal=True)
     with pytest.raises(RaspError, match="one for each of the 2 tokens of the vocabulary, BOS and PAD"):
         load_bare(npz, vocab=["a", "b"])
-    with pytest.raises(RaspError, match="do not share"):
+    with pytest.raises(RaspError, match="cannot share"):
         load_bare(npz, vocab=["a", "b", "c"], num_heads=4)
     with pytest.raises(RaspError, match="compiler's own token"):
         load_bare(npz, vocab=["a", "compiler_bos", "c"])
@@ -267,8 +283,12 @@ def test_where_nothing_is_found_that_is_said_and_the_exit_code_is_3(
         (["--vocab", "a,b"], "one for each of the 2 tokens"),
         ([], "give a vocabulary of 3"),
         (["--vocab", "a,b,c", "--heads", "0"], "0 heads"),
-        (["--vocab", "a,b,c", "--id", "x"], "holds no transformer 'x'"),
+        (["--vocab", "a,b,c", "--id", "x"], "holds one transformer: leave out the identifier 'x'"),
         (["--vocab", "a,b,c", "--out", "."], "is a folder"),
+        (["--vocab", "abc"], "--vocab abc is no file and no list of tokens"),
+        (["--vocab", "[true, 1, 2]"], "holds True and 1, which are equal"),
+        (["--vocab", "a,b,c", "--out", "/dev/null"], "--out /dev/null is no regular file"),
+        (["--vocab", "a,b,c", "--out", "x", "--html", "x"], "--html x is that of --out too"),
     ],
 )
 def test_bad_input_is_one_sentence_and_ends_with_2(
@@ -278,6 +298,46 @@ def test_bad_input_is_one_sentence_and_ends_with_2(
     assert main(["decompile", str(npz), *options]) == 2
     said = capsys.readouterr()
     assert sentence in said.err and said.err.count("\n") == 1 and not said.out
+
+
+def test_the_file_that_is_read_is_never_written(
+    npz: Path, search: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    search(HIST)
+    before = npz.read_bytes()
+    for option in ("--out", "--html"):
+        assert main(["decompile", str(npz), "--vocab", "a,b,c", option, str(npz.parent / "." / npz.name)]) == 2
+        assert "is the file that is read too: name another file" in capsys.readouterr().err
+    assert npz.read_bytes() == before
+
+
+def test_on_a_full_disk_the_program_is_printed_and_the_file_named(
+    tmp_path: Path, npz: Path, search: Callable[..., None],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    search(HIST)
+    monkeypatch.setattr("os.fsync", full)
+    out = tmp_path / "found.rasp"
+    assert main(["decompile", str(npz), "--vocab", "a,b,c", "--out", str(out)]) == 2
+    said = capsys.readouterr()
+    assert "return v2" in said.out
+    assert said.err == (
+        f"weightspace: the disk is full while writing {out}: free some space and run the same command again\n"
+    )
+    assert list(tmp_path.iterdir()) == [npz]
+
+
+def test_an_older_file_is_not_said_to_be_written_where_nothing_was_found(
+    tmp_path: Path, npz: Path, search: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    search(None)
+    out = tmp_path / "found.rasp"
+    out.write_text("older\n")
+    assert main(["decompile", str(npz), "--vocab", "a,b,c", "--out", str(out)]) == 3
+    assert str(out) not in capsys.readouterr().out and out.read_text() == "older\n"
 
 
 def test_budgets_are_read_in_seconds_minutes_and_hours() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ import torch
 from weightspace.models.decompiler import DecompilerNetwork
 from weightspace.models.decompiler_config import DecompilerConfig
 from weightspace.models.grammar import END, NAMES, Draft, Written, write
-from weightspace.models.graph import ANSWER, collate, disturbed, graph_of, squeezed
+from weightspace.models.graph import ANSWER, collate, disturbed, graph_of, renamed, squeezed
 from weightspace.models.guided import Guided
 from weightspace.models.pairs import Pair, drawn, group, split_of_program
+from weightspace.models.plain_readers import PlainReader
 from weightspace.models.proposer import Proposer, batch_of, fit, lines_of
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.canonical import canonical_key
@@ -24,6 +26,7 @@ from weightspace.rasp.language import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import Analysis, analyse, settings
 from weightspace.rasp.verify import certify, permuted
+from weightspace.recipes.readers import compare_readers, table
 from weightspace.train.config import TrainingConfig
 from weightspace.weights.network import NetworkError
 
@@ -37,13 +40,17 @@ def analysed(count: int, seed: int) -> list[Analysis]:
     return [analysis for analysis in found if not analysis.reasons]
 
 
-@pytest.fixture(scope="module")
-def proposer() -> Proposer:
+def untrained(config: DecompilerConfig) -> Proposer:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = DecompilerNetwork(TINY)
+        network = DecompilerNetwork(config)
         torch.nn.init.normal_(network.out.weight, std=0.3)
-    return Proposer(TINY, network)
+    return Proposer(config, network)
+
+
+@pytest.fixture(scope="module")
+def proposer() -> Proposer:
+    return untrained(TINY)
 
 
 def test_a_program_is_written_and_read_back_token_by_token() -> None:
@@ -116,19 +123,22 @@ def test_the_reader_gives_the_same_vectors_in_another_order_and_notices_other_we
     bare = BareTransformer.of(assemble(analysed(3, 5)[seed]))
     reader = proposer.network.reader
     with torch.inference_mode():
-        first = reader(collate([graph_of(bare)]))[0]
-        other = reader(collate([graph_of(permuted(bare, seed))]))[0]
+        first = reader(collate([graph_of(bare)]))[0][0]
+        other = reader(collate([graph_of(permuted(bare, seed))]))[0][0]
         params = dict(bare.params)
         name = "transformer/layer_0/mlp/linear_2/w" if bare.second[0].any() else "transformer/layer_0/attn/query/w"
         params[name] = params[name] * np.float32(1.5)
-        changed = reader(collate([graph_of(replace(bare, params=params))]))[0]
+        changed = reader(collate([graph_of(replace(bare, params=params))]))[0][0]
     # sums run in another order
     plain = "donot_use_mm_for_euclid_dist"
     assert torch.cdist(first, other, compute_mode=plain).amin(1).max() < 1e-3
     assert torch.cdist(first, changed, compute_mode=plain).amin(1).max() > 1e-2
 
 
-def test_padding_changes_nothing(proposer: Proposer) -> None:
+@pytest.mark.parametrize("reader", ["graph", "rows", "chunks"])
+def test_padding_changes_nothing(proposer: Proposer, reader: Literal["graph", "rows", "chunks"]) -> None:
+    if reader != "graph":
+        proposer = untrained(replace(TINY, reader=reader))
     pairs = drawn(replace(TINY, noisy=0.0, squeezed=0.0), "train", 0, 0, 6)
     together = batch_of(pairs)
     with torch.inference_mode():
@@ -150,6 +160,48 @@ def test_decoding_with_what_is_kept_equals_decoding_anew(proposer: Proposer) -> 
             score += proposer._write(again, logits, 0.0, np.random.default_rng(0))
     assert np.array_equal(again.written().ids, found.draft.written().ids)
     assert score == pytest.approx(found.log_probability, abs=1e-2)
+
+
+def test_a_graph_under_other_names_is_the_graph_of_permuted_weights() -> None:
+    graph = graph_of(BareTransformer.of(assemble(analysed(4, 6)[3])))
+    other = renamed(graph, np.random.default_rng(0))
+    assert not np.array_equal(graph.first, other.first)
+    for name in ("anchors", "first", "second", "scores", "moves"):
+        assert np.array_equal(np.sort(getattr(graph, name), None), np.sort(getattr(other, name), None)), name
+    assert np.array_equal(graph.unit_layer, other.unit_layer) and np.array_equal(graph.head_layer, other.head_layer)
+    reader = untrained(TINY).network.reader
+    with torch.inference_mode():
+        vectors = [reader(collate([one]))[0][0] for one in (graph, other)]
+    assert torch.cdist(*vectors, compute_mode="donot_use_mm_for_euclid_dist").amin(1).max() < 1e-3
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_every_number_of_the_weights_reaches_a_reader_without_structure(rows: bool) -> None:
+    graph = graph_of(BareTransformer.of(assemble(analysed(4, 6)[3])))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        reader = PlainReader(16, 1, 2, rows).eval()
+    with torch.inference_mode():
+        before, present = reader(collate([graph]))
+        assert present.all()
+        for name in ("anchors", "first", "second", "scores", "moves"):
+            array = getattr(graph, name).copy()
+            array[tuple(np.argwhere(array)[-1])] *= 2
+            after, _ = reader(collate([replace(graph, **{name: array})]))
+            assert (after - before).abs().max() > 1e-4, name
+
+
+def test_readers_are_compared_under_one_budget_and_a_killed_comparison_goes_on(tmp_path) -> None:
+    rows = compare_readers(
+        tmp_path, ("graph", "chunks, names shuffled"), share=0.002, programs=4, workers=0, show=False
+    )
+    assert [row.programs for row in rows] == [2 * 64, 64]
+    assert all(0 < row.tokens < 1 and row.parameters > 1_000_000 for row in rows)
+    # no name has a say in what the graph's reader reads, nor in what it is scored on
+    assert rows[0].tokens == pytest.approx(rows[0].named_tokens, abs=0.02)
+    again = compare_readers(tmp_path, ("graph",), share=0.002, programs=4, workers=0, show=False)
+    assert again == rows[:1]
+    assert "| graph | 1,485,132 | 128 |" in table(rows)
 
 
 def test_batches_are_functions_of_their_number_and_noise_of_its_share() -> None:

@@ -41,6 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "decompile": ("decompile", "a transformer's weights to the RASP program in them, with a certificate"),
     "decompiler train": ("decompiler_train", "train a network that decompiles, on programs drawn on the fly"),
     "decompiler evaluate": ("decompiler_evaluate", "the figures of a decompiler's card, on held-out programs"),
+    "decompiler readers": ("decompiler_readers", "readers of weights under one budget: graph, rows, flat chunks"),
     "decompiler ladder": ("decompiler_ladder", "every method on every rung: noisy, compressed, finetuned, trained"),
     "rasp sample": ("rasp_sample", "random programs of a published distribution, or what they look like"),
     "rasp show": ("rasp_show", "a program's text, graph and compiled transformer, and pictures of them"),
@@ -54,6 +55,15 @@ GROUPS = {
     if " " in name
 }
 """The second words of the verbs of two words."""
+RESUMED = {
+    f"weightspace {verb}"
+    for verb in (
+        *("demo", "zoo make", "train", "compare"),
+        *("decompiler train", "decompiler readers", "decompiler ladder"),
+    )
+}
+"""Long work that keeps what is finished and goes on when it is called again."""
+KEPT = "; what was finished is kept"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -92,7 +102,8 @@ def _run(verb: Callable[..., int], name: str, words: list[str]) -> int:
         with _terminable():
             return verb(**options)
     except KeyboardInterrupt:
-        return _fail("interrupted: run the same command again to go on", code=130)
+        kept = "run the same command again to go on" if name in RESUMED else "nothing was kept"
+        return _fail(f"interrupted: {kept}", code=130)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -103,7 +114,7 @@ def _run(verb: Callable[..., int], name: str, words: list[str]) -> int:
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("WEIGHTSPACE_DEBUG"):
             raise
-        return _fail(_sentence(error))
+        return _fail(_sentence(error) + KEPT * (name in RESUMED and _disk_full(error)))
 
 
 def _parse(verb: Callable[..., int], name: str, words: list[str]) -> dict[str, Any]:
@@ -159,14 +170,18 @@ def _terminable() -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" while writing {error.filename}" if error.filename else ""
-        return f"the disk is full{where}: free some space and run the same command again; what was finished is kept"
+    if _disk_full(error):
+        where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        return f"the disk is full{where}: free some space and run the same command again"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}"
     if isinstance(error, MemoryError):
         return "there is not enough memory: use fewer workers or a smaller zoo"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _disk_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _say(text: str) -> int:
@@ -465,14 +480,19 @@ def decompile(
     from weightspace.rasp.files import load_bare
 
     seconds = _budget(budget)
-    for path in (out, html):
-        if path is not None and path.is_dir():
-            raise ValueError(f"{path} is a folder: name a file in it")
+    _check_destinations(file, {"--out": out, "--html": html})
     tokens = None if vocab is None else _vocab(vocab)
     bare = load_bare(file, vocab=tokens, num_heads=heads, causal=causal, identifier=identifier)
     from weightspace.models.search import decompile as search
 
     found = search(bare, budget=seconds)
+    if json:  # printed before anything is written, so that a full disk does not take it away
+        _json(found.to_json())
+    else:
+        from weightspace.tasks.decompile import summary
+
+        lines = [summary(found), *(["", "the search:", *(f"  {line}" for line in found.trace)] if verbose else [])]
+        _say("\n".join(lines))
     if out is not None and found.program is not None:
         from weightspace.weights.network import write_atomically
 
@@ -481,13 +501,9 @@ def decompile(
         from weightspace.evaluation.decompilation import write_decompilation
 
         write_decompilation(found, bare, html, name=file.name if identifier is None else f"{file.name}: {identifier}")
-    if json:
-        _json(found.to_json())
-    else:
-        from weightspace.tasks.decompile import summary
-
-        lines = [summary(found), *(["", "the search:", *(f"  {line}" for line in found.trace)] if verbose else [])]
-        _say("\n".join([*lines, *(str(path) for path in (out, html) if path is not None and path.exists())]))
+    for path in (out if found.program is not None else None, html):
+        if path is not None and not json:
+            _say(str(path))
     return 0 if found.found else NOT_FOUND
 
 
@@ -527,6 +543,31 @@ def decompiler_evaluate(network: Path | None = None, count: int = 1_000, seed: i
     return _json(evaluate_decompiler(network, count=count, seed=seed))
 
 
+def decompiler_readers(
+    readers: tuple[str, ...] = (),
+    share: float = 1.0,
+    count: int = 1_000,
+    workers: int = 1,
+    out: Path = Path("runs/readers"),
+) -> int:
+    """Train a decompiler with each reader of weights for the same time, and score them; a killed run goes on.
+
+    Args:
+        readers: "graph", "chunks, names shuffled", "chunks, the compiler's names", "rows, names shuffled"; all unless
+            given.
+        share: of the budget, which is some 25 minutes of one core for each.
+        count: held-out programs on which they are scored.
+        workers: processes that draw and compile programs; 0 for this one.
+        out: folder of the trainings and readers.json.
+    """
+    from weightspace.recipes.readers import BUDGET, compare_readers, table
+
+    unknown = [reader for reader in readers if reader not in BUDGET]
+    if unknown:
+        raise ValueError(f"no reader is named {unknown[0]!r}: there are {'; '.join(BUDGET)}")
+    return _say(table(compare_readers(out, readers or tuple(BUDGET), share=share, programs=count, workers=workers)))
+
+
 def decompiler_ladder(
     rungs: tuple[str, ...] = ("clean", "permuted", "rotated", "noisy-0.03", "compressed-0.9"),
     methods: tuple[str, ...] = (),
@@ -560,6 +601,29 @@ def decompiler_ladder(
     return _say(table(run_ladder(config, out)))
 
 
+def _check_destinations(source: Path, destinations: dict[str, Path | None]) -> None:
+    """Before anything long: that each file can be written, is not the one that is read, and is not named twice.
+
+    Raises:
+        ValueError: if not.
+    """
+    taken = {source.resolve(): "the file that is read"}
+    for option, path in destinations.items():
+        if path is None:
+            continue
+        where = path.resolve()
+        if where in taken:
+            raise ValueError(f"{option} {path} is {taken[where]} too: name another file")
+        taken[where] = f"that of {option}"
+        if path.is_dir():
+            raise ValueError(f"{option} {path} is a folder: name a file in it")
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{option} {path} is no regular file, so it is not replaced: choose another name")
+        above = next(folder for folder in where.parents if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise ValueError(f"{option} {path} cannot be written: {above} is no folder that may be written to")
+
+
 def _budget(text: str) -> float:
     """Seconds that a text such as `30s`, `2m` or `45` says.
 
@@ -586,6 +650,8 @@ def _vocab(text: str) -> list[Any]:
         if not Path(text).is_file():
             if text.endswith(".json"):
                 raise ValueError(f"--vocab names the file {text}, which is not there")
+            if not re.search(r"[\s,]", text.strip()):
+                raise ValueError(f"--vocab {text} is no file and no list of tokens: give such as [0, 1, 2], or a,b,c")
             return list(read_vocabulary(text))
         given = Path(text).read_text(encoding="utf-8", errors="replace")
     try:

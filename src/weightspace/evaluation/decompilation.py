@@ -18,8 +18,8 @@ from markupsafe import Markup
 
 from weightspace.rasp import drawing
 from weightspace.rasp.bare import BareTransformer
-from weightspace.rasp.certificate import MODES, counted
-from weightspace.rasp.functions import RaspError, Value
+from weightspace.rasp.certificate import MODES
+from weightspace.rasp.functions import RaspError, Value, counted
 from weightspace.rasp.language import Program, Selector
 from weightspace.rasp.ownership import Share, shares
 from weightspace.rasp.reading import token_text
@@ -113,7 +113,7 @@ def _proof(found: Decompilation) -> list[str]:
     if found.tables:
         sentences.append(
             f"{'One function is' if found.tables == 1 else f'{found.tables} functions are'} printed as a table: no "
-            "short expression gives the same values."
+            "short expression was found for it."
         )
     return [*sentences, *found.notes]
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from weightspace.models.decompiler_config import DecompilerConfig
 from weightspace.models.grammar import FIELDS, MOST_SLOTS, PADDING, SIZE, VALUE_FEATURES
 from weightspace.models.graph import GraphBatch
+from weightspace.models.plain_readers import PlainReader
 from weightspace.models.reader import Reader
 
 
@@ -88,7 +89,10 @@ class DecompilerNetwork(nn.Module):
     def __init__(self, config: DecompilerConfig) -> None:
         super().__init__()
         width = config.width
-        self.reader = Reader(width, config.rounds, config.message)
+        if config.reader == "graph":
+            self.reader: nn.Module = Reader(width, config.rounds, config.message)
+        else:
+            self.reader = PlainReader(width, config.rounds, config.heads, config.reader == "rows")
         self.tokens, self.fields = nn.Embedding(SIZE, width), nn.Embedding(FIELDS, width)
         self.slots, self.names = nn.Embedding(MOST_SLOTS, width), nn.Embedding(SIZE, width)
         self.values = nn.Linear(VALUE_FEATURES, width, bias=False)
@@ -113,8 +117,8 @@ class DecompilerNetwork(nn.Module):
 
     def remember(self, g: GraphBatch) -> tuple[list[tuple[Tensor, ...]], Tensor]:
         """What each layer of the decoder keeps of the weights, and which nodes are there."""
-        memory = self.reader(g)
-        return [layer.remember(memory) for layer in self.layers], g.present[:, None, None]  # type: ignore[operator]
+        memory, present = self.reader(g)
+        return [layer.remember(memory) for layer in self.layers], present[:, None, None]  # type: ignore[operator]
 
     def forward(self, g: GraphBatch, lines: Lines) -> Float[Tensor, "b t vocabulary"]:
         remembered, present = self.remember(g)

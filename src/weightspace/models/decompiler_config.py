@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from weightspace.train.config import TrainingConfig
 
@@ -18,8 +19,11 @@ class DecompilerConfig:
     width: int = 128
     """Size of the vector of a node and of a token, a multiple of `heads`."""
 
+    reader: Literal["graph", "rows", "chunks"] = "graph"
+    """What reads the weights: messages along the graph, or an encoder over rows of matrices or over flat chunks."""
+
     rounds: int = 4
-    """Rounds of messages between directions, hidden units and heads, at least 1."""
+    """Rounds of messages between directions, hidden units and heads, or layers of the encoder, at least 1."""
 
     message: int = 16
     """Size of a message in each scale of each matrix, at least 1."""
@@ -53,6 +57,9 @@ class DecompilerConfig:
 
     most_nodes: int = 400
     """Larger graphs are left out of the training."""
+
+    renamed: bool = False
+    """Whether directions, units and heads are put in a random order, which only the graph's reader can do without."""
 
     excluded: tuple[str, ...] = ()
     """Canonical keys, in hexadecimal digits, of programs that must not be trained on."""

@@ -89,6 +89,21 @@ def graph_of(bare: BareTransformer) -> Graph:
     )
 
 
+def renamed(graph: Graph, random: np.random.Generator) -> Graph:
+    """The graph with its directions, its units within each layer and its heads within each layer in a random order."""
+    directions = random.permutation(len(graph.anchors))
+    units, heads = (np.lexsort([random.random(len(layers)), layers]) for layers in (graph.unit_layer, graph.head_layer))
+    return Graph(
+        graph.anchors[directions],
+        np.ascontiguousarray(graph.first[np.ix_(directions, units)]),
+        np.ascontiguousarray(graph.second[np.ix_(units, directions)]),
+        graph.unit_layer[units],
+        np.ascontiguousarray(graph.scores[np.ix_(heads, directions, directions)]),
+        np.ascontiguousarray(graph.moves[np.ix_(heads, directions, directions)]),
+        graph.head_layer[heads],
+    )
+
+
 def disturbed(graph: Graph, share: float, random: np.random.Generator) -> Graph:
     """The graph under Gaussian noise of `share` of each matrix's standard deviation, layer by layer.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from weightspace.models.decompiler_config import DecompilerConfig
 from weightspace.models.grammar import Unwritable, Written, write
-from weightspace.models.graph import ANSWER, Graph, disturbed, graph_of, squeezed
+from weightspace.models.graph import ANSWER, Graph, disturbed, graph_of, renamed, squeezed
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler import assemble
@@ -95,6 +95,8 @@ def _pair(
         graph = disturbed(graph, float(np.exp(random.uniform(np.log(0.005), np.log(0.15)))), numbers)
     if random.random() >= config.answer:
         graph.anchors[:, ANSWER:] = 0
+    if config.renamed:
+        graph = renamed(graph, numbers)
     return Pair(written, graph)
 
 

@@ -97,32 +97,36 @@ def fit(
     def loss(model: torch.nn.Module, batch: Batch) -> Tensor:
         return next_token_loss(model(batch.graph, batch.lines), batch.lines.ids)
 
-    def evaluate(model: torch.nn.Module) -> dict[str, float]:
-        device = next(network.parameters()).device
-        total = right = every = whole = count = 0.0
-        for batch in batches:
-            batch = batch.to(device)
-            logits = model(batch.graph, batch.lines)
-            target = batch.lines.ids[:, 3:]
-            kept = target != PADDING
-            hit = (logits[:, 2:-1].argmax(-1) == target) | ~kept
-            total += float(next_token_loss(logits, batch.lines.ids)) * float(kept.sum())
-            right += float((hit & kept).sum())
-            every += float(kept.sum())
-            whole += float(hit.all(1).sum())
-            count += len(target)
-        return {"loss": total / every, "accuracy": right / every, "exact": whole / count}
-
     with stream(config, workers) as batches_of:
         history = train(
             network, loss, lambda step: batch_of(batches_of(step)), config.training,
-            evaluate=evaluate, folder=folder, description="decompiler", progress=show,
+            evaluate=lambda model: forced(model, batches), folder=folder, description="decompiler", progress=show,
         )  # fmt: skip
     return Proposer(config, network, history)
 
 
+def forced(model: torch.nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
+    """Loss, share of tokens right and share of programs right, each token given the true ones before it."""
+    device = next(model.parameters()).device
+    total = right = every = whole = count = 0.0
+    for batch in batches:
+        batch = batch.to(device)
+        logits = model(batch.graph, batch.lines)
+        target = batch.lines.ids[:, 3:]
+        kept = target != PADDING
+        hit = (logits[:, 2:-1].argmax(-1) == target) | ~kept
+        total += float(next_token_loss(logits, batch.lines.ids)) * float(kept.sum())
+        right += float((hit & kept).sum())
+        every += float(kept.sum())
+        whole += float(hit.all(1).sum())
+        count += len(target)
+    return {"loss": total / every, "accuracy": right / every, "exact": whole / count}
+
+
 def _shape(config: DecompilerConfig) -> str:
-    return ", ".join(f"{name} {getattr(config, name)}" for name in ("width", "rounds", "message", "depth", "heads"))
+    return ", ".join(
+        f"{name} {getattr(config, name)}" for name in ("reader", "width", "rounds", "message", "depth", "heads")
+    )
 
 
 def _decided(config: DecompilerConfig, start: Proposer | None) -> bytes:
@@ -311,6 +315,8 @@ class Proposer:
         if not Path(path).is_file():
             raise NetworkError(f"{path} holds no decompiler: train one with `weightspace decompiler train`")
         arrays, metadata = read_safetensors(path)
+        if METADATA_KEY not in metadata:
+            raise NetworkError(f"{path} holds no decompiler: it was not written by `weightspace decompiler train`")
         try:
             record = json.loads(metadata[METADATA_KEY])
             if record["kind"] != "decompiler" or record["format"] != FORMAT:

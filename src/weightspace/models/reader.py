@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weightspace.models.graph import ANCHORS, MOST_LAYERS, GraphBatch
@@ -129,10 +129,11 @@ class Reader(nn.Module):
                 assert isinstance(last, nn.Linear)
                 nn.init.normal_(last.weight, std=width**-0.5 / (2 * rounds) ** 0.5)
 
-    def forward(self, g: GraphBatch) -> Float[Tensor, "b nodes width"]:
+    def forward(self, g: GraphBatch) -> tuple[Float[Tensor, "b nodes width"], Bool[Tensor, "b nodes"]]:
+        """Vectors of the nodes, and which of them are there."""
         edges = Edges(g)
         d = self.anchors(g.anchors)
         u, h = self.layers(g.unit_layer), self.layers(g.head_layer + MOST_LAYERS)
         for round_ in self.rounds:
             d, u, h = round_(edges, d, u, h)
-        return self.norm(torch.cat([d + self.kinds[0], u + self.kinds[1], h + self.kinds[2]], 1))
+        return self.norm(torch.cat([d + self.kinds[0], u + self.kinds[1], h + self.kinds[2]], 1)), g.present

@@ -330,7 +330,7 @@ def judge(problem: Problem, found: Attempt, method: str, *, measure: bool = True
         return Judged(whole, True, (3, places))
     fit = problem.fit(program, found.mode)
     fits, equal = fit is not None and fit.complete, seen is not None and seen.equal
-    apart = distance(program, target, mode=found.mode) if measure and not equal else None
+    apart = distance(program, target, mode=found.mode) if measure else None
     judged = Decompilation(
         "behaviour_equal" if equal else "best_guess", program, method, None, seen, apart, tables=found.tables
     )

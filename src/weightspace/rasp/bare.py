@@ -114,7 +114,7 @@ class BareTransformer:
         count = made.query.shape[2]
         if num_heads is not None:
             if num_heads < 1 or count % num_heads:
-                raise RaspError(f"{num_heads} heads do not share the {count} columns of the query matrices evenly")
+                raise RaspError(f"{num_heads} heads cannot share the {count} columns of the query matrices evenly")
             return replace(made, num_heads=num_heads)
         return replace(made, num_heads=_heads_of(made))
 
@@ -293,7 +293,10 @@ def _checked(params: Mapping[str, np.ndarray], vocab: tuple[Value, ...]) -> dict
     for name, array in params.items():
         wanted = 1 if name.endswith("/b") else 2
         if array.ndim != wanted or array.dtype.kind != "f" or array.size == 0:
-            raise RaspError(f"{name!r} is {array.dtype} of shape {array.shape}: expected {wanted} axes of numbers")
+            raise RaspError(
+                f"{name!r} is {array.dtype} of shape {array.shape}: expected {wanted} "
+                f"{'axis' if wanted == 1 else 'axes'} of floating-point numbers"
+            )
         with np.errstate(over="ignore"):
             finite = np.isfinite(array.astype(np.float32))
         if not finite.all():

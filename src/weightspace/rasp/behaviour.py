@@ -35,7 +35,7 @@ class Behaviour:
         mode: how the program was compiled.
         readout: how it was known where the target's answer stands: `given`, by the `certificate`'s permutation,
             `matched` (of the directions that are written and never read those that fit best, with the program's own
-            values), or `none`: no directions that could be the program's answer, so that nothing was compared.
+            values), or `none`: no directions that could be the program's answer, so that nothing was tried.
     """
 
     inputs: int
@@ -59,8 +59,9 @@ class Behaviour:
 
     @property
     def bound(self) -> float:
-        """At 95% the true share of differing inputs is below this; 0 if every input was tried, 1 if some differed."""
-        if self.differing:
+        """At 95% the true share of differing inputs is below this; 0 if every input was tried, 1 if some differed, or
+        nothing was tried."""
+        if self.differing or not self.tried:
             return 1.0
         return 0.0 if self.exhaustive else min(1.0, 3 / self.tried)
 
@@ -159,7 +160,7 @@ def compare_behaviour(
     count = sum(size**length for length in range(1, longest + 1))
     tried, places = sum(map(len, chosen)), sum(positions.size for positions in chosen)
     if readout is None:
-        return Behaviour(count, tried, tried, places, places, None, seed, candidate.mode, "none")
+        return Behaviour(count, 0, 0, 0, 0, None, seed, candidate.mode, "none")
     wanted = _answers(target, readout, chosen, (seed, most))
     differing = differing_places = 0
     counterexample = None

@@ -18,7 +18,7 @@ import numpy as np
 
 from weightspace.rasp.bare import POSITIONS, TOKENS, BareTransformer
 from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.functions import RaspError, Value, is_number
+from weightspace.rasp.functions import RaspError, Value, counted, is_number
 from weightspace.rasp.language import Program
 from weightspace.rasp.transformer import CompiledTransformer, Configuration, Layout, Output, layout_of
 from weightspace.rasp.validate import Mode, check_mode
@@ -95,11 +95,6 @@ class Certificate:
         facts = {"mode": self.mode, "parameters": self.parameters, "largest_difference": self.largest}
         facts |= {"largest_relative_difference": self.relative, "tolerance": self.tolerance, "answer": self.answer}
         return facts | {name: array.tolist() for name, array in self.columns._asdict().items()}
-
-
-def counted(number: int, what: str) -> str:
-    """Such as `1 layer`, `2 layers`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def certify(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from weightspace.rasp.bare import TOKENS, BareTransformer
-from weightspace.rasp.functions import RaspError, Value
+from weightspace.rasp.functions import RaspError, Value, counted
 from weightspace.rasp.language import BOS, PAD
 from weightspace.rasp.transformer import CompiledTransformer, Configuration, Directions, Output, layout_of
 from weightspace.rasp.validate import check_vocab
@@ -207,7 +207,7 @@ def load_bare(
     if where.is_dir():
         raise RaspError(f"{path} is a folder: name the file in it that holds the weights")
     if not where.is_file():
-        raise RaspError(f"there is no file {path}")
+        raise RaspError(f"{path} is no regular file: save it as one" if where.exists() else f"there is no file {path}")
     try:
         with where.open("rb") as file:
             packed = file.read(2) == b"PK"
@@ -225,21 +225,25 @@ def load_bare(
         except NetworkError as error:
             raise RaspError(str(error)) from None
         if METADATA_KEY in metadata:
-            return _described(where, vocab, num_heads)
+            return _described(where, vocab, num_heads, causal)
     try:
         return _bare_of(params, vocab, num_heads, causal)
     except RaspError as error:
         raise RaspError(f"{path}: {error}") from None
 
 
-def _described(path: Path, vocab: Sequence[Any] | None, num_heads: int | None) -> BareTransformer:
+def _described(path: Path, vocab: Sequence[Any] | None, num_heads: int | None, causal: bool) -> BareTransformer:
     """What `save` has written, without its names. What is said of it again must be true."""
     bare = BareTransformer.of(load(path))
     if vocab is not None and check_vocab(tuple(vocab)) != bare.vocab:
         known = ", ".join(map(repr, bare.vocab[:20]))
         raise RaspError(f"{path} says that its vocabulary is {known}: give the same, or none")
     if num_heads not in (None, bare.num_heads):
-        raise RaspError(f"{path} says that it has {bare.num_heads} heads, not {num_heads}: give the same, or none")
+        raise RaspError(
+            f"{path} says that it has {counted(bare.num_heads, 'head')}, not {num_heads}: give the same, or none"
+        )
+    if causal and not bare.causal:
+        raise RaspError(f"{path} says that each place sees all others: leave out that it is causal")
     return bare
 
 
@@ -284,7 +288,7 @@ def _read_npz(path: Path, identifier: str | None) -> dict[str, np.ndarray]:
         raise RaspError(f"{path} is not a whole npz: {error}") from None
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
         raise RaspError(f"{path} is not a whole npz: {error}") from None
-    except MemoryError:
+    except (MemoryError, OverflowError):
         raise RaspError(
             f"{path} says that it holds more than fits into memory: it is damaged or not what it seems"
         ) from None
@@ -296,6 +300,8 @@ def _prefix(path: Path, names: Sequence[str], identifier: str | None) -> str:
     found = sorted(name.removesuffix(TOKENS) for name in names if name == TOKENS or name.endswith(ends))
     if not found:
         raise RaspError(f"{path} holds no {TOKENS!r}: it is no transformer under Tracr's names")
+    if identifier is not None and found == [""]:
+        raise RaspError(f"{path} holds one transformer: leave out the identifier {identifier!r}")
     known = ", ".join(prefix.removesuffix("/") or "(no name)" for prefix in found[:10])
     known += f" and {len(found) - 10} more" if len(found) > 10 else ""
     if identifier is not None:

@@ -188,6 +188,11 @@ def _of_table(table: dict[Any, Value]) -> Function:
     return Function.from_table(table)
 
 
+def counted(number: int, what: str) -> str:
+    """Such as `1 layer`, `2 layers`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def shown(value: object) -> str:
     """A value as an error message shows it: short, whatever a stranger's file holds."""
     try:

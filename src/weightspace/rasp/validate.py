@@ -174,7 +174,9 @@ def check_vocab(vocab: Sequence[Any]) -> tuple[Value, ...]:
         raise RaspError("the vocabulary mixes numbers and strings, whose directions have no order: use one kind")
     if len(set(chosen)) < len(chosen):
         twice = max(chosen, key=chosen.count)  # type: ignore[arg-type]
-        raise RaspError(f"the vocabulary holds {twice!r} twice")
+        first, second, *_ = [token for token in chosen if token == twice]
+        what = f"{first!r} twice" if repr(first) == repr(second) else f"{first!r} and {second!r}, which are equal"
+        raise RaspError(f"the vocabulary holds {what}")
     ordered = tuple(sorted(chosen))  # type: ignore[type-var]
     if key is not None and len(_vocabularies) < 1_000:
         _vocabularies[key] = ordered

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from weightspace.evaluation.metrics import Interval, bootstrap_interval
 from weightspace.models.decompiler_config import DecompilerConfig
@@ -336,9 +337,11 @@ def train_decompiler(
     Returns:
         what came out, JSON-serialisable.
     Raises:
-        ValueError: if there is no such recipe, or it takes no start.
+        ValueError: if there is no such recipe, it takes no start, or `workers` is negative.
         NetworkError: if `start` is no decompiler of this shape.
     """
+    if workers < 0:
+        raise ValueError(f"{workers} workers cannot draw programs: give 0 for none, 1 or more")
     if name in FLAT_RECIPES and start is not None:
         raise ValueError(f"the recipe {name!r} starts from random weights: leave --start out")
     if name in FLAT_RECIPES:
@@ -374,12 +377,32 @@ def evaluate_decompiler(path: Path | None = None, *, count: int = 1_000, seed: i
     proposer = pretrained() if path is None else Proposer.load(path)
     programs = held_out(count, seed)
     targets = [BareTransformer.of(compile_program(program, mode="tracr_compat")) for program in programs]
+    right, seconds = greedy_certified(proposer, targets)
+    lengths = np.array([len(program) for program in programs])
+    interval = bootstrap_interval(right, seed=0)
+    return {
+        "programs": count,
+        "seed": seed,
+        "certified": interval.estimate,
+        "interval": [interval.low, interval.high],
+        "by operations": {
+            int(n): [float(right[lengths == n].mean()), int((lengths == n).sum())] for n in np.unique(lengths)
+        },
+        "programs a second": count / seconds,
+    }
+
+
+def greedy_certified(
+    proposer: Proposer, targets: Sequence[BareTransformer], batch_size: int = 64
+) -> tuple[Float[np.ndarray, " targets"], float]:
+    """For each transformer whether the one program written greedily is certified, and the seconds of all decoding."""
+    count = len(targets)
     found: list[Program | None] = [None] * count
     start = perf_counter()
     graphs = [graph_of(target) for target in targets]
     order = sorted(range(count), key=lambda i: graphs[i].nodes)
-    for first in range(0, count, 64):
-        some = order[first : first + 64]
+    for first in range(0, count, batch_size):
+        some = order[first : first + batch_size]
         drafts = [
             Draft(t.vocab, t.max_seq_len, "tracr_compat", 0, 2 * t.num_layers) for t in (targets[i] for i in some)
         ]
@@ -394,15 +417,4 @@ def evaluate_decompiler(path: Path | None = None, *, count: int = 1_000, seed: i
         ],
         float,
     )
-    lengths = np.array([len(program) for program in programs])
-    interval = bootstrap_interval(right, seed=0)
-    return {
-        "programs": count,
-        "seed": seed,
-        "certified": interval.estimate,
-        "interval": [interval.low, interval.high],
-        "by operations": {
-            int(n): [float(right[lengths == n].mean()), int((lengths == n).sum())] for n in np.unique(lengths)
-        },
-        "programs a second": count / seconds,
-    }
+    return right, seconds

@@ -64,6 +64,7 @@ class Outcome:
         longer: whether it has more operations than the true one.
         tables: functions printed as tables.
         rank: how `models.search.judge` ranks it among others, on the weights given alone.
+        budget: seconds that it had.
     """
 
     rung: str
@@ -80,6 +81,7 @@ class Outcome:
     seconds: float
     checked: int
     rank: tuple[int, float]
+    budget: float
 
 
 def held_out(count: int, seed: int, lengths: Sequence[int] = ()) -> list[Program]:
@@ -109,14 +111,20 @@ def run_ladder(config: LadderConfig, out: str | Path, *, show: bool = True) -> l
     """Decompile every program on every rung by every method; killed and called again, it goes on.
 
     One line of `OUT/results.jsonl` for each program on each rung and method; calls with other methods and rungs may add
-    to the same file, side by side too.
+    to the same file, side by side too; other seeds and lengths mean other programs, and need another folder.
+
+    Returns:
+        what was asked for: these programs, rungs, methods and this budget.
+    Raises:
+        RaspError: if the folder holds the ladder of other programs.
     """
     out = Path(out)
     programs = held_out(config.count, config.seed, config.lengths)
     make_ladder(programs, config.rungs, out, config.seed, show_progress=show)
-    known = {(row.rung, row.number, row.method) for row in outcomes(out)}
+    known = {(row.rung, row.number, row.method) for row in outcomes(out) if row.budget == config.budget}
     jobs = [(rung, number) for rung in config.rungs for number in range(len(programs))]
     missing = [job for job in jobs if any((*job, method) not in known for method in config.methods)]
+    _end_torn_line(out / RESULTS)
     with (
         (out / RESULTS).open("a") as file,
         progress("decompiling", len(jobs), "networks", show, done=len(jobs) - len(missing)) as advance,
@@ -127,7 +135,23 @@ def run_ladder(config: LadderConfig, out: str | Path, *, show: bool = True) -> l
             file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
             file.flush()
             advance(1, rung)
-    return outcomes(out)
+    return [
+        row
+        for row in outcomes(out)
+        if row.budget == config.budget
+        and row.rung in config.rungs
+        and row.method in config.methods
+        and row.number < config.count
+    ]
+
+
+def _end_torn_line(path: Path) -> None:
+    """A kill, or a full disk, may have left half a line: what follows begins one of its own."""
+    if path.exists() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
 
 
 def _decompiled(
@@ -155,6 +179,7 @@ def _decompiled(
                 tables=found.tables,
                 seconds=seconds,
                 checked=found.checked,
+                budget=config.budget,
                 **facts,
             )
         )

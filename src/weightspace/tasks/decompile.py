@@ -104,7 +104,8 @@ def summary(found: Decompilation) -> str:
         lines.append(found.distance.explain())
     if found.tables:
         some = "One function is" if found.tables == 1 else f"{found.tables} functions are"
-        lines.append(f"{some} printed as a table: no short expression gives the same values.")
+        lines.append(f"{some} printed as a table: no short expression was found for it.")
     lines += found.notes
     checked = f", {found.checked:,} operations checked" if found.checked else ""
-    return "\n".join([*lines, f"found by {found.method or 'nothing'} in {found.seconds:.2f} s{checked}"])
+    by = f"found by {found.method}" if found.method else "nothing found"
+    return "\n".join([*lines, f"{by} in {found.seconds:.2f} s{checked}"])
