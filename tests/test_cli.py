@@ -342,7 +342,7 @@ def test_what_the_machine_lacks_is_one_sentence(
         raise error
 
     monkeypatch.setattr("tyro.cli", failing)
-    fails(capsys, ["zoo", "info", "x"], *parts)
+    fails(capsys, ["zoo", "make", "x"], *parts)
 
 
 def test_a_reader_that_leaves_early_is_no_error(zoo: Path) -> None:
