@@ -12,6 +12,7 @@ import pytest
 from tests.golden import golden, golden_path
 from weightspace.models.guided import Guided, fitted
 from weightspace.models.search import METHODS, PRETRAINED, Problem, attempt, decompile, judge, pretrained
+from weightspace.rasp.align import align
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.files import load_npz
@@ -127,6 +128,43 @@ def test_an_operation_matches_where_it_stands_and_nowhere_else() -> None:
         wrong = fitted(target, other, "tracr_compat")
         assert wrong is None or not wrong.complete or certify(other, bare) is not None
         assert Placed(target).left(0, attention=False) >= 0
+
+
+LOSING = Program.parse("""\
+vocab = [0, 1, 2, 3, 4]
+max_seq_len = 5
+v1 = SequenceMap(x and y, tokens, indices)
+v2 = SequenceMap(x + y % 10, tokens, v1)
+v3 = SequenceMap(x * y, v2, v1)
+return v3""")
+"""The third never multiplies 1 by 1: what x and y cannot be together leaves values that never occur."""
+
+
+def test_a_compressed_program_is_matched_though_directions_of_what_never_occurs_are_lost() -> None:
+    matched = 0
+    for number, program in enumerate([LOSING, *HELD_OUT]):
+        compiled = BareTransformer.of(compile_program(program, mode="tracr_compat"))
+        squeezed = compressed(compiled, number, 0.75)
+        aligned = align(squeezed)
+        if aligned.kind != "compressed" or aligned.bare.width >= compiled.width:
+            continue
+        strict = fitted(Target.of(aligned.bare, "tracr_compat"), program, "tracr_compat")
+        assert strict is None or not strict.complete
+        target = Target.of(aligned.bare, "tracr_compat", lossy=True)
+        fit = fitted(target, program, "tracr_compat")
+        matched += fit is not None and fit.complete
+        assert program is not LOSING or matched == 1
+        for other in [LOSING, *HELD_OUT]:  # what is lost excuses no other program
+            wrong = fitted(target, other, "tracr_compat")
+            if wrong is not None and wrong.complete:
+                same = behaviour(other, compiled, mode="tracr_compat")
+                assert same is not None and same.equal
+        if fit is not None and fit.complete:
+            found = attempt(Problem(squeezed), "search", 20.0).program
+            assert found is not None
+            same = behaviour(found, compiled, mode="tracr_compat")
+            assert same is not None and same.equal
+    assert matched >= 2
 
 
 def test_the_shipped_network_is_small_and_says_what_it_is() -> None:

@@ -71,12 +71,15 @@ class Guided:
     Args:
         bare: weights in a basis of directions, clean or noisy.
         mode: by which compiler they are taken to be made.
+        lossy: whether they were compressed, so that values which never occur may be lost.
     """
 
-    def __init__(self, bare: BareTransformer, mode: Mode, proposer: Proposer, seed: int = 0) -> None:
+    def __init__(
+        self, bare: BareTransformer, mode: Mode, proposer: Proposer, seed: int = 0, lossy: bool = False
+    ) -> None:
         self.bare, self.proposer, self.seed = bare, proposer, seed
         self.mode: Mode = mode
-        self.target = Target.of(bare, mode)
+        self.target = Target.of(bare, mode, lossy)
         self.graph: Graph = graph_of(bare)
         self.memory = proposer.read([self.graph])
 

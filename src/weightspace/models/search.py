@@ -83,10 +83,15 @@ class Problem:
     def modes(self) -> tuple[Mode, ...]:
         return modes_of(self.bare)
 
+    @property
+    def lossy(self) -> bool:
+        """Whether a compression was undone, which may have dropped directions of values that never occur."""
+        return self.aligned.kind == "compressed"
+
     @cached_property
     def targets(self) -> dict[Mode, Target]:
         """The weights prepared for matching, by the compiler that they are taken to be of."""
-        return {mode: Target.of(self.aligned.bare, mode) for mode in self.modes}
+        return {mode: Target.of(self.aligned.bare, mode, self.lossy) for mode in self.modes}
 
     def fit(self, program: Program, mode: Mode | None) -> Fit | None:
         """How well a program explains the weights, where these have directions."""
@@ -99,7 +104,8 @@ class Problem:
     def guided(self, mode: Mode) -> Guided:
         """The network's view of the weights, read once."""
         if mode not in self._kept:
-            self._kept[mode] = Guided(self.aligned.bare, mode, self.proposer or pretrained(), self.seed)
+            proposer = self.proposer or pretrained()
+            self._kept[mode] = Guided(self.aligned.bare, mode, proposer, self.seed, self.lossy)
         return self._kept[mode]
 
 

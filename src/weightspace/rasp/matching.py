@@ -59,6 +59,10 @@ TIED = 0.05
 """Units whose likelihoods differ by less than this, in energies of an entry of 1, read alike."""
 
 
+LOST = -2
+"""In place of a direction of a value that never occurs: a compression has dropped it, with what reads and writes it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Target:
     """Weights prepared for matching.
@@ -69,6 +73,7 @@ class Target:
         token_rows: (rows,) the direction of each row of the token embedding, BOS and PAD among them.
         places: (max_seq_len,) the direction of each place.
         one: the direction that is 1 everywhere, -1 if there is none.
+        lossy: whether values that never occur may have no direction.
     """
 
     bare: BareTransformer
@@ -76,9 +81,10 @@ class Target:
     token_rows: np.ndarray
     places: np.ndarray
     one: int
+    lossy: bool = False
 
     @staticmethod
-    def of(bare: BareTransformer, mode: Mode) -> Target:
+    def of(bare: BareTransformer, mode: Mode, lossy: bool = False) -> Target:
         """Find what the embeddings give away, under noise too."""
         shared = bare.tokens.mean(0)
         one = int(shared.argmax())
@@ -88,7 +94,7 @@ class Target:
         if used:
             cost[:, one] = 100.0
         _, found = linear_sum_assignment(cost)
-        return Target(bare, mode, found[: len(rows)], found[len(rows) :], one if used else -1)
+        return Target(bare, mode, found[: len(rows)], found[len(rows) :], one if used else -1, lossy)
 
     @property
     def bos(self) -> int:
@@ -171,7 +177,7 @@ class Match(NamedTuple):
         gain: by how much the log-likelihood grows over leaving its entries to the noise, in nats.
         misfit: mean square of what is left in the columns and rows of its units and in its head, in units of the noise:
             about 1 if it is right, more if something else stands there.
-        directions: of its results, in order of its values; of a numerical one a single one.
+        directions: of its results, in order of its values, `LOST` where one is lost; of a numerical one a single one.
         none, scratch: its further directions, -1 where it has none.
         head: (layer, head), or (-1, -1).
         units: of its MLP, in the order of its block.
@@ -267,7 +273,7 @@ class Placed:
                 return None
             head, directions, score, own, rest = found
             gain, entries, left = gain + score, entries + own, left + rest
-            free[directions] = False
+            free[directions[directions >= 0]] = False
             if block.scratch:
                 scratch, directions = int(directions[0]), np.zeros(0, np.int64)
                 rows[SCRATCH] = np.array([scratch])
@@ -290,6 +296,10 @@ class Placed:
             for group, sop in ((INPUT_NONE, read[0]), (SECOND_NONE, read[-1])):
                 rows[group] = np.array([self.none.get(id(sop), -1)])
         return rows
+
+    def _losable(self, count: int) -> int:
+        """How many of the directions of so many values may be lost; the one of a number never is."""
+        return count if self.target.lossy and count > 1 else 0
 
     def _likeness(self, expected: np.ndarray | None, count: int, numerical: bool) -> np.ndarray:
         """(count, width) by which a direction that is read as it should be is preferred, in energies of an entry of 1.
@@ -314,7 +324,8 @@ class Placed:
         part, bare = self.target.layers[layer], self.target.bare
         width, size = bare.width, bare.key_size
         room = np.flatnonzero(free)
-        if len(room) < count or max(block.head[1:]) > size:
+        lost = self._losable(count)
+        if len(room) + lost < count or max(block.head[1:]) > size:
             return None
         compared, moved = block.head[1], block.head[2]
         query, key = np.zeros((width, compared)), np.zeros((width, compared))
@@ -325,10 +336,14 @@ class Placed:
             along, across, values = block.along[own], block.across[own], block.values[own]
             if matrix == OUT:
                 out[along, across] = values
-            elif matrix == QUERY:
-                query[rows[group][along], across] = values * steep
-            elif matrix in (KEY, VALUE):
-                (key if matrix == KEY else value)[rows[group][along], across] = values
+            if matrix not in (QUERY, KEY, VALUE):
+                continue
+            where = rows[group][along]
+            where, across, values = (part[where != LOST] for part in (where, across, values))
+            if matrix == QUERY:
+                query[where, across] = values * steep
+            else:
+                (key if matrix == KEY else value)[where, across] = values
         query, key, value, out = (
             matrix * part.scale[name]
             for name, matrix in (("query", query), ("key", key), ("value", value), ("linear", out))
@@ -348,11 +363,14 @@ class Placed:
             arriving = part.linear[own][chosen][:, room]  # (moved, room)
             gains = out.T @ arriving - out_norms  # (count, room)
             taste = part.scale["linear"] ** 2 * likeness[:, room] if len(likeness) == count else 0.0
-            outs = linear_sum_assignment(-(gains + taste))[1]
-            gain += float(moves[kept, chosen].sum() + gains[np.arange(count), outs].sum())
+            outs = linear_sum_assignment(-np.pad(gains + taste, ((0, 0), (0, lost))))[1]
+            there = outs < len(room)
+            if not there.any():
+                continue
+            gain += float(moves[kept, chosen].sum() + gains[there, outs[there]].sum())
             if best is None or gain > best[2]:
                 energy = float(part.head_energy[head])
-                best = ((layer, head), room[outs], gain, 4 * width * size, energy - 2 * gain)
+                best = ((layer, head), _found(room, outs), gain, 4 * width * size, energy - 2 * gain)
         return best
 
     def _match_mlp(
@@ -365,7 +383,8 @@ class Placed:
         units = part.units[self.free_units[layer][part.units]]
         extra = int(block.writes_none)
         room = np.flatnonzero(free)
-        if len(units) < size or len(room) < count + extra:
+        lost = self._losable(count)
+        if len(units) < size or len(room) + lost < count + extra:
             return None
         first = np.zeros((bare.width, size))
         second = np.zeros((size, count + extra))
@@ -375,9 +394,10 @@ class Placed:
             along, across, values = block.along[own], block.across[own], block.values[own]
             if matrix == FIRST:
                 where = rows[group][along]
-                if (where < 0).any():
+                if (where == -1).any():
                     return None
-                np.add.at(first, (where, across + starts[unit]), values)
+                there = where != LOST
+                np.add.at(first, (where[there], across[there] + starts[unit]), values[there])
             elif matrix == SECOND and group == SCRATCH:
                 scratch[along + starts[unit]] = values
             elif matrix == SECOND:
@@ -397,6 +417,8 @@ class Placed:
         reading -= part.first_energy[units] / 2
         norms = np.sqrt((writes**2).sum(1) + down**2)[:, None]
         ahead = -((np.sqrt(part.second_energy[units]) - norms) ** 2) / 2  # at least this is left of its row
+        if lost:  # unless all it writes is lost
+            ahead[np.broadcast_to(part.second_energy[units] < norms**2 / 4, ahead.shape)] = 0.0
         writing = part.second[np.ix_(units, room)]
         heights = (writes**2).sum(0)[:, None] / 2
         taste = np.zeros((count + extra, len(room)))
@@ -410,15 +432,19 @@ class Placed:
         apart = (fitting - fitting.max(1, keepdims=True)) / (TIED * part.scale["first"] ** 2)
         shares = np.exp(np.maximum(apart, -50.0))
         written = (shares / shares.sum(1, keepdims=True)) @ writing
-        outs = np.zeros(0, np.int64)
+        outs, there, kept = np.zeros(0, np.int64), np.ones(count + extra, bool), writes
         for step in range(4):
             gains = writes.T @ (written if step == 0 else writing[chosen]) - heights + taste  # (count, room)
-            found = linear_sum_assignment(-gains)[1]
+            found = linear_sum_assignment(-np.pad(gains, ((0, 0), (0, lost))))[1]
             if np.array_equal(found, outs):
                 break
-            outs = found
+            outs, there = found, found < len(room)
+            kept = writes[:, there]
             both = (
-                reading - part.second_energy[units] / 2 + writes @ writing[:, outs].T - (writes**2).sum(1)[:, None] / 2
+                reading
+                - part.second_energy[units] / 2
+                + kept @ writing[:, outs[there]].T
+                - (kept**2).sum(1)[:, None] / 2
             )
             again = linear_sum_assignment(-both)[1]
             if np.array_equal(again, chosen):
@@ -428,12 +454,19 @@ class Placed:
         gain = float((wanted * part.first[:, units[chosen]]).sum() - (wanted**2).sum() / 2)
         if scratch.any():
             gain += float((down * part.second[units[chosen], rows[SCRATCH][0]]).sum() - (down**2).sum() / 2)
-        gain += float((writes * writing[np.ix_(chosen, outs)]).sum() - (writes**2).sum() / 2)
+        if not there[:count].any():
+            return None
+        gain += float((kept * writing[np.ix_(chosen, outs[there])]).sum() - (kept**2).sum() / 2)
         taken = units[chosen]
         energy = float(part.unit_energy[taken].sum())
-        directions = room[outs]
+        directions = _found(room, outs)
         none = int(directions[count]) if extra else -1
         return taken, directions[:count], none, gain, 2 * size * bare.width, energy - 2 * gain
+
+
+def _found(room: np.ndarray, outs: np.ndarray) -> np.ndarray:
+    """The directions that were chosen of those in `room`; what was chosen beyond them is lost."""
+    return np.where(outs < len(room), np.append(room, LOST)[np.minimum(outs, len(room))], LOST)
 
 
 def match_all(
