@@ -384,7 +384,7 @@ class Placed:
         extra = int(block.writes_none)
         room = np.flatnonzero(free)
         lost = self._losable(count)
-        if len(units) < size or len(room) + lost < count + extra:
+        if len(units) < size or not len(room) or len(room) + lost < count + extra:
             return None
         first = np.zeros((bare.width, size))
         second = np.zeros((size, count + extra))
