@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weightspace.evaluation import metrics
-from weightspace.evaluation.metrics import Interval, bootstrap_interval
+from weightspace.evaluation.metrics import Interval, bootstrap_interval, detection_rate
 
 
 def answers(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -99,6 +99,20 @@ def test_a_fault_in_a_row_is_named_by_its_place_before_unknown_labels_are_left_o
     probabilities = np.array([[9.0, 9.0], [1.0, 0.0], [2.0, 0.0]])
     with pytest.raises(ValueError, match="row 2"):
         metrics.accuracy(probabilities, np.array([-1, 0, 1]))
+
+
+@pytest.mark.parametrize("false_alarms", [0.0, 0.01, 0.05, 0.5, 1.0])
+def test_the_detection_rate_is_that_of_the_roc_curve(false_alarms: float) -> None:
+    from sklearn.metrics import roc_curve
+
+    rng = np.random.default_rng(3)
+    labels = rng.integers(2, size=300)
+    scores = np.clip(rng.normal(0.4 + 0.2 * labels, 0.2), 0, 1).round(2)  # with ties
+    low, high, _ = roc_curve(labels, scores, drop_intermediate=False)
+    answers = np.stack([1 - scores, scores], 1)
+    assert detection_rate(answers, labels, false_alarms) == pytest.approx(high[low <= false_alarms + 1e-9].max())
+    with pytest.raises(ValueError, match="both occur"):
+        detection_rate(answers, np.ones(300, int), false_alarms)
 
 
 def test_auroc_of_one_class_is_an_error() -> None:

@@ -94,7 +94,7 @@ def auroc(probabilities: np.ndarray, labels: np.ndarray) -> float:
     Raises:
         ValueError: as `correct`, and if all known labels are one class: there is nothing to rank.
     """
-    from sklearn.metrics import roc_auc_score
+    from scipy.stats import rankdata
 
     probabilities, labels = _known(probabilities, labels)
     occurring = np.unique(labels)
@@ -102,7 +102,33 @@ def auroc(probabilities: np.ndarray, labels: np.ndarray) -> float:
         raise ValueError(
             f"all {len(labels)} known labels are class {occurring[0]}: AUROC needs networks of two classes"
         )
-    return float(np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in occurring]))
+    areas = []
+    for c in occurring:  # Mann and Whitney, 1947; ten times as fast as scikit-learn's, and a bootstrap takes thousands
+        own = labels == c
+        inside, outside = int(own.sum()), int((~own).sum())
+        areas.append((rankdata(probabilities[:, c])[own].sum() - inside * (inside + 1) / 2) / (inside * outside))
+    return float(np.mean(areas))
+
+
+def detection_rate(probabilities: np.ndarray, labels: np.ndarray, false_alarms: float) -> float:
+    """True-positive rate at a false-positive rate: of class 1, the share that is ranked above all but that share of 0.
+
+    The threshold is the lowest above which at most `false_alarms` of the networks of class 0 lie; of 50 of them, at 1%,
+    none does. Arguments are those of `correct`, with two classes.
+
+    Raises:
+        ValueError: as `auroc`, if there are not two classes, or `false_alarms` is not in [0, 1].
+    """
+    probabilities, labels = _known(probabilities, labels)
+    if probabilities.shape[1] != 2 or len(np.unique(labels)) < 2 or not 0 <= false_alarms <= 1:
+        raise ValueError(
+            f"a detection rate at {false_alarms} false alarms, of {probabilities.shape[1]} classes of which "
+            f"{len(np.unique(labels))} occur: give 2 classes that both occur, and a share from 0 to 1"
+        )
+    clean = np.sort(probabilities[labels == 0, 1])
+    above = int(np.floor(false_alarms * len(clean) + 1e-9))
+    threshold = clean[len(clean) - 1 - above] if above < len(clean) else -np.inf
+    return float((probabilities[labels == 1, 1] > threshold).mean())
 
 
 def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

@@ -1,0 +1,108 @@
+"""Backdoor detection: every detector learns what is planted and nothing else, and tables say what they should."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from weightspace.baselines.majority import Majority
+from weightspace.evaluation.metrics import auroc
+from weightspace.recipes.backdoors import BINS, DETECTORS, Answers, detect, detection_row, detection_rows, markdown
+from weightspace.recipes.zoos import zoo_recipe
+from weightspace.tasks.base import Predictor
+from weightspace.weights.store import Zoo
+from weightspace.zoo.engine import ProcessEngine
+from weightspace.zoo.generate import make_zoo
+from weightspace.zoo.poison import ATTACKS, CLEAN, CONTROLS
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    config = zoo_recipe("backdoors-small", images="digits", count=48, epochs=1)
+    folder = tmp_path_factory.mktemp("zoo")
+    return make_zoo(replace(config, image_count=200), folder, ProcessEngine(workers=0), show=False)
+
+
+def planted(count: int = 700, seed: int = 0, sees: str = "success") -> Answers:
+    """A detector that hears success, or mislabelled images, or nothing."""
+    random = np.random.default_rng(seed)
+    attack = random.choice([*ATTACKS, *CONTROLS, CLEAN, CLEAN], count)
+    success = np.where(np.isin(attack, ["clean", "label-noise"]), np.nan, random.random(count))
+    success[attack == "trigger-only"] = 0.1
+    heard = {
+        "success": np.nan_to_num(success),
+        "labels": ~np.isin(attack, ["clean", "trigger-only"]),
+        "nothing": np.zeros(count),
+    }[sees]
+    suspicion = 1 / (1 + np.exp(-(6 * heard - 3 + random.normal(0, 0.3, count))))
+    return Answers(sees, suspicion, attack, success, 1.0, 0.5)
+
+
+def test_a_killed_comparison_goes_on_with_the_detectors_that_are_missing(zoo: Zoo, tmp_path: Path) -> None:
+    asked = []
+
+    class Stub(Majority):
+        def fit(self, training, validation):  # type: ignore[no-untyped-def]
+            asked.append((len(training), len(validation)))
+            return super().fit(training, validation)
+
+    def fails(_: Path) -> Predictor:
+        raise KeyboardInterrupt
+
+    some = {"one": lambda _: Stub(), "two": fails}
+    with pytest.raises(KeyboardInterrupt):
+        detect(zoo, tmp_path, detectors=some, show=False)
+    found = detect(zoo, tmp_path, detectors={"one": fails, "two": lambda _: Stub()}, show=False)
+    assert [one.detector for one in found] == ["one", "two"] and len(asked) == 2
+    assert asked[0] == asked[1] and len(found[0].suspicion) == len(zoo.population("test"))
+    assert set(found[0].attack) <= {*ATTACKS, *CONTROLS}
+
+
+def test_every_detector_keeps_what_it_is_trained_on_apart_from_what_it_is_asked(zoo: Zoo, tmp_path: Path) -> None:
+    quick = {name: DETECTORS[name] for name in ("final layer", "weight statistics", "linear")}
+    for one in detect(zoo, tmp_path, detectors=quick, attacks=["badnets-corner", "noise-blend"], show=False):
+        assert np.isfinite(one.suspicion).all() and ((one.suspicion >= 0) & (one.suspicion <= 1)).all()
+        assert one.fitted > 0 and one.predicted > 0
+
+
+def test_a_row_is_of_those_networks_and_that_success_alone() -> None:
+    answers = planted()
+    row = detection_row(answers, tuple(ATTACKS), (CLEAN,), (0.9, 1.0), resamples=200)
+    assert row is not None
+    bad = np.isin(answers.attack, list(ATTACKS)) & (answers.success >= 0.9)
+    good = answers.attack == CLEAN
+    assert row.networks == (bad.sum(), good.sum())
+    said = np.concatenate([answers.suspicion[bad], answers.suspicion[good]])
+    truth = np.repeat([1, 0], row.networks)
+    assert row.auroc.estimate == pytest.approx(auroc(np.stack([1 - said, said], 1), truth))
+    assert row.auroc.low <= row.auroc.estimate <= row.auroc.high
+    assert row.at_1.estimate <= row.at_5.estimate <= 1
+    assert detection_row(answers, ("badnets-corner",), (CLEAN,), (0.9999, 1.0), resamples=200) is None
+
+
+def area(sees: str, bad: tuple[str, ...], good: tuple[str, ...] = (CLEAN,)) -> float:
+    row = detection_row(planted(sees=sees), bad, good, resamples=100)
+    assert row is not None
+    return row.auroc.estimate
+
+
+def test_the_controls_tell_a_detector_of_backdoors_from_one_of_mislabelled_images() -> None:
+    everything = tuple(ATTACKS)
+    assert area("success", ("label-noise",)) < 0.65
+    assert area("success", everything, ("label-noise",)) > 0.9
+    assert area("labels", ("label-noise",)) > 0.95
+    assert 0.3 < area("labels", everything, ("label-noise",)) < 0.7  # 60 mislabelled ones: +/- 0.08 at 95%
+    assert 0.4 < area("nothing", everything) < 0.6
+
+
+def test_tables_have_a_row_for_what_they_ask_and_a_line_for_every_row() -> None:
+    tables = detection_rows([planted()], ("by success", "controls"), resamples=100)
+    areas = [row.auroc.estimate for row in tables["by success"]]
+    assert len(areas) == len(BINS) and areas == sorted(areas)
+    assert [row.bad for row in tables["controls"]][:2] == ["label-noise", "trigger-only"]
+    assert tables["controls"][2].good == "label-noise"
+    lines = markdown(tables["controls"]).splitlines()
+    assert len(lines) == 2 + 4 and all(line.count("|") == lines[0].count("|") for line in lines)
