@@ -115,6 +115,18 @@ def test_the_five_library_programs_are_certified_from_tracrs_own_weights() -> No
         assert recompiled(str(found.program), bare)
 
 
+def test_an_answer_that_is_always_the_same_proves_nothing_where_it_is_only_inferred() -> None:
+    program = Program.parse("vocab = [7]\nmax_seq_len = 1\nv1 = Map(x * 2, tokens)\nreturn v1")
+    bare = weights(program)
+    shuffled = {
+        name: np.random.default_rng(0).permutation(array.ravel()).reshape(array.shape)
+        for name, array in bare.params.items()
+    }
+    found = decompile(BareTransformer.of_params(shuffled, (7,)), budget=3.0)
+    assert not found.found
+    assert found.behaviour is None or (found.behaviour.readout == "none" and not found.behaviour.exhaustive)
+
+
 def test_an_operation_matches_where_it_stands_and_nowhere_else() -> None:
     for number, program in enumerate(islice(sample("typed", 41), 25)):
         try:
@@ -196,5 +208,11 @@ def test_a_ladder_that_is_run_again_adds_nothing(tmp_path: Path) -> None:
     ]
     shorter = run_ladder(replace(config, count=1, rungs=config.rungs[:1], budget=0.5), tmp_path, show=False)
     assert {row.budget for row in shorter} == {0.5} and len(shorter) == len(config.methods)
+    other = replace(config, seed=config.seed + 1)
     with pytest.raises(RaspError, match="choose another folder"):
-        run_ladder(replace(config, seed=config.seed + 1), tmp_path, show=False)
+        run_ladder(other, tmp_path, show=False)
+    for rung in config.rungs:  # the weights are gone, the rows of the other programs are not: they are not taken
+        (tmp_path / rung).rename(tmp_path / f"old-{rung}")
+    assert {row.program for row in run_ladder(other, tmp_path, show=False)}.isdisjoint({row.program for row in rows})
+    results.write_text(results.read_text() * 2)  # two runs side by side
+    assert len(run_ladder(other, tmp_path, show=False)) == len(rows)

@@ -593,6 +593,8 @@ def decompiler_ladder(
     from weightspace.models.search import METHODS, Method
     from weightspace.recipes.ladder import LadderConfig, run_ladder, table
 
+    if not rungs:
+        raise ValueError("--rungs names no rung: give such as clean, permuted, noisy-0.03")
     unknown = [method for method in methods if method not in METHODS]
     if unknown:
         raise ValueError(f"no method is named {unknown[0]!r}: there are {', '.join(METHODS)}")

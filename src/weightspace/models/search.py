@@ -265,6 +265,8 @@ def decompile(
     notes = []
     if problem.aligned.kind != "directions":
         notes.append(f"The stream's directions: {_ALIGNED[problem.aligned.kind]}.")
+    if bare.readout is None and not bare.causal:
+        notes.append("Whether a place sees those after it is not in these weights: it was taken that it does.")
     if best.fits and best.found.status != "certified":
         notes.append("Aligned, its weights are those given, but for what looks like noise.")
     return replace(best.found, seconds=seconds, checked=checked, trace=tuple(trace), notes=tuple(notes))

@@ -116,7 +116,8 @@ class BareTransformer:
             if num_heads < 1 or count % num_heads:
                 raise RaspError(f"{num_heads} heads cannot share the {count} columns of the query matrices evenly")
             return replace(made, num_heads=num_heads)
-        return replace(made, num_heads=_heads_of(made))
+        with np.errstate(all="ignore"):  # weights that overflow are refused where they are to be run
+            return replace(made, num_heads=_heads_of(made))
 
     # -- shapes -----------------------------------------------------------------------------------------------------
 

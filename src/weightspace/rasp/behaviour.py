@@ -59,8 +59,11 @@ class Behaviour:
 
     @property
     def bound(self) -> float:
-        """At 95% the true share of differing inputs is below this; 0 if every input was tried, 1 if some differed, or
-        nothing was tried."""
+        """At 95% fewer than this share of inputs drawn like the sample, lengths equally likely, differ.
+
+        0 if every input was tried, 1 if some differed or nothing was tried. It is no share of all inputs, of which most
+        are long.
+        """
         if self.differing or not self.tried:
             return 1.0
         return 0.0 if self.exhaustive else min(1.0, 3 / self.tried)
@@ -70,7 +73,7 @@ class Behaviour:
         if self.readout == "none":
             return "No directions that the given weights write and never read could hold such an answer."
         if self.exhaustive:
-            tried = f"all {self.inputs:,} inputs"
+            tried = "the only input" if self.inputs == 1 else f"all {self.inputs:,} inputs"
         else:
             many = f"{self.inputs:,}" if self.inputs < 10**12 else f"{float(self.inputs):.3g}"
             tried = f"a sample of {self.tried:,} of the {many} inputs (lengths equally likely, seed {self.seed})"
@@ -79,9 +82,12 @@ class Behaviour:
             text += f", at {self.differing_places:,} of {self.places:,} places."
         else:
             text = f"The two give the same answer on {tried}"
-            text += "." if self.exhaustive else f": at 95% fewer than {self.bound:.2g} of all inputs differ."
+            text += "." if self.exhaustive else f": at 95% fewer than {self.bound:.2g} of inputs drawn so differ."
         if self.readout == "matched":
-            text += " Where the answer stands was inferred: it is taken from directions that nothing reads."
+            text += (
+                " Where the answer stands, and which values it has, was inferred: it is taken from directions that "
+                "nothing reads, with the program's own values."
+            )
         return text
 
     def to_json(self) -> dict[str, Any]:
@@ -157,6 +163,8 @@ def compare_behaviour(
         readout, how = _readout_by(certificate, candidate, target.width), "certificate"
     if readout is None or readout.values == ():
         readout, how = _matched(candidate.output, own, target, chosen, (seed, most), tolerance)
+        if how == "matched" and len(np.unique(np.concatenate([answer.ravel() for answer in own]))) < 2:
+            readout = None  # an answer that is always the same fits any direction that is
     count = sum(size**length for length in range(1, longest + 1))
     tried, places = sum(map(len, chosen)), sum(positions.size for positions in chosen)
     if readout is None:

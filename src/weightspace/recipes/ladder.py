@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Outcome:
         tables: functions printed as tables.
         rank: how `models.search.judge` ranks it among others, on the weights given alone.
         budget: seconds that it had.
+        program: a hash of the true program's text, so that rows of other programs are never taken for these.
     """
 
     rung: str
@@ -82,6 +84,7 @@ class Outcome:
     checked: int
     rank: tuple[int, float]
     budget: float
+    program: str
 
 
 def held_out(count: int, seed: int, lengths: Sequence[int] = ()) -> list[Program]:
@@ -121,8 +124,14 @@ def run_ladder(config: LadderConfig, out: str | Path, *, show: bool = True) -> l
     out = Path(out)
     programs = held_out(config.count, config.seed, config.lengths)
     make_ladder(programs, config.rungs, out, config.seed, show_progress=show)
-    known = {(row.rung, row.number, row.method) for row in outcomes(out) if row.budget == config.budget}
-    jobs = [(rung, number) for rung in config.rungs for number in range(len(programs))]
+    hashes = [_hash(program) for program in programs]
+
+    def asked(row: Outcome) -> bool:
+        own = row.number < len(hashes) and row.program == hashes[row.number]
+        return own and row.budget == config.budget and row.rung in config.rungs and row.method in config.methods
+
+    known = {(row.rung, row.number, row.method) for row in outcomes(out) if asked(row)}
+    jobs = [(rung, number) for rung in dict.fromkeys(config.rungs) for number in range(len(programs))]
     missing = [job for job in jobs if any((*job, method) not in known for method in config.methods)]
     _end_torn_line(out / RESULTS)
     with (
@@ -130,19 +139,18 @@ def run_ladder(config: LadderConfig, out: str | Path, *, show: bool = True) -> l
         progress("decompiling", len(jobs), "networks", show, done=len(jobs) - len(missing)) as advance,
     ):
         for rung, number in missing:
-            methods: list[Method] = [method for method in config.methods if (rung, number, method) not in known]
+            methods: list[Method] = [
+                method for method in dict.fromkeys(config.methods) if (rung, number, method) not in known
+            ]
             rows = _decompiled(config, methods, programs[number], rung, number, out)
             file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
             file.flush()
             advance(1, rung)
-    return [
-        row
-        for row in outcomes(out)
-        if row.budget == config.budget
-        and row.rung in config.rungs
-        and row.method in config.methods
-        and row.number < config.count
-    ]
+    return [row for row in outcomes(out) if asked(row)]
+
+
+def _hash(program: Program) -> str:
+    return blake2b(str(program).encode(), digest_size=8).hexdigest()
 
 
 def _end_torn_line(path: Path) -> None:
@@ -180,6 +188,7 @@ def _decompiled(
                 seconds=seconds,
                 checked=found.checked,
                 budget=config.budget,
+                program=_hash(program),
                 **facts,
             )
         )
@@ -203,16 +212,18 @@ def _facts(problem: Problem, found: Attempt, program: Program, truth: BareTransf
 
 
 def outcomes(out: str | Path) -> list[Outcome]:
-    """What has been written so far; a line torn by a kill is left out."""
+    """What has been written so far, each row once; a line torn by a kill is left out."""
     path = Path(out) / RESULTS
-    rows = []
+    rows: dict[tuple[object, ...], Outcome] = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             row = json.loads(line)
-            rows.append(Outcome(**{**row, "rank": tuple(row["rank"])}))
+            outcome = Outcome(**{**row, "rank": tuple(row["rank"])})
         except (ValueError, TypeError, KeyError):
             continue
-    return rows
+        key = (outcome.rung, outcome.number, outcome.method, outcome.budget, outcome.program)
+        rows.setdefault(key, outcome)  # two runs side by side may have done one twice
+    return list(rows.values())
 
 
 def together(rows: Iterable[Outcome]) -> list[Outcome]:
