@@ -101,7 +101,11 @@ def compare_readers(
     for name in names:
         config = reader_config(name, share)
         proposer = fit(
-            config, folder / name.replace(",", "").replace("'", "").replace(" ", "-"), workers=workers, show=show
+            config,
+            folder / name.replace(",", "").replace("'", "").replace(" ", "-"),
+            workers=workers,
+            validation=min(512, programs),
+            show=show,
         )
         rows.append(
             ReaderRow(
