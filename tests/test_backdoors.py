@@ -12,7 +12,7 @@ from weightspace.baselines.majority import Majority
 from weightspace.evaluation.metrics import auroc
 from weightspace.recipes.backdoors import BINS, DETECTORS, Answers, detect, detection_row, detection_rows, markdown
 from weightspace.recipes.zoos import zoo_recipe
-from weightspace.tasks.base import Predictor
+from weightspace.tasks.base import Examples, Predictor, TaskError
 from weightspace.weights.store import Zoo
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.generate import make_zoo
@@ -45,7 +45,7 @@ def test_a_killed_comparison_goes_on_with_the_detectors_that_are_missing(zoo: Zo
     asked = []
 
     class Stub(Majority):
-        def fit(self, training, validation):  # type: ignore[no-untyped-def]
+        def fit(self, training: Examples, validation: Examples) -> Majority:
             asked.append((len(training), len(validation)))
             return super().fit(training, validation)
 
@@ -59,6 +59,8 @@ def test_a_killed_comparison_goes_on_with_the_detectors_that_are_missing(zoo: Zo
     assert [one.detector for one in found] == ["one", "two"] and len(asked) == 2
     assert asked[0] == asked[1] and len(found[0].suspicion) == len(zoo.population("test"))
     assert set(found[0].attack) <= {*ATTACKS, *CONTROLS}
+    with pytest.raises(TaskError, match="answers about another zoo, or after training on other attacks"):
+        detect(zoo, tmp_path, detectors=some, attacks=["badnets-corner"], show=False)
 
 
 def test_every_detector_keeps_what_it_is_trained_on_apart_from_what_it_is_asked(zoo: Zoo, tmp_path: Path) -> None:

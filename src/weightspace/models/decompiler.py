@@ -118,7 +118,8 @@ class DecompilerNetwork(nn.Module):
     def remember(self, g: GraphBatch) -> tuple[list[tuple[Tensor, ...]], Tensor]:
         """What each layer of the decoder keeps of the weights, and which nodes are there."""
         memory, present = self.reader(g)
-        return [layer.remember(memory) for layer in self.layers], present[:, None, None]  # type: ignore[operator]
+        layers = [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
+        return [layer.remember(memory) for layer in layers], present[:, None, None]
 
     def forward(self, g: GraphBatch, lines: Lines) -> Float[Tensor, "b t vocabulary"]:
         remembered, present = self.remember(g)

@@ -27,7 +27,8 @@ from weightspace.evaluation.metrics import (
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.metamodel import MetaModel
 from weightspace.tasks.backdoor import BACKDOOR, backdoor_examples
-from weightspace.tasks.base import Predictor
+from weightspace.tasks.base import Predictor, TaskError
+from weightspace.train.checkpoint import bind
 from weightspace.train.config import TrainingConfig
 from weightspace.weights.network import write_atomically
 from weightspace.weights.progress import progress
@@ -116,8 +117,14 @@ def detect(
         out: a folder for what each has said, `NAME.json`, and for checkpoints.
         attacks: those that are trained on; None for all. All networks of the test split are asked about.
     Raises:
-        TaskError: if the zoo has no attacks, or no networks on one side.
+        TaskError: if the zoo has no attacks, or no networks on one side, or the folder holds other answers.
     """
+    decided = json.dumps([zoo.description["config"], attacks], sort_keys=True, default=list)
+    if not bind(out, decided.encode()):
+        raise TaskError(
+            f"{out} holds answers about another zoo, or after training on other attacks: choose another folder, or "
+            "delete that one"
+        )
     training, validation = (backdoor_examples(zoo, split, attacks) for split in ("train", "validation"))
     test = zoo.population("test")
     attack = zoo.column("attack")[test.rows]
