@@ -38,6 +38,13 @@ def recompiled(text: str, bare: BareTransformer) -> bool:
     return certify(Program.parse(text), bare) is not None
 
 
+def test_held_out_programs_can_be_meant_for_other_tokens_and_lengths() -> None:
+    programs = held_out(8, 77, (6, 7), (3, 7))
+    assert {(program.vocab, program.max_seq_len) for program in programs} == {((0, 1, 2), 7)}
+    found = decompile(weights(programs[0]), budget=20.0)
+    assert found.status == "certified"
+
+
 @pytest.mark.parametrize("number", range(12))
 def test_what_is_certified_is_certified_again_from_its_printed_text(number: int) -> None:
     bare = weights(HELD_OUT[number], number, ("tracr_compat", "fixed")[number % 2])

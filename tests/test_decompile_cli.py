@@ -22,11 +22,12 @@ from weightspace.cli import _budget, main
 from weightspace.rasp import files
 from weightspace.rasp.bare import TOKENS, BareTransformer
 from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.files import load_bare
+from weightspace.rasp.files import METADATA_KEY, load_bare
 from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Map, Program, Select, SelectorWidth, SequenceMap, indices, tokens
 from weightspace.rasp.verify import behaviour, certify, distance, permuted
 from weightspace.tasks.decompile import Decompilation
+from weightspace.weights.network import read_safetensors
 
 HIST = Program.of(SelectorWidth(Select(tokens, tokens, "EQ")), vocab=("a", "b", "c"), max_seq_len=4)
 WRONG = Program.of(SequenceMap("x + y", Map("1 if x == 'a' else 2", tokens), indices), max_seq_len=4)
@@ -79,6 +80,31 @@ def test_our_own_file_is_read_without_its_names(tmp_path: Path) -> None:
     bare = load_bare(tmp_path / "model.safetensors")
     assert bare.vocab == ("a", "b", "c") and bare.mode == "fixed" and bare.readout is not None
     assert certify(HIST, bare) is not None
+
+
+def test_a_half_precision_copy_and_a_damaged_description_are_refused_with_their_reason(tmp_path: Path) -> None:
+    compile_program(HIST).save(tmp_path / "model.safetensors")
+    params, metadata = read_safetensors(tmp_path / "model.safetensors")
+    save_file(
+        {name: value.astype(np.float16) for name, value in params.items()}, tmp_path / "half.safetensors", metadata
+    )
+    with pytest.raises(RaspError, match="parameters are float16, and its description is of a file in float32"):
+        load_bare(tmp_path / "half.safetensors")
+    (about,) = metadata.values()
+    for damaged, reason in (
+        ({"format": 1}, "it lacks 'configuration'"),
+        ({**json.loads(about), "directions": 7}, "of another form"),
+    ):
+        save_file(params, tmp_path / "damaged.safetensors", {METADATA_KEY: json.dumps(damaged)})
+        with pytest.raises(RaspError, match=f"damaged description .*{reason}"):
+            load_bare(tmp_path / "damaged.safetensors")
+
+
+def test_what_rounding_to_half_precision_leaves_is_not_called_nothing() -> None:
+    exact = BareTransformer.of(compile_program(HIST, mode="tracr_compat"))
+    params = {name: value * np.float32(1 + 3e-6) for name, value in exact.params.items()}
+    far = distance(HIST, BareTransformer.of_params(params, exact.vocab, num_heads=exact.num_heads))
+    assert far is not None and "differ by 0.0003% of their norm" in far.explain()
 
 
 def test_safetensors_without_a_description_need_the_vocabulary_in_any_order(tmp_path: Path) -> None:
@@ -337,7 +363,9 @@ def test_an_older_file_is_not_said_to_be_written_where_nothing_was_found(
     out = tmp_path / "found.rasp"
     out.write_text("older\n")
     assert main(["decompile", str(npz), "--vocab", "a,b,c", "--out", str(out)]) == 3
-    assert str(out) not in capsys.readouterr().out and out.read_text() == "older\n"
+    said = capsys.readouterr()
+    assert str(out) not in said.out and f"{out} was left as it was" in said.err
+    assert out.read_text() == "older\n"
 
 
 def test_budgets_are_read_in_seconds_minutes_and_hours() -> None:

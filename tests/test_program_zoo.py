@@ -228,7 +228,8 @@ def test_what_was_dropped_is_counted_by_reason(tmp_path: Path) -> None:
     assert all(isinstance(count, int) and count > 0 for count in dropped.values())
 
 
-def test_a_distribution_that_runs_dry_ends_in_one_sentence(tmp_path: Path) -> None:
+def test_a_distribution_that_runs_dry_ends_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "FRUITLESS", 1_000)
     config = replace(SMALL, lengths=(2,), count=10_000, shard_size=30)
     with pytest.raises(ZooError, match=r"hardly more than \d+ different programs"):
         make_program_zoo(config, tmp_path / "zoo", 0, show=False)

@@ -501,6 +501,8 @@ def decompile(
         from weightspace.evaluation.decompilation import write_decompilation
 
         write_decompilation(found, bare, html, name=file.name if identifier is None else f"{file.name}: {identifier}")
+    if out is not None and found.program is None:
+        _fail(f"there is no program to write, so {out} was left as it was")
     for path in (out if found.program is not None else None, html):
         if path is not None and not json:
             _say(str(path))
@@ -530,17 +532,27 @@ def decompiler_train(
     return _json(train_decompiler(recipe, folder, steps=steps, start=start, workers=workers))
 
 
-def decompiler_evaluate(network: Path | None = None, count: int = 1_000, seed: int = 2024) -> int:
+def decompiler_evaluate(
+    network: Path | None = None,
+    count: int = 1_000,
+    seed: int = 2024,
+    lengths: tuple[int, ...] = (),
+    shape: tuple[int, int] | None = None,
+) -> int:
     """Decode one program for each held-out transformer, without search, and count how many are certified.
 
     Args:
         network: a trained decompiler; the one that comes with the package unless given.
         count: programs.
         seed: of the programs.
+        lengths: of the programs in S-ops, inputs counted, instead of those published.
+        shape: tokens and longest input that the programs are compiled for, instead of 5 and 5.
     """
     from weightspace.recipes.decompilers import evaluate_decompiler
 
-    return _json(evaluate_decompiler(network, count=count, seed=seed))
+    if shape is not None and not all(2 <= size <= 50 for size in shape):
+        raise ValueError(f"--shape {shape[0]} {shape[1]}: give 2 to 50 tokens and a longest input of 2 to 50")
+    return _json(evaluate_decompiler(network, count=count, seed=seed, lengths=lengths, shape=shape))
 
 
 def decompiler_readers(

@@ -46,14 +46,20 @@ class Distance:
         worst = max(self.matrices, key=lambda item: item[1], default=("", 0.0))
         shapes = "" if self.same_shape else " The shapes differ: zeros were added to the smaller."
         return (
-            f"After the best alignment found the weights differ by {self.total:.2%} of their norm, {self.balanced:.2%} "
-            f"if each matrix weighs the same, and most in {worst[0]} ({worst[1]:.1%}).{shapes}"
+            f"After the best alignment found the weights differ by {_share(self.total)} of their norm, "
+            f"{_share(self.balanced)} if each matrix weighs the same, and most in {worst[0]} ({_share(worst[1])})."
+            f"{shapes}"
         )
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         facts = {"total": self.total, "balanced": self.balanced, "largest": self.largest}
         return facts | {"same_shape": self.same_shape, "mode": self.mode, "matrices": dict(self.matrices)}
+
+
+def _share(number: float) -> str:
+    """In per cent, with two digits that count: what rounding to half precision leaves is not nothing."""
+    return f"{number:.2%}" if number == 0 or number >= 0.01 else f"{100 * number:.2g}%"
 
 
 def distance(

@@ -92,12 +92,19 @@ def load(path: str | Path) -> CompiledTransformer:
             mode=about["mode"],
         )
         if about["checksum"] != _checksum(about, loaded.flat):
+            kinds = sorted({str(array.dtype) for array in params.values()} - {"float32"})
+            if kinds:
+                raise RaspError(
+                    f"its parameters are {' and '.join(kinds)}, and its description is of a file in float32: give the "
+                    "original, or write the copy without the description"
+                )
             raise RaspError("it differs from its checksum: write it again")
         return loaded
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, RaspError):
             raise RaspError(f"{path}: {error}") from None
-        raise RaspError(f"{path} has a damaged description ({error!r}): write it again") from None
+        what = f"it lacks {error}" if isinstance(error, KeyError) else "what it says is of another form"
+        raise RaspError(f"{path} has a damaged description ({what}): write it again") from None
 
 
 def _is_value(value: object) -> bool:

@@ -366,19 +366,27 @@ def train_decompiler(
     return facts
 
 
-def evaluate_decompiler(path: Path | None = None, *, count: int = 1_000, seed: int = 2024) -> dict[str, Any]:
+def evaluate_decompiler(
+    path: Path | None = None,
+    *,
+    count: int = 1_000,
+    seed: int = 2024,
+    lengths: Sequence[int] = (),
+    shape: tuple[int, int] | None = None,
+) -> dict[str, Any]:
     """The figures of a decompiler's card: one greedy program for each of `count` held-out clean transformers.
 
     Args:
         path: of the network; None for the one that comes with the package.
+        lengths, shape: of the programs, see `held_out`.
     Returns:
         the share certified and its 95% interval over programs, by length too, and programs a second.
     """
     proposer = pretrained() if path is None else Proposer.load(path)
-    programs = held_out(count, seed)
+    programs = held_out(count, seed, lengths, shape)
     targets = [BareTransformer.of(compile_program(program, mode="tracr_compat")) for program in programs]
     right, seconds = greedy_certified(proposer, targets)
-    lengths = np.array([len(program) for program in programs])
+    sizes = np.array([len(program) for program in programs])
     interval = bootstrap_interval(right, seed=0)
     return {
         "programs": count,
@@ -386,7 +394,7 @@ def evaluate_decompiler(path: Path | None = None, *, count: int = 1_000, seed: i
         "certified": interval.estimate,
         "interval": [interval.low, interval.high],
         "by operations": {
-            int(n): [float(right[lengths == n].mean()), int((lengths == n).sum())] for n in np.unique(lengths)
+            int(n): [float(right[sizes == n].mean()), int((sizes == n).sum())] for n in np.unique(sizes)
         },
         "programs a second": count / seconds,
     }

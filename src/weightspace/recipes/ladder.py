@@ -87,9 +87,13 @@ class Outcome:
     program: str
 
 
-def held_out(count: int, seed: int, lengths: Sequence[int] = ()) -> list[Program]:
+def held_out(count: int, seed: int, lengths: Sequence[int] = (), shape: tuple[int, int] | None = None) -> list[Program]:
     """Programs of the `typed` distribution that no training has seen, by their canonical form, no two of one text.
 
+    Args:
+        lengths: in S-ops, inputs counted; empty for the published 4 to 8.
+        shape: tokens (numbers from 0) and longest input that the programs are meant for instead of the published 5 and
+            5. Those that cannot be compiled for it are left out.
     Raises:
         ValueError: if `count` is below 1.
     """
@@ -99,6 +103,8 @@ def held_out(count: int, seed: int, lengths: Sequence[int] = ()) -> list[Program
     for program in attempts("typed", seed, lengths or None):
         if isinstance(program, str) or split_of_program(program) != "test":
             continue
+        if shape is not None:
+            program = program.meant_for(tuple(range(shape[0])), shape[1])
         try:
             if len(compile_program(program, mode="tracr_compat")) > MOST_PARAMETERS:
                 continue

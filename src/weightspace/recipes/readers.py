@@ -61,13 +61,13 @@ class ReaderRow:
         return {**self.__dict__, **shares}
 
 
-def reader_config(name: str, share: float = 1.0) -> DecompilerConfig:
+def reader_config(name: str, share: float = 1.0, base: DecompilerConfig | None = None) -> DecompilerConfig:
     """The configuration of one of `BUDGET`, with `share` of its steps."""
     reader, shuffled, steps = BUDGET[name]
-    small = rasp_typed_small()
+    base = base or rasp_typed_small()
     steps = max(1, round(share * steps))
-    training = replace(small.training, steps=steps, evaluate_every=max(1, steps // 4), checkpoint_every=50)
-    return replace(small, reader=reader, renamed=shuffled, training=training)
+    training = replace(base.training, steps=steps, evaluate_every=max(1, steps // 4), checkpoint_every=50)
+    return replace(base, reader=reader, renamed=shuffled, training=training)
 
 
 def compare_readers(
@@ -75,18 +75,20 @@ def compare_readers(
     names: Sequence[str] = tuple(BUDGET),
     *,
     share: float = 1.0,
+    base: DecompilerConfig | None = None,
     programs: int = 1_000,
     workers: int = 1,
     show: bool = True,
 ) -> list[ReaderRow]:
     """Train a decompiler with each reader for the same time; killed and called again with the same folder, it goes on.
 
-    The decoder, the data, the learning rate and its schedule are those of `rasp_typed_small` for all; learning rates
-    were not tuned, for none of them.
+    The decoder, the data, the learning rate and its schedule are one for all; learning rates were not tuned, for none
+    of them.
 
     Args:
         folder: where the trainings go, and `readers.json`.
         share: of the budget.
+        base: all but the reader and the number of steps; `rasp_typed_small` unless given.
         programs: held out, on which they are scored.
     Raises:
         ValueError: if `share` is not above 0, or `workers` is negative.
@@ -99,7 +101,7 @@ def compare_readers(
     shuffled = [permuted(target, seed) for seed, target in enumerate(targets)]
     rows = []
     for name in names:
-        config = reader_config(name, share)
+        config = reader_config(name, share, base)
         proposer = fit(
             config,
             folder / name.replace(",", "").replace("'", "").replace(" ", "-"),
