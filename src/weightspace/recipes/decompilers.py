@@ -393,9 +393,7 @@ def evaluate_decompiler(
         "seed": seed,
         "certified": interval.estimate,
         "interval": [interval.low, interval.high],
-        "by operations": {
-            int(n): [float(right[sizes == n].mean()), int((sizes == n).sum())] for n in np.unique(sizes)
-        },
+        "by operations": {int(n): [float(right[sizes == n].mean()), int((sizes == n).sum())] for n in np.unique(sizes)},
         "programs a second": count / seconds,
     }
 
