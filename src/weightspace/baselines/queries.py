@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from weightspace.tasks.base import Examples, Predictions, Target, TaskError, check_learnable
@@ -19,7 +18,7 @@ from weightspace.train.loop import choose_device, mix, train
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec
-from weightspace.zoo.networks import module_of
+from weightspace.zoo.networks import answers, module_of, named_arrays
 
 AT_ONCE = 64
 """Networks that answer together."""
@@ -90,12 +89,7 @@ class QueryNetwork(nn.Module):
         """What each network answers to every query."""
         x, found, places = self.inputs(), [], []
         for module, spec, weights, rows in asked.parts:
-
-            def answer(flat: Tensor, module: nn.Module = module, spec: NetworkSpec = spec) -> Tensor:
-                named = {leaf.name: flat[place].view(leaf.shape) for leaf, place in spec.slices()}
-                return functional_call(module, named, (x,)).flatten()
-
-            found.append(vmap(answer)(weights))
+            found.append(answers(module, named_arrays(spec, weights), x).flatten(1))
             places.append(rows)
         return torch.cat(found)[torch.cat(places).argsort()]
 

@@ -10,6 +10,7 @@ from weightspace.train.config import TrainingConfig
 Pooling = Literal["first", "mean"]
 Normalisation = Literal["layer", "global"]
 EmbeddingKind = Literal["linear", "mlp"]
+Reading = Literal["chunks", "neurons"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,11 @@ class MetaModelConfig:
     Raises:
         ValueError: if a field is out of its range; the message says what is allowed.
     """
+
+    reading: Reading = "chunks"
+    """What a token is: a chunk of flat weights, as in the paper, or a neuron, described by statistics of what it reads
+    and what reads it, which do not depend on the order of neurons. `chunk_size`, `embedding`, `layer_encoding` and
+    `permute` are about chunks."""
 
     chunk_size: int = 128
     """Weights a token, 8 to 1024."""
@@ -76,6 +82,7 @@ class MetaModelConfig:
             ),
             f"dropout {self.dropout}": (0 <= self.dropout < 1, "0 to below 1"),
             f"permutations {self.permutations}": (self.permutations >= 1, "at least 1"),
+            f"reading {self.reading!r}": (self.reading in get_args(Reading), "chunks or neurons"),
             f"pooling {self.pooling!r}": (self.pooling in get_args(Pooling), "first or mean"),
             f"embedding {self.embedding!r}": (self.embedding in get_args(EmbeddingKind), "linear or mlp"),
             f"normalisation {self.normalisation!r}": (self.normalisation in get_args(Normalisation), "layer or global"),

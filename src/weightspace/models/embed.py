@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from weightspace.models.config import EmbeddingKind
@@ -127,7 +127,7 @@ class Tokens:
     """A batch of networks as tokens.
 
     Attributes:
-        values: (b, t, chunk) normalised weights, zero on padding.
+        values: (b, t, chunk) normalised weights, or (b, t, features) of neurons; zero on padding.
         mask: (b, t) False where a network has no token, having fewer than the largest in the batch.
         kinds: (b, t, 72) what `composition` says.
         padded: whether any of the mask is False, known without asking the device.
@@ -137,6 +137,10 @@ class Tokens:
     mask: Bool[Tensor, "b t"]
     kinds: Float[Tensor, "b t k"]
     padded: bool = False
+
+    def select(self, rows: Int[Tensor, " k"]) -> Tokens:
+        """The networks at `rows`, in that order."""
+        return Tokens(self.values[rows], self.mask[rows], self.kinds[rows], self.padded)
 
     def to(self, device: torch.device) -> Tokens:
         values, mask, kinds = (x.to(device, non_blocking=True) for x in (self.values, self.mask, self.kinds))

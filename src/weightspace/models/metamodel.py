@@ -17,6 +17,7 @@ from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Embedding, Normaliser, Tokens, gather_tokens, tokenise
 from weightspace.models.encoder import Encoder
 from weightspace.models.heads import ClassificationHead, classification_loss
+from weightspace.models.neurons import NeuronEmbedding, neuron_count, neuron_tokens, tokens_of
 from weightspace.tasks.base import Examples, Predictions, Target, TaskError, check_learnable
 from weightspace.train.checkpoint import bind
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
@@ -42,7 +43,11 @@ class Transformer(nn.Module):
     def __init__(self, config: MetaModelConfig, tokens: int, classes: Sequence[int]) -> None:
         super().__init__()
         self.config = config
-        self.embedding = Embedding(config.chunk_size, config.width, tokens, config.layer_encoding, config.embedding)
+        self.embedding: NeuronEmbedding | Embedding
+        if config.reading == "neurons":
+            self.embedding = NeuronEmbedding(config.width)
+        else:
+            self.embedding = Embedding(config.chunk_size, config.width, tokens, config.layer_encoding, config.embedding)
         self.first = nn.Parameter(torch.randn(config.width) * 0.02)
         self.encoder = Encoder(config.width, config.depth, config.heads, config.causal, config.dropout)
         self.head = ClassificationHead(config.width, classes)
@@ -101,12 +106,17 @@ class MetaModel:
         specs = self.specs = training.networks.specs
         self.targets = training.targets
         read = (*specs, *validation.networks.specs)
-        self.tokens = max(token_count(spec.size, config.chunk_size) for spec in read)
+        self.tokens = max(map(self._count, read))
         self.normaliser = Normaliser.fit(training.networks, config.normalisation == "layer", config.training.seed)
         with torch.random.fork_rng():
             torch.manual_seed(config.training.seed)
             self.model = Transformer(config, self.tokens, [len(target.classes) for target in self.targets])
-        permuter = Permuter(specs, config.permutations, config.training.seed) if config.permute else None
+        chunks = config.reading == "chunks"
+        permuter = Permuter(specs, config.permutations, config.training.seed) if config.permute and chunks else None
+        # Statistics of neurons take longer than a step, and no order of neurons changes them
+        known = None if chunks else tokens_of(training.networks, self.normaliser)
+        if known is not None and isinstance(self.model.embedding, NeuronEmbedding):
+            self.model.embedding.standardise(known)
         labels = self._labels(training)  # (n, targets)
         held_labels = self._labels(validation)
 
@@ -115,7 +125,10 @@ class MetaModel:
         def batch(step: int) -> tuple[Tokens, Tensor]:
             chosen = epoch_batch(len(training), config.training.batch_size, step, config.training.seed)
             generator = torch.Generator().manual_seed(mix(config.training.seed, step))
-            return self._tokens(training.networks.select(chosen), permuter, generator), labels[torch.from_numpy(chosen)]
+            rows = torch.from_numpy(chosen)
+            if known is not None:
+                return known.select(rows), labels[rows]
+            return self._tokens(training.networks.select(chosen), permuter, generator), labels[rows]
 
         def loss(model: nn.Module, examples: tuple[Tokens, Tensor]) -> Tensor:
             return classification_loss(model(examples[0]), examples[1])
@@ -192,13 +205,18 @@ class MetaModel:
         """
         if spec in self.specs:
             return
-        count = token_count(spec.size, self.config.chunk_size)
-        if len(self.specs) == 1 or count > self.tokens:
-            most = self.tokens * self.config.chunk_size
+        if len(self.specs) == 1 or not 0 < self._count(spec) <= self.tokens:
+            chunks = self.config.reading == "chunks"
+            most = f"{self.tokens * self.config.chunk_size} weights" if chunks else f"{self.tokens} neurons"
             raise ScopeError(
                 f"a network with arrays {describe(spec)} is out of scope: this meta-model was trained on "
-                f"{len(self.specs)} other architecture(s) of at most {most} weights; train one on such networks"
+                f"{len(self.specs)} other architecture(s) of at most {most}; train one on such networks"
             )
+
+    def _count(self, spec: NetworkSpec) -> int:
+        """Tokens of a network."""
+        chunks = self.config.reading == "chunks"
+        return token_count(spec.size, self.config.chunk_size) if chunks else neuron_count(spec)
 
     def _logits(self, model: nn.Module, population: Population) -> tuple[Tensor, ...]:
         device = next(self.model.parameters()).device
@@ -213,13 +231,21 @@ class MetaModel:
         self, networks: Population, permuter: Permuter | None = None, generator: torch.Generator | None = None
     ) -> Tokens:
         """Networks as one batch, each in a random order of neurons where there is a permuter."""
+        if self.config.reading == "neurons":
+            return tokens_of(networks, self.normaliser)
         parts = []
         for spec, positions in networks.groups():
             weights = torch.from_numpy(networks.read(positions))
             if permuter is not None and generator is not None:
                 weights = permuter.permute(spec, weights, generator)
-            parts.append((positions, tokenise(weights, spec, self.normaliser, self.config.chunk_size)))
+            parts.append((positions, self.read(weights, spec)))
         return gather_tokens(parts)
+
+    def read(self, weights: Tensor, spec: NetworkSpec) -> Tokens:
+        """Flat weights (b, spec.size) as the tokens that the model reads, with gradients."""
+        if self.config.reading == "neurons":
+            return neuron_tokens(weights, spec, self.normaliser)
+        return tokenise(weights, spec, self.normaliser, self.config.chunk_size)
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -227,6 +253,7 @@ class MetaModel:
         """Write `model.safetensors` into a folder: tensors, and as metadata everything needed to use them.
 
         Args:
+            folder: or the path of the file, if it ends so.
             facts: what else to keep, such as the zoo it was trained on; JSON-serialisable.
         """
         from safetensors.torch import save
@@ -243,7 +270,7 @@ class MetaModel:
             "facts": dict(facts or {}),
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
-        path = Path(folder) / MODEL_FILE
+        path = Path(folder) if Path(folder).suffix == ".safetensors" else Path(folder) / MODEL_FILE
         write_atomically(path, save(tensors, {METADATA_KEY: json.dumps(record, sort_keys=True)}))
         return path
 

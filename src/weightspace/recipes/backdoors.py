@@ -58,6 +58,14 @@ def backdoor_metamodel(chunk_size: int = 1024, permute: bool = True, steps: int 
     )
 
 
+def neuron_metamodel(steps: int = 1_500, rate: float = 1e-3) -> MetaModelConfig:
+    """A token a neuron, for the same networks."""
+    chunks = backdoor_metamodel(steps=steps)
+    return replace(
+        chunks, reading="neurons", pooling="first", training=replace(chunks.training, learning_rate=rate, batch_size=32)
+    )
+
+
 Make = Callable[[Path], Predictor]
 """Makes a detector that keeps its checkpoints, if it has any, in a folder of its own."""
 DETECTORS: dict[str, Make] = {
@@ -68,6 +76,7 @@ DETECTORS: dict[str, Make] = {
     "meta-model, chunks of 64": lambda folder: MetaModel(
         replace(backdoor_metamodel(64), embedding="mlp"), folder=folder
     ),
+    "meta-model, neurons": lambda folder: MetaModel(neuron_metamodel(), folder=folder),
     "MNTD": lambda _: MNTD(),
     "MNTD one-class": lambda _: OneClassMNTD(),
     "ULP 1": lambda _: ULP(1),

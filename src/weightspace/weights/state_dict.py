@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -98,7 +98,7 @@ def load_state_dict(
     """
     if isinstance(source, str | Path):
         loaded, dtypes = _read(source)
-        arrays = {name: loaded[name] for name in sorted(loaded, key=_natural)}
+        arrays = {name: loaded[name] for name in natural_order(loaded)}
     else:
         arrays = {name: np.asarray(array) for name, array in source.items()}
         dtypes = {name: str(array.dtype) for name, array in arrays.items()}
@@ -126,6 +126,11 @@ def _read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     with safe_open(str(path), framework="numpy") as file:
         stored = {name: str(file.get_slice(name).get_dtype()) for name in arrays}
     return arrays, {name: _STORED.get(dtype, dtype) for name, dtype in stored.items()}
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Names of arrays as layers usually run: layers.2 before layers.10, and a weight before its bias."""
+    return sorted(names, key=_natural)
 
 
 def _natural(name: str) -> tuple[Any, ...]:

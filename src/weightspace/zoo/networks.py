@@ -8,7 +8,9 @@ from math import ceil
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 from weightspace.weights.modules import load_into_module, spec_of_module
 from weightspace.weights.network import Network, NetworkError
@@ -178,6 +180,28 @@ def module_of(network: Network) -> nn.Module:
 
 
 # -- the families ---------------------------------------------------------------------------------------------------
+
+
+def named_arrays(spec: NetworkSpec, flat: Float[Tensor, "n size"]) -> dict[str, Tensor]:
+    """Flat weights of n networks as views by name, each (n, *leaf.shape)."""
+    return {leaf.name: flat[:, place].unflatten(1, leaf.shape) for leaf, place in spec.slices() if leaf.shape} | {
+        leaf.name: flat[:, place.start] for leaf, place in spec.slices() if not leaf.shape
+    }
+
+
+def answers(module: nn.Module, arrays: Mapping[str, Tensor], images: Tensor) -> Float[Tensor, "n b classes"]:
+    """Logits of n networks of one architecture, in one vectorised step.
+
+    Args:
+        module: of the architecture; its own weights do not matter.
+        arrays: parameters and buffers by name, each with a first axis of n.
+        images: (b, c, h, w) for all networks, or (n, b, c, h, w) of each network's own.
+    """
+
+    def answer(own: dict[str, Tensor], x: Tensor) -> Tensor:
+        return functional_call(module, own, (x,))
+
+    return vmap(answer, in_dims=(0, 0 if images.ndim == 5 else None))(dict(arrays), images)
 
 
 def digits_cnn(

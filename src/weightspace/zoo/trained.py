@@ -15,7 +15,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
 from weightspace.zoo.images import ImageSet, channel_statistics, load_images, prepare
-from weightspace.zoo.networks import BatchNorm, Dropout, build, initialise, spec_of
+from weightspace.zoo.networks import BatchNorm, Dropout, answers, build, initialise, spec_of
 from weightspace.zoo.poison import CLEAN, Poison, Trigger
 from weightspace.zoo.records import TrainedNetwork, TrainingPlan
 
@@ -338,8 +338,9 @@ class _Stack:
             for name, buffer in self.module.named_buffers():
                 buffer.copy_(self.buffers[name][0])
             return self.module(x[0] if x.ndim == 5 else x)[None]
-        forward = partial(_forward, self.module, self._named)
-        return vmap(forward, in_dims=(0, 0, 0 if x.ndim == 5 else None))(self.weights, self.buffers, x)
+        pieces = self.weights.split([shape.numel() for shape in self.shapes], 1)
+        named = {n: p.view(-1, *s) for n, p, s in zip(self.names, pieces, self.shapes, strict=True)}
+        return answers(self.module, {**named, **self.buffers}, x)
 
     def flat(self) -> np.ndarray:
         """The networks' weights (n, spec.size) float32 in the order of their spec, statistics included."""
@@ -348,16 +349,6 @@ class _Stack:
         named = {**dict(zip(self.names, pieces, strict=True)), **self.buffers}
         columns = [named[leaf.name].reshape(len(self.plans), -1) for leaf in spec.leaves]
         return torch.cat(columns, dim=1).cpu().numpy()
-
-
-def _forward(
-    module: nn.Module,
-    named: Callable[[Tensor], dict[str, Tensor]],
-    weights: Tensor,
-    buffers: dict[str, Tensor],
-    x: Tensor,
-) -> Tensor:
-    return functional_call(module, {**named(weights), **buffers}, (x,))
 
 
 def _batches(plans: Sequence[TrainingPlan], epoch: int, images: int, steps: int) -> Int[Tensor, "n steps batch"]:

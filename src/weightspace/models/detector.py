@@ -1,0 +1,296 @@
+"""A backdoor detector for files: a meta-model with its calibration, its threshold and the bounds of what it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import weightspace
+from weightspace.models.metamodel import MODEL_FILE, MetaModel, describe
+from weightspace.tasks.backdoor import BACKDOOR
+from weightspace.tasks.scan import Blame
+from weightspace.weights.checkpoints import Outline
+from weightspace.weights.network import Network, NetworkError
+from weightspace.weights.population import Population
+from weightspace.weights.spec import NetworkSpec, SpecError
+from weightspace.weights.state_dict import natural_order, role_of
+
+PRETRAINED = Path(weightspace.__file__).parent / "pretrained" / "backdoor-detector.safetensors"
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+SLACK = 1.5
+"""A network may be so many times as far from the training zoo as the farthest of the calibration networks."""
+AT_ONCE = 64
+"""Networks that are judged together."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From a meta-model's log-odds to a probability and a p-value.
+
+    Attributes:
+        slope, offset: of the probability, sigmoid(slope * log-odds + offset), where both sides are equally frequent
+            (Platt 1999, with his smoothed labels).
+        clean: (k,) log-odds of clean networks that nothing else was learnt from, sorted.
+    """
+
+    slope: float
+    offset: float
+    clean: np.ndarray
+
+    @staticmethod
+    def fit(scores: np.ndarray, labels: np.ndarray) -> Calibration:
+        """From log-odds (n,) of networks of both sides, labels 1 for backdoored.
+
+        Raises:
+            NetworkError: if a side has no network.
+        """
+        from scipy.optimize import minimize
+
+        bad, good = int(labels.sum()), int((1 - labels).sum())
+        if not bad or not good:
+            raise NetworkError(
+                f"{good} clean and {bad} backdoored networks are too few to calibrate by: both are needed"
+            )
+        wanted = np.where(labels == 1, (bad + 1) / (bad + 2), 1 / (good + 2))
+        weight = np.where(labels == 1, 0.5 / bad, 0.5 / good)
+
+        def loss(parameters: np.ndarray) -> float:
+            z = parameters[0] * scores + parameters[1]
+            return float((weight * (np.logaddexp(0, z) - wanted * z)).sum()) + 1e-4 * float(parameters[0] ** 2)
+
+        found = minimize(loss, np.array([1.0, 0.0]), method="BFGS").x
+        return Calibration(float(found[0]), float(found[1]), np.sort(scores[labels == 0]))
+
+    def probability(self, scores: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-np.clip(self.slope * scores + self.offset, -50, 50)))
+
+    def p_value(self, scores: np.ndarray) -> np.ndarray:
+        """(1 + clean networks at least as suspicious) / (1 + clean networks).
+
+        At most so often is a clean network, drawn as those were, as suspicious (conformal prediction, Vovk et al.).
+        """
+        above = len(self.clean) - np.searchsorted(self.clean, scores, side="left")
+        return (1 + above) / (1 + len(self.clean))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"slope": self.slope, "offset": self.offset, "clean": self.clean.tolist()}
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Calibration:
+        return Calibration(float(record["slope"]), float(record["offset"]), np.array(record["clean"], float))
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What the training zoo's networks look like: mean and logarithm of the standard deviation of each array.
+
+    Attributes:
+        mean, deviation: (leaves, 2) of these over the training networks.
+        limit: greatest standardised distance that is still of their kind.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    limit: float
+
+    @staticmethod
+    def fit(training: Population, held_out: Population) -> Scope:
+        """The limit is `SLACK` times the farthest of `held_out`, networks that were not trained on."""
+        facts = _facts(training)
+        scope = Scope(facts.mean(0), np.maximum(facts.std(0), 1e-6), 1.0)
+        return Scope(scope.mean, scope.deviation, SLACK * float(scope._far(_facts(held_out)).max()))
+
+    def _far(self, facts: np.ndarray) -> np.ndarray:
+        return np.abs((facts - self.mean) / self.deviation).max((1, 2))
+
+    def distance(self, networks: Population) -> np.ndarray:
+        """(n,) 1 at the limit, more beyond it."""
+        return self._far(_facts(networks)) / self.limit
+
+    def farthest(self, network: Network) -> str:
+        """The array that is farthest from what the training networks have, in words."""
+        facts = _facts(Population.of([network]))[0]
+        leaf, which = np.unravel_index(np.abs((facts - self.mean) / self.deviation).argmax(), facts.shape)
+        name = network.spec.leaves[int(leaf)].name
+        usual, own, spread = self.mean[leaf, which], facts[leaf, which], self.deviation[leaf, which]
+        if which == 1:
+            low, high, own = np.exp(usual - 2 * spread), np.exp(usual + 2 * spread), np.exp(own)
+        else:
+            low, high = usual - 2 * spread, usual + 2 * spread
+        what = ("mean", "standard deviation")[int(which)]
+        return f"array {name!r} has {what} {own:.3g}, of the training networks mostly {low:.3g} to {high:.3g}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist(), "limit": self.limit}
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Scope:
+        return Scope(np.array(record["mean"], float), np.array(record["deviation"], float), float(record["limit"]))
+
+
+def _facts(networks: Population) -> np.ndarray:
+    """(n, leaves, 2) mean and log standard deviation of every array; the networks share one spec."""
+    (spec,) = networks.specs
+    weights = networks.read(np.arange(len(networks))).astype(np.float64)
+    columns = [weights[:, place] for _, place in spec.slices()]
+    return np.stack([[c.mean(1) for c in columns], [np.log(c.std(1) + 1e-8) for c in columns]], 0).transpose(2, 1, 0)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a detector says of one network: see `tasks.scan.Finding`."""
+
+    score: float
+    probability: float
+    p_value: float
+    distance: float
+    layers: tuple[Blame, ...]
+    neurons: tuple[Blame, ...]
+
+
+class Detector:
+    """A meta-model that was trained on one kind of network, and says so of all others.
+
+    Args:
+        model: with the target "backdoor", trained on one spec.
+        card: what it was trained on and how well it does, for people: `tasks.scan.scope_of` says which facts.
+    """
+
+    def __init__(self, model: MetaModel, calibration: Calibration, scope: Scope, card: Mapping[str, Any]) -> None:
+        self.model, self.calibration, self.scope, self.card = model, calibration, scope, dict(card)
+
+    @property
+    def spec(self) -> NetworkSpec:
+        (spec,) = self.model.specs
+        return spec
+
+    def scores(self, networks: Sequence[Network]) -> np.ndarray:
+        """(n,) log-odds of a backdoor, as the meta-model has them."""
+        said = np.clip(self.model.predict(networks)[BACKDOOR.name], 1e-12, 1)
+        return np.log(said[:, 1] / said[:, 0])
+
+    def judge(self, networks: Sequence[Network]) -> list[Judgement]:
+        """Each network alone; those far from the training zoo too, by their distance.
+
+        Raises:
+            NetworkError: if a weight is NaN or infinite.
+            ScopeError: if a network has another spec.
+        """
+        population = Population.of(networks)
+        if not len(population):
+            return []
+        scores, far = self.scores(population), self.scope.distance(population)
+        probability, p_value = self.calibration.probability(scores), self.calibration.p_value(scores)
+        found = []
+        for first in range(0, len(population), AT_ONCE):
+            rows = np.arange(first, min(first + AT_ONCE, len(population)))
+            for row, (layers, neurons) in zip(rows, self._blame(population.read(rows)), strict=True):
+                facts = (float(scores[row]), float(probability[row]), float(p_value[row]), float(far[row]))
+                found.append(Judgement(*facts, layers, neurons))
+        return found
+
+    def _blame(self, weights: np.ndarray) -> list[tuple[tuple[Blame, ...], tuple[Blame, ...]]]:
+        """Of each network the layers and the neurons by the gradient of its log-odds times their weights."""
+        flat = torch.from_numpy(weights).requires_grad_(True)
+        gradient = torch.autograd.grad(self.log_odds(flat).sum(), flat)[0]
+        moved = (gradient * flat).detach().abs().double().numpy()
+        found = []
+        for row in moved:
+            leaves = self.spec.split(row)
+            layers = {leaf.name: float(leaves[leaf.name].sum()) for leaf in self.spec.leaves if leaf.role == "kernel"}
+            neurons = {
+                f"{leaf.name}[{i}]": float(value)
+                for leaf in self.spec.leaves
+                if leaf.role == "kernel" and self.spec.group(leaf.axes[0].groups[0]).permutable
+                for i, value in enumerate(leaves[leaf.name].reshape(leaf.shape[0], -1).sum(1))
+            }
+            found.append((_shares(layers), _shares(neurons)))
+        return found
+
+    def log_odds(self, flat: Tensor) -> Tensor:
+        """(n,) of flat weights (n, size), with gradients."""
+        self.model.model.eval()
+        logits = self.model.model(self.model.read(flat, self.spec))[0]
+        return logits[:, 1] - logits[:, 0]
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def recognise(self, found: Outline) -> list[str]:
+        """The names of a file's arrays in the order of the detector's spec.
+
+        By our own description, by names without the prefixes that training frameworks add, or by shapes and roles one
+        after another.
+
+        Raises:
+            NetworkError: if the file holds another kind of network; a sentence that says what it holds.
+        """
+        shapes = found.floating
+        numbers = dict.fromkeys(found.dtypes.values(), 0)
+        for name, shape in found.shapes.items():
+            numbers[found.dtypes[name]] += int(np.prod(shape, dtype=object)) if len(shape) > 1 else 0
+        whole = sum(count for dtype, count in numbers.items() if dtype[0] in "IU")
+        if whole > sum(count for dtype, count in numbers.items() if dtype[0] not in "IU"):
+            raise NetworkError("its weights are quantised to whole numbers, which this detector does not read")
+        wanted = {leaf.name: leaf.shape for leaf in self.spec.leaves}
+        short = {_without_prefix(name): name for name in shapes}
+        if len(short) == len(shapes) and {name: shapes[own] for name, own in short.items()} == wanted:
+            return [short[name] for name in wanted]
+        sequence = [(leaf.shape, leaf.role) for leaf in self.spec.leaves]
+        for names in (list(shapes), natural_order(shapes)):
+            if [(shapes[name], role_of(name, shapes[name], shapes)) for name in names] == sequence:
+                return names
+        first = ", ".join(f"{name} {list(shape)}" for name, shape in list(shapes.items())[:3]) or "none of numbers"
+        size = sum(int(np.prod(shape, dtype=object)) for shape in shapes.values())
+        raise NetworkError(
+            f"it holds {len(shapes)} arrays of {size:,} numbers ({first}{', ...' if len(shapes) > 3 else ''}), and "
+            f"this detector knows {describe(self.spec, 3)}"
+        )
+
+    def network(self, arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Network:
+        """A file's arrays as a network of the detector's spec."""
+        own = {leaf.name: arrays[name] for leaf, name in zip(self.spec.leaves, names, strict=True)}
+        return Network(self.spec, self.spec.join(own), {})
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file: the meta-model, and as its facts calibration, scope and card."""
+        facts = {"calibration": self.calibration.to_json(), "scope": self.scope.to_json(), "card": self.card}
+        return self.model.save(path, {"detector": facts})
+
+    @staticmethod
+    def load(path: str | Path | None = None) -> Detector:
+        """Read what `save` has written, or the detector that comes with the package; nothing in it is executed.
+
+        Raises:
+            NetworkError: if there is none, or it is a meta-model without calibration.
+        """
+        model = MetaModel.load(PRETRAINED if path is None else path)
+        try:
+            record = model.facts["detector"]
+            loaded = (Calibration.from_json(record["calibration"]), Scope.from_json(record["scope"]), record["card"])
+            if len(model.specs) != 1 or BACKDOOR not in model.targets:
+                raise KeyError(BACKDOOR.name)
+        except (KeyError, TypeError, ValueError, SpecError) as error:
+            raise NetworkError(
+                f"{path} is a meta-model, but no detector of backdoors ({error}): train one with `weightspace detector`"
+            ) from None
+        return Detector(model, *loaded)
+
+
+def _without_prefix(name: str) -> str:
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _shares(amounts: Mapping[str, float]) -> tuple[Blame, ...]:
+    total = sum(amounts.values()) or 1.0
+    return tuple(Blame(name, amounts[name] / total) for name in sorted(amounts, key=lambda n: -amounts[n]))
+
+
+__all__ = ["MODEL_FILE", "PRETRAINED", "Calibration", "Detector", "Judgement", "Scope"]

@@ -1,0 +1,190 @@
+"""From flat weights to a token a neuron: what it reads and what reads it, in whatever order its neighbours stand."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weightspace.models.embed import MAX_LAYERS, Normaliser, Tokens, gather_tokens, layer_numbers, squash
+from weightspace.weights.population import Population
+from weightspace.weights.spec import ROLES, NetworkSpec, Role, SpecError
+
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+PLACES = 9
+"""Places of a convolution kernel that are told apart: 3x3; kernels with more are only seen as a whole."""
+POOLED = 4 + len(QUANTILES)
+DIRECTION = POOLED + 2 * PLACES
+VECTORS: tuple[Role, ...] = ("bias", "scale", "shift", "running_mean", "running_variance")
+FEATURES = 2 * DIRECTION + len(VECTORS)
+"""Numbers of a token: of what it reads, of what reads it, and its entries of the vectors beside kernels."""
+TINY = 1e-12
+"""Added below square roots, whose slope at 0 is infinite."""
+BLOCK = 2**24
+"""Weights that are turned into tokens at once."""
+
+
+class _Part(NamedTuple):
+    """Where the weights of a group's neurons stand: (neurons, others, places) indices into flat weights."""
+
+    group: int
+    entries: Tensor
+    slot: int
+
+
+@lru_cache(maxsize=256)
+def _parts(spec: NetworkSpec) -> tuple[tuple[_Part, ...], tuple[int, ...]]:
+    """The weights of every neuron, and the first token of each group."""
+    numbers = {group.name: number for number, group in enumerate(spec.groups)}
+    found = []
+    for leaf, place in spec.slices():
+        entries = np.arange(place.start, place.stop).reshape(leaf.shape)
+        for dimension, axis in enumerate(leaf.axes):
+            start = 0
+            for segment in axis.segments:
+                sizes = [factor.size for factor in segment]
+                length = int(np.prod(sizes))
+                rows = np.moveaxis(entries.take(range(start, start + length), axis=dimension), dimension, 0)
+                start += length
+                for position, factor in enumerate(segment):
+                    if factor.group is None:
+                        continue
+                    own = np.moveaxis(rows.reshape(*sizes, *rows.shape[1:]), position, 0)
+                    if leaf.role in VECTORS:
+                        slot, index = 2 * DIRECTION + VECTORS.index(leaf.role), own.reshape(factor.size, -1, 1)
+                    else:
+                        slot = 0 if dimension == 0 else DIRECTION
+                        trailing = [a for d, a in enumerate(leaf.axes) if d != dimension]
+                        plain = 0
+                        while plain < len(trailing) and not trailing[len(trailing) - 1 - plain].groups:
+                            plain += 1
+                        places = int(np.prod(own.shape[own.ndim - plain :])) if plain else 1
+                        index = own.reshape(factor.size, -1, places)
+                    found.append(_Part(numbers[factor.group], torch.from_numpy(index.copy()), slot))
+    firsts = np.cumsum([0, *(group.size for group in spec.groups)])
+    return tuple(found), tuple(int(n) for n in firsts)
+
+
+def neuron_count(spec: NetworkSpec) -> int:
+    """Neurons of all groups, inputs and outputs too, which is the number of tokens."""
+    return sum(group.size for group in spec.groups)
+
+
+def neuron_tokens(weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: Normaliser) -> Tokens:
+    """Networks of one spec as a token a neuron, group by group.
+
+    Of all weights that a neuron reads by (dimension 0 of a kernel), and of all by which it is read: mean, standard
+    deviation, least, greatest and five quantiles; and for convolutions of up to nine places mean and root mean square
+    at each place over the other neurons. Then its bias, scale, shift and running statistics. What several arrays say is
+    averaged. All but the order of the tokens of a group stays as it is when neurons are put in another order.
+
+    Args:
+        weights: (b, spec.size).
+    Returns:
+        tokens with values (b, neurons, 59), and as kinds the layer that writes the neurons; inputs have role "other".
+    Raises:
+        SpecError: if the spec knows no neurons.
+    """
+    if not spec.groups:
+        raise SpecError("this network's spec knows no neurons, as a bare state dict's: say that it is a chain")
+    mean, deviation = normaliser.columns(spec)
+    x = squash((weights - mean) / deviation)
+    parts, firsts = _parts(spec)
+    values = torch.zeros(len(x), firsts[-1], FEATURES)
+    times = torch.zeros(firsts[-1], FEATURES)
+    for group, entries, slot in parts:
+        rows = slice(firsts[group], firsts[group + 1])
+        own = x[:, entries]  # (b, neurons, others, places)
+        if slot >= 2 * DIRECTION:
+            values[:, rows, slot] += own.flatten(2).mean(2)
+            times[rows, slot] += 1
+            continue
+        values[:, rows, slot : slot + POOLED] += _pooled(own.flatten(2))
+        times[rows, slot : slot + POOLED] += 1
+        if 1 < own.shape[3] <= PLACES:
+            for offset, summary in ((0, own.mean(2)), (PLACES, (own.square().mean(2) + TINY).sqrt())):
+                first = slot + POOLED + offset
+                values[:, rows, first : first + own.shape[3]] += summary
+                times[rows, first : first + own.shape[3]] += 1
+    values /= times.clamp(min=1)
+    mask = torch.ones(values.shape[:2], dtype=torch.bool)
+    return Tokens(values, mask, _kinds(spec).expand(len(x), -1, -1))
+
+
+def _pooled(x: Float[Tensor, "b n m"]) -> Float[Tensor, "b n s"]:
+    ordered = x.sort(dim=2).values
+    last = ordered.shape[2] - 1
+    quantiles = ordered[..., [round(q * last) for q in QUANTILES]]
+    spread = (x.var(2, correction=0) + TINY).sqrt()
+    return torch.cat([torch.stack([x.mean(2), spread, ordered[..., 0], ordered[..., -1]], 2), quantiles], 2)
+
+
+@lru_cache(maxsize=256)
+def _kinds(spec: NetworkSpec) -> Float[Tensor, "t k"]:
+    """Of each neuron the layer whose kernel writes it, encoded as `embed.composition` does; inputs are "other"."""
+    _, firsts = _parts(spec)
+    kinds = torch.zeros(firsts[-1], len(ROLES) + MAX_LAYERS)
+    numbers = {group.name: number for number, group in enumerate(spec.groups)}
+    written: dict[int, int] = {}
+    for leaf, layer in zip(spec.leaves, layer_numbers(spec), strict=True):
+        if leaf.role == "kernel":
+            for name in leaf.axes[0].groups:
+                written.setdefault(numbers[name], layer)
+    for number in range(len(spec.groups)):
+        rows = slice(firsts[number], firsts[number + 1])
+        kinds[rows, ROLES.index("kernel" if number in written else "other")] = 1
+        kinds[rows, len(ROLES) + written.get(number, 0)] = 1
+    return kinds
+
+
+def tokens_of(networks: Population, normaliser: Normaliser) -> Tokens:
+    """All networks of a population as one batch of neuron tokens."""
+    parts = []
+    for spec, positions in networks.groups():
+        for block in np.array_split(positions, -(-len(positions) * spec.size // BLOCK)):
+            parts.append((block, neuron_tokens(torch.from_numpy(networks.read(block)), spec, normaliser)))
+    return gather_tokens(parts)
+
+
+class NeuronEmbedding(nn.Module):
+    """Neuron tokens to vectors: each number on the scale that it has among the training networks' neurons of its layer.
+
+    There is no encoding of position: another order of the neurons of a group gives the same vectors in that order.
+
+    Args:
+        width: size of a vector.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        kinds = len(ROLES) + MAX_LAYERS
+        self.register_buffer("centre", torch.zeros(kinds, FEATURES))
+        self.register_buffer("scale", torch.ones(kinds, FEATURES))
+        self.features = nn.Sequential(nn.Linear(FEATURES, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.kind = nn.Linear(kinds, width, bias=False)
+
+    def standardise(self, tokens: Tokens) -> None:
+        """Take mean and standard deviation of every number in every layer from the training networks."""
+        seen = tokens.kinds * tokens.mask[..., None]
+        for kind in torch.unique(seen.flatten(0, 1), dim=0):
+            if not kind.any():
+                continue
+            rows = tokens.values[(seen == kind).all(2)]
+            layer = int(kind[len(ROLES) :].argmax()) if kind[ROLES.index("kernel")] else None
+            row = ROLES.index("other") if layer is None else len(ROLES) + layer
+            spread = rows.std(0, correction=0)
+            self.centre[row] = rows.mean(0)
+            self.scale[row] = torch.where(spread > 1e-6, spread, torch.ones_like(spread))
+
+    def forward(self, tokens: Tokens) -> Float[Tensor, "b t d"]:
+        inputs = tokens.kinds[..., ROLES.index("other")].bool()
+        row = torch.where(inputs, ROLES.index("other"), len(ROLES) + tokens.kinds[..., len(ROLES) :].argmax(-1))
+        x = ((tokens.values - self.centre[row]) / self.scale[row]).clamp(-10, 10)
+        return self.features(x) + self.kind(tokens.kinds)

@@ -1,0 +1,316 @@
+"""The scanner: a detector trained, calibrated and scored on a zoo, and files judged by it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weightspace.evaluation.metrics import auroc, bootstrap_interval
+from weightspace.models.detector import AT_ONCE, Calibration, Detector, Judgement, Scope
+from weightspace.models.metamodel import MetaModel
+from weightspace.recipes.backdoors import neuron_metamodel
+from weightspace.tasks.backdoor import backdoor_examples
+from weightspace.tasks.base import TaskError
+from weightspace.tasks.scan import Finding, Scan, Verdict
+from weightspace.weights.checkpoints import SUFFIXES, Outline, UnreadableError, arrays_of, file_hash, outline
+from weightspace.weights.network import Network, NetworkError
+from weightspace.weights.progress import progress
+from weightspace.weights.store import Zoo
+from weightspace.zoo.poison import ATTACKS, CLEAN
+
+HASHED = 2**31
+"""Bytes up to which a file that is not judged is hashed all the same."""
+WORKS = 0.9
+"""Success from which an attack is said to work."""
+BLAMED = 8
+"""Neurons that a finding names."""
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def train_detector(zoo: Zoo, folder: Path, *, steps: int | None = None, show: bool = True) -> Detector:
+    """A detector for the networks of a zoo: trained on its training split, calibrated on half of its validation split.
+
+    The other half chooses when training stops. Attacks that do not work are left out of training, and count as
+    backdoored nowhere.
+
+    Args:
+        folder: for checkpoints, and `detector.safetensors`.
+        steps: of training, instead of the recipe's.
+    Raises:
+        TaskError: if the zoo has no attacks, or networks of several shapes.
+    """
+    training = backdoor_examples(zoo, "train", success=(0.5, 1.0))
+    validation = backdoor_examples(zoo, "validation", success=(0.5, 1.0))
+    if len(training.networks.specs) != 1:
+        raise TaskError(f"zoo {zoo.folder} has networks of several shapes: a detector is made for one")
+    halves = [validation.select(np.arange(first, len(validation), 2)) for first in (0, 1)]
+    config = neuron_metamodel() if steps is None else neuron_metamodel(steps=steps)
+    model = MetaModel(config, folder=folder / "training", show=show).fit(training, halves[0])
+    bare = Detector(model, Calibration(1.0, 0.0, np.zeros(0)), Scope.fit(training.networks, validation.networks), {})
+    labels = halves[1].labels["backdoor"]
+    detector = Detector(model, Calibration.fit(bare.scores(halves[1].networks), labels), bare.scope, {})
+    config_of_zoo = zoo.description["config"]
+    detector.card = {
+        "architecture": f"{config_of_zoo['family']} of {detector.spec.size:,} weights",
+        "networks": len(training),
+        "images": f"{config_of_zoo['images']} at {config_of_zoo['image_size']}x{config_of_zoo['image_size']}",
+        "attacks": f"{len(ATTACKS)} attacks ({', '.join(ATTACKS)})",
+        "calibration": int((labels == 0).sum()),
+        "zoo": config_of_zoo["recipe"],
+    }
+    figures = evaluate_detector(detector, zoo)
+    low, high = figures["detected interval"]
+    detector.card["detected"] = f"{figures['detected']:.0%} [{low:.0%}, {high:.0%}]"
+    detector.card["figures"] = figures
+    detector.save(folder / "detector.safetensors")
+    return detector
+
+
+def evaluate_detector(detector: Detector, zoo: Zoo, *, false_alarms: float = 0.05) -> dict[str, Any]:
+    """The figures of a detector's card, on the test split of its zoo, with 95% intervals over networks.
+
+    Returns:
+        AUROC of clean networks against those whose attack works (success of 90% or more); of both the share that is
+        called suspicious at the stated share of false alarms; the mean distance of the calibrated probability from the
+        frequency (expected calibration error, ten bins); seconds a network.
+    """
+    test = zoo.population("test")
+    attack = zoo.column("attack")[test.rows]
+    success = zoo.column("attack_success")[test.rows].astype(float)
+    start = time.perf_counter()
+    judged = detector.judge(test)
+    seconds = time.perf_counter() - start
+    p_value, probability = (np.array([getattr(j, name) for j in judged]) for name in ("p_value", "probability"))
+    good, bad = attack == CLEAN, np.isin(attack, list(ATTACKS)) & (success >= WORKS)
+    kept = good | bad
+    labels = bad[kept].astype(np.int64)
+    said = np.stack([1 - probability[kept], probability[kept]], 1)
+    area = bootstrap_interval(lambda rows: auroc(said[rows], labels[rows]), len(labels), seed=0)
+    alarms, detected = (
+        bootstrap_interval((p_value[side] <= false_alarms).astype(float), seed=0) for side in (good, bad)
+    )
+    return {
+        "networks": [int(bad.sum()), int(good.sum())],
+        "auroc": area.estimate,
+        "auroc interval": [area.low, area.high],
+        "stated false alarms": false_alarms,
+        "false alarms": alarms.estimate,
+        "false alarms interval": [alarms.low, alarms.high],
+        "detected": detected.estimate,
+        "detected interval": [detected.low, detected.high],
+        "calibration error": _calibration_error(probability[kept], labels),
+        "milliseconds a network": 1000 * seconds / max(1, len(test)),
+    }
+
+
+def _calibration_error(probability: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over ten bins, weighted by networks, both sides weighing the same as in the calibration."""
+    weight = np.where(labels == 1, 0.5 / max(1, labels.sum()), 0.5 / max(1, (1 - labels).sum()))
+    bins = np.minimum((probability * 10).astype(int), 9)
+    total = 0.0
+    for number in range(10):
+        inside = bins == number
+        if inside.any():
+            share = weight[inside].sum()
+            total += (
+                abs(float((weight * probability)[inside].sum() - (weight * labels)[inside].sum())) if share else 0.0
+            )
+    return total
+
+
+# -- scanning ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A file on its way to the detector: with a network, or with what is wrong."""
+
+    file: str
+    size: int = 0
+    sha256: str | None = None
+    network: Network | None = None
+    verdict: Verdict = "unreadable"
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def scan(
+    targets: Sequence[str],
+    detector: Detector,
+    *,
+    false_alarms: float = 0.05,
+    show: bool = True,
+    cache: Path | None = None,
+) -> Scan:
+    """Judge files, all checkpoints below folders, and repositories of the Hugging Face hub.
+
+    A file that cannot be read, or is refused, is a finding like any other and stops nothing. Nothing in a file is
+    executed. Files of another architecture are known by their header and not read whole.
+
+    Args:
+        targets: paths, or hf://OWNER/NAME@REVISION.
+        false_alarms: the share of clean networks that may be called suspicious, above 0 to 0.5.
+        cache: where files of the hub are kept; the hub's own cache unless given.
+    Raises:
+        ValueError: if there is no target, a folder holds no checkpoint, or `false_alarms` is less than the calibration
+            can tell.
+    """
+    least = 1 / (1 + len(detector.calibration.clean))
+    if not least <= false_alarms <= 0.5:
+        raise ValueError(
+            f"a share of false alarms of {false_alarms:g} was asked for, and this detector was calibrated on "
+            f"{len(detector.calibration.clean)} clean networks: choose {least:.3f} to 0.5"
+        )
+    files = list(_files(targets, cache))
+    start = time.perf_counter()
+    findings: dict[int, Finding] = {}
+    waiting: list[tuple[int, _Read]] = []
+
+    def judge() -> None:
+        began = time.perf_counter()
+        judged = detector.judge([read.network for _, read in waiting if read.network is not None])
+        seconds = (time.perf_counter() - began) / max(1, len(waiting))
+        for (number, read), judgement in zip(waiting, judged, strict=True):
+            findings[number] = _finding(read, judgement, detector, false_alarms, seconds)
+        waiting.clear()
+
+    with progress("scanning", len(files), "files", show and len(files) > AT_ONCE) as advance:
+        for number, (name, path) in enumerate(files):
+            read = (
+                _Read(name, verdict="unreadable", reason=path) if isinstance(path, str) else _read(name, path, detector)
+            )
+            if read.network is None:
+                findings[number] = Finding(
+                    name, read.verdict, read.reason, sha256=read.sha256, size=read.size, notes=read.notes
+                )
+            else:
+                waiting.append((number, read))
+            if len(waiting) == AT_ONCE:
+                judge()
+            advance(1)
+        judge()
+    ordered = tuple(findings[number] for number in range(len(files)))
+    return Scan(ordered, detector.card, false_alarms, time.perf_counter() - start)
+
+
+def _files(targets: Sequence[str], cache: Path | None) -> Iterator[tuple[str, Path | str]]:
+    """Names of files with their paths, or with the sentence that says why there is none."""
+    if not targets:
+        raise ValueError("nothing to scan: give files, folders or hf://OWNER/NAME@REVISION")
+    for target in targets:
+        if target.startswith("hf://"):
+            yield from _hub_files(target, cache)
+            continue
+        path = Path(target)
+        if not path.is_dir():
+            yield target, path
+            continue
+        inside = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and (p.is_file() or p.is_symlink()))
+        if not inside:
+            raise ValueError(f"{target} holds no checkpoint: looked for files ending in {', '.join(SUFFIXES)}")
+        yield from ((str(p), p) for p in inside)
+
+
+def _hub_files(target: str, cache: Path | None) -> Iterator[tuple[str, Path | str]]:
+    """The checkpoints of a repository at a revision; the commit is pinned before anything is fetched."""
+    try:
+        from huggingface_hub import HfApi, hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        yield target, "to read from the hub install weightspace[hub]"
+        return
+    repository, _, revision = target.removeprefix("hf://").partition("@")
+    try:
+        found = HfApi().model_info(repository, revision=revision or None, timeout=20)
+        names = [sibling.rfilename for sibling in found.siblings or () if Path(sibling.rfilename).suffix in SUFFIXES]
+        if any(name.endswith(".safetensors") for name in names):  # the same weights, and the safer file
+            names = [name for name in names if name.endswith(".safetensors")]
+        if not names:
+            yield target, f"{target} holds no weights: none of its {len(found.siblings or ())} files is a checkpoint"
+        for name in names:
+            path = hf_hub_download(repository, name, revision=found.sha, cache_dir=cache)
+            yield f"hf://{repository}@{found.sha}/{name}", Path(path)
+    except HFValidationError as error:
+        yield (
+            target,
+            f"{target} names no repository: give hf://OWNER/NAME@REVISION ({' '.join(str(error).split())[:120]})",
+        )
+    except LocalEntryNotFoundError:
+        yield target, f"{target} could not be fetched: the hub does not answer"
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        why = {401: "it does not exist, or needs a token", 403: "it is not open to you", 404: "it does not exist"}
+        yield target, f"{target} could not be fetched: {why.get(status or 0, f'the hub answers {status}')}"
+    except OSError as error:
+        yield target, f"{target} could not be fetched: the hub does not answer ({type(error).__name__})"
+
+
+def _read(name: str, path: Path, detector: Detector) -> _Read:
+    found: Outline | None = None
+    size = path.stat().st_size if path.is_file() else 0
+    try:
+        found = outline(path)
+        arrays = detector.recognise(found)
+        notes = []
+        odd = sorted({found.dtypes[array] for array in arrays} - {"F32"})
+        if odd:
+            notes.append(f"Its weights are {' and '.join(odd)}; the detector was trained on F32.")
+        network = detector.network(arrays_of(found), arrays)
+        network.check_finite()
+        return _Read(name, size, file_hash(path), network, notes=tuple(notes))
+    except UnreadableError as error:
+        sha256 = file_hash(path) if 0 < size <= HASHED else None
+        return _Read(name, size, sha256, verdict="unreadable", reason=_after_name(str(error), path))
+    except NetworkError as error:
+        sha256 = file_hash(path) if 0 < size <= HASHED else None
+        verdict: Verdict = "unreadable" if "NaN" in str(error) else "out_of_scope"
+        notes = () if sha256 else (f"It was not hashed, having more than {HASHED // 2**30} GiB.",)
+        return _Read(
+            name, size, sha256, verdict=verdict, reason=f"{str(error)[:1].upper()}{str(error)[1:]}.", notes=notes
+        )
+    except OSError as error:
+        return _Read(name, size, reason=f"It cannot be read: {(error.strerror or str(error)).lower()}.")
+
+
+def _after_name(sentence: str, path: Path) -> str:
+    """A message about a file without its name, which stands above it."""
+    for name in (str(path.resolve()), str(path)):
+        if sentence.startswith(f"{name} "):
+            return f"It {sentence[len(name) + 1 :]}."
+    return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def _finding(read: _Read, judgement: Judgement, detector: Detector, false_alarms: float, seconds: float) -> Finding:
+    known = {"sha256": read.sha256, "size": read.size, "notes": read.notes, "seconds": seconds}
+    known["distance"] = judgement.distance
+    if judgement.distance > 1 and read.network is not None:
+        return Finding(
+            read.file,
+            "out_of_scope",
+            f"Its weights are {judgement.distance:.1f} times as far from the training networks as this detector may "
+            f"judge: {detector.scope.farthest(read.network)}.",
+            **known,
+        )
+    suspicious = judgement.p_value <= false_alarms
+    odds = f"probability of a backdoor {judgement.probability:.0%} if half of all networks have one"
+    if suspicious:
+        reason = f"At most {judgement.p_value:.1%} of clean networks look so suspicious; {odds}."
+    else:
+        reason = f"About {judgement.p_value:.0%} of clean networks look at least as suspicious; {odds}."
+    return Finding(
+        read.file,
+        "suspicious" if suspicious else "clean",
+        reason,
+        probability=judgement.probability,
+        p_value=judgement.p_value,
+        layers=judgement.layers,
+        neurons=judgement.neurons[:BLAMED],
+        **known,
+    )

@@ -1,0 +1,134 @@
+"""Neuron tokens: a neuron is described by its weights, in whatever order its neighbours stand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.test_metamodel import TINY
+from weightspace.models.embed import Normaliser
+from weightspace.models.metamodel import MetaModel, ScopeError
+from weightspace.models.neurons import DIRECTION, FEATURES, POOLED, NeuronEmbedding, neuron_count, neuron_tokens
+from weightspace.tasks.base import Examples, Target
+from weightspace.tasks.checks import check_predictor
+from weightspace.weights.network import Network
+from weightspace.weights.population import Population
+from weightspace.weights.spec import ROLES, NetworkSpec, SpecError
+from weightspace.weights.state_dict import spec_of_state_dict
+from weightspace.weights.symmetry import gather_index, random_permutation
+from weightspace.zoo.networks import architecture_of, spec_of
+
+PLAIN = Normaliser({"all": (0.0, 1.0)})
+SPEC = spec_of(architecture_of("backdoor-cnn", (3, 16, 16), width=4))
+NEURONS = replace(TINY, reading="neurons")
+
+
+def weights(spec: NetworkSpec, count: int = 3, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(count, spec.size)).astype(np.float32))
+
+
+def test_another_order_of_neurons_gives_the_same_tokens_in_that_order() -> None:
+    x = weights(SPEC)
+    permutation = random_permutation(SPEC, np.random.default_rng(1))
+    before = neuron_tokens(x, SPEC, PLAIN)
+    after = neuron_tokens(x[:, torch.from_numpy(gather_index(SPEC, permutation))], SPEC, PLAIN)
+    first = 0
+    for group in SPEC.groups:
+        rows = first + torch.from_numpy(permutation[group.name])
+        torch.testing.assert_close(after.values[:, first : first + group.size], before.values[:, rows])
+        first += group.size
+    assert not torch.equal(before.values, after.values)
+    torch.testing.assert_close(before.kinds, after.kinds)
+
+
+def test_a_token_says_what_its_neuron_reads_and_what_reads_it() -> None:
+    spec = spec_of_state_dict(
+        {"a.weight": (4, 3), "a.bias": (4,), "b.weight": (2, 4), "b.bias": (2,)}, topology="chain"
+    )
+    x = weights(spec, 1) / 10  # where asinh is nearly the identity
+    arrays = spec.split(np.arcsinh(x.numpy()))
+    tokens = neuron_tokens(x, spec, PLAIN)
+    assert tokens.values.shape == (1, neuron_count(spec), FEATURES) == (1, 3 + 4 + 2, FEATURES)
+    start = {g.name: sum(h.size for h in spec.groups[:n]) for n, g in enumerate(spec.groups)}
+    hidden = next(leaf for leaf in spec.leaves if leaf.name == "a.bias").axes[0].groups[0]
+    for neuron in range(4):
+        values = tokens.values[0, start[hidden] + neuron].numpy()
+        reads, read_by = arrays["a.weight"][0, neuron], arrays["b.weight"][0, :, neuron]
+        for first, block in ((0, reads), (DIRECTION, read_by)):
+            said = values[first : first + 4]
+            np.testing.assert_allclose(said, [block.mean(), block.std(), block.min(), block.max()], atol=1e-6)
+        assert values[2 * DIRECTION] == pytest.approx(arrays["a.bias"][0, neuron], abs=1e-6)
+    entry = next(leaf for leaf in spec.leaves if leaf.name == "a.weight").axes[1].groups[0]
+    inputs = tokens.values[0, start[entry] : start[entry] + 3]
+    assert (inputs[:, :DIRECTION] == 0).all()  # nothing writes an input
+
+
+def test_the_places_of_a_convolution_are_told_apart() -> None:
+    spec = spec_of_state_dict({"a.weight": (2, 3, 3, 3)}, topology="chain")
+    x = torch.zeros(1, spec.size)
+    x.view(1, 2, 3, 3, 3)[0, 1, :, 2, 0] = torch.tensor([1.0, 2.0, 3.0])
+    tokens = neuron_tokens(torch.sinh(x), spec, PLAIN)
+    values = tokens.values[0, tokens.kinds[0, :, ROLES.index("kernel")] == 1][1]
+    places = values[POOLED : POOLED + 9].view(3, 3)
+    assert places[2, 0] == pytest.approx(2, abs=1e-5) and (places.flatten() != 0).sum() == 1
+
+
+def test_every_feature_has_unit_scale_among_the_training_networks_neurons_of_a_layer() -> None:
+    tokens = neuron_tokens(3 + 10 * weights(SPEC, 40), SPEC, PLAIN)
+    embedding = NeuronEmbedding(8)
+    embedding.standardise(tokens)
+    seen: list[torch.Tensor] = []
+    embedding.features[0].register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    embedding(tokens)
+    layer = tokens.kinds[0, :, 8:].argmax(1)
+    inner = seen[0][:, (layer == 2) & (tokens.kinds[0, :, 0] == 1), :POOLED].flatten(0, 1)
+    torch.testing.assert_close(inner.mean(0), torch.zeros(POOLED), atol=1e-3, rtol=0)
+    torch.testing.assert_close(inner.std(0), torch.ones(POOLED), atol=2e-2, rtol=0)
+
+
+def planted(count: int, seed: int, *, shuffled: bool = False) -> Examples:
+    """Convolutional networks; in half of them one neuron, whichever, is read by one class much more than by others."""
+    rng = np.random.default_rng(seed)
+    networks, labels = [], rng.integers(2, size=count)
+    for label in labels:
+        flat = rng.normal(0, 0.3, SPEC.size).astype(np.float32)
+        if label:
+            SPEC.split(flat)[SPEC.leaves[-2].name][rng.integers(10), rng.integers(16)] += 2.0
+        networks.append(Network(SPEC, flat))
+    truth = rng.permutation(labels) if shuffled else labels
+    return Examples(Population.of(networks), {"odd": truth.astype(np.int64)}, (Target("odd", ("no", "yes")),))
+
+
+def test_an_odd_neuron_is_found_wherever_it_stands_and_shuffled_labels_teach_nothing() -> None:
+    test = planted(200, 2)
+    for shuffled, low, high in ((False, 0.9, 1.0), (True, 0.35, 0.65)):
+        model = MetaModel(NEURONS).fit(planted(300, 0, shuffled=shuffled), planted(100, 1, shuffled=shuffled))
+        right = (model.predict(test.networks)["odd"].argmax(1) == test.labels["odd"]).mean()
+        assert low <= right <= high
+
+
+def test_the_answer_does_not_depend_on_the_order_of_neurons_and_comes_back_from_disk(tmp_path: Path) -> None:
+    model = MetaModel(NEURONS).fit(planted(60, 0), planted(30, 1))
+    network = planted(1, 5).networks[0]
+    index = gather_index(SPEC, random_permutation(SPEC, np.random.default_rng(0)))
+    answers = model.predict([network, Network(SPEC, network.weights[index])])["odd"]
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)
+    again = MetaModel.load(model.save(tmp_path))
+    np.testing.assert_array_equal(again.predict([network])["odd"], answers[:1])
+
+
+def test_it_keeps_the_contract_of_every_predictor() -> None:
+    check_predictor(lambda: MetaModel(NEURONS), learns=("scale",))
+
+
+def test_networks_without_known_neurons_are_refused() -> None:
+    bare = spec_of_state_dict({"a.weight": (4, 3), "a.bias": (4,)})
+    with pytest.raises(SpecError, match="knows no neurons"):
+        neuron_tokens(weights(bare), bare, PLAIN)
+    model = MetaModel(NEURONS).fit(planted(60, 0), planted(30, 1))
+    with pytest.raises(ScopeError, match="out of scope"):
+        model.predict([Network(bare, weights(bare, 1)[0].numpy())])
