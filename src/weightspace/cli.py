@@ -43,6 +43,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "decompiler evaluate": ("decompiler_evaluate", "the figures of a decompiler's card, on held-out programs"),
     "decompiler readers": ("decompiler_readers", "readers of weights under one budget: graph, rows, flat chunks"),
     "decompiler ladder": ("decompiler_ladder", "every method on every rung: noisy, compressed, finetuned, trained"),
+    "scan": ("scan", "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
+    "backdoors compare": ("backdoors_compare", "every detector of backdoors on one zoo, and the tables"),
+    "backdoors train": ("backdoors_train", "train and calibrate a detector that `scan` can use"),
+    "backdoors evaluate": ("backdoors_evaluate", "the figures of a detector's card, on a zoo's test networks"),
     "rasp sample": ("rasp_sample", "random programs of a published distribution, or what they look like"),
     "rasp show": ("rasp_show", "a program's text, graph and compiled transformer, and pictures of them"),
     "rasp run": ("rasp_run", "what a program answers, and what its compiled transformer does"),
@@ -60,6 +64,7 @@ RESUMED = {
     for verb in (
         *("demo", "zoo make", "train", "compare"),
         *("decompiler train", "decompiler readers", "decompiler ladder"),
+        *("backdoors compare", "backdoors train"),
     )
 }
 """Long work that keeps what is finished and goes on when it is called again."""
@@ -613,6 +618,108 @@ def decompiler_ladder(
     chosen = cast(tuple[Method, ...], methods or METHODS)
     config = LadderConfig(count=count, rungs=rungs, methods=chosen, budget=_budget(budget), seed=seed, lengths=lengths)
     return _say(table(run_ladder(config, out)))
+
+
+# -- backdoors --------------------------------------------------------------------------------------------------------
+
+
+def scan(
+    targets: Positional[tuple[str, ...]],
+    fpr: float = 0.05,
+    detector: Path | None = None,
+    json: bool = False,
+    sarif: Path | None = None,
+    html: Path | None = None,
+) -> int:
+    """Say of checkpoints whether their weights look like those of networks with a backdoor.
+
+    Reads safetensors, PyTorch state dicts (through its restricted unpickler alone) and ONNX initialisers; nothing in a
+    file is executed. Exit status 0 clean, 1 suspicious, 2 wrong usage, 3 unreadable or refused, 4 out of the detector's
+    scope; of several files that of the gravest: suspicious, then unreadable, then out of scope.
+
+    Args:
+        targets: files, folders (all checkpoints below them) or hf://OWNER/NAME@REVISION.
+        fpr: share of clean networks that may be called suspicious.
+        detector: a detector that `weightspace backdoors train` made; the one that comes with the package unless given.
+        json: print JSON.
+        sarif: a file for SARIF 2.1.0.
+        html: a page for people.
+    """
+    from weightspace.models.detector import Detector
+    from weightspace.recipes.scanner import scan as judge
+    from weightspace.tasks.scan import summary
+
+    sources = [Path(target) for target in targets if not target.startswith("hf://")]
+    for source in sources or [Path()]:
+        _check_destinations(source, {"--sarif": sarif, "--html": html})
+    found = judge(targets, Detector.load(detector), false_alarms=fpr)
+    if json:  # printed before anything is written, so that a full disk does not take it away
+        _json(found.to_json())
+    else:
+        _say(summary(found))
+    if sarif is not None or html is not None:
+        from weightspace.evaluation.scanning import write_sarif, write_scan
+
+        for path, write in ((sarif, write_sarif), (html, write_scan)):
+            if path is not None:
+                write(found, path)
+                if not json:
+                    _say(str(path))
+    return found.exit_status
+
+
+def backdoors_compare(
+    zoo: Positional[Path],
+    detectors: tuple[str, ...] = (),
+    attacks: tuple[str, ...] = (),
+    out: Path = Path("runs/backdoors"),
+) -> int:
+    """Fit every detector on a zoo's training split and print the tables of its test split; a killed run goes on.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        detectors: some of them, by the names that the tables call them; all unless given.
+        attacks: those that are trained on; all unless given. All are tested.
+        out: folder of checkpoints and answers.
+    """
+    from weightspace.recipes.backdoors import DETECTORS, TABLES, detect, detection_rows, markdown
+    from weightspace.weights.store import Zoo
+
+    unknown = [name for name in detectors if name not in DETECTORS]
+    if unknown:
+        raise ValueError(f"no detector is named {unknown[0]!r}: there are {'; '.join(DETECTORS)}")
+    chosen = {name: DETECTORS[name] for name in detectors or DETECTORS}
+    rows = detection_rows(detect(Zoo.open(zoo), out, detectors=chosen, attacks=attacks or None))
+    return _say("\n\n".join(f"{name}\n\n{markdown(rows[name])}" for name in TABLES if rows[name]))
+
+
+def backdoors_train(zoo: Positional[Path], steps: int | None = None, out: Path = Path("runs/detector")) -> int:
+    """Train a detector on a zoo, calibrate it on networks kept apart, and score it on the test split.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        steps: instead of the recipe's.
+        out: folder of checkpoints and detector.safetensors.
+    """
+    from weightspace.recipes.scanner import train_detector
+    from weightspace.weights.store import Zoo
+
+    return _json(train_detector(Zoo.open(zoo), out, steps=steps).card)
+
+
+def backdoors_evaluate(zoo: Positional[Path], detector: Path | None = None, fpr: float = 0.05) -> int:
+    """The figures of a detector's card, on a zoo's test networks.
+
+    Args:
+        zoo: of the networks that the detector was made for.
+        detector: the one that comes with the package unless given.
+        fpr: share of clean networks that may be called suspicious.
+    """
+    from weightspace.models.detector import Detector
+    from weightspace.recipes.scanner import evaluate_detector
+    from weightspace.weights.store import Zoo
+
+    return _json(evaluate_detector(Detector.load(detector), Zoo.open(zoo), false_alarms=fpr))
 
 
 def _check_destinations(source: Path, destinations: dict[str, Path | None]) -> None:

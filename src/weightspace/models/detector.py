@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import weightspace
-from weightspace.models.metamodel import MODEL_FILE, MetaModel, describe
+from weightspace.models.metamodel import MetaModel, describe
+from weightspace.models.neurons import NeuronEmbedding
 from weightspace.tasks.backdoor import BACKDOOR
 from weightspace.tasks.scan import Blame
 from weightspace.weights.checkpoints import Outline
@@ -158,7 +159,7 @@ class Detector:
     """A meta-model that was trained on one kind of network, and says so of all others.
 
     Args:
-        model: with the target "backdoor", trained on one spec.
+        model: reads neurons of one spec, and has the target "backdoor".
         card: what it was trained on and how well it does, for people: `tasks.scan.scope_of` says which facts.
     """
 
@@ -196,28 +197,41 @@ class Detector:
         return found
 
     def _blame(self, weights: np.ndarray) -> list[tuple[tuple[Blame, ...], tuple[Blame, ...]]]:
-        """Of each network the layers and the neurons by the gradient of its log-odds times their weights."""
-        flat = torch.from_numpy(weights).requires_grad_(True)
-        gradient = torch.autograd.grad(self.log_odds(flat).sum(), flat)[0]
-        moved = (gradient * flat).detach().abs().double().numpy()
+        """Of each network the layers and neurons that raise its log-odds.
+
+        To first order: the gradient with respect to each neuron's token, times how far that is from the mean neuron
+        of its layer among the training networks.
+        """
+        model = self.model.model.eval()
+        assert isinstance(model.embedding, NeuronEmbedding)
+        tokens = self.model.read(torch.from_numpy(weights), self.spec)
+        values = tokens.values.requires_grad_(True)
+        logits = model(tokens)[self.model.targets.index(BACKDOOR)]
+        gradient = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), values)[0]
+        away = values.detach() - model.embedding.centre_of(tokens)
+        moved = (gradient * away).sum(2).clamp(min=0).double().numpy()
         found = []
         for row in moved:
-            leaves = self.spec.split(row)
-            layers = {leaf.name: float(leaves[leaf.name].sum()) for leaf in self.spec.leaves if leaf.role == "kernel"}
-            neurons = {
-                f"{leaf.name}[{i}]": float(value)
-                for leaf in self.spec.leaves
-                if leaf.role == "kernel" and self.spec.group(leaf.axes[0].groups[0]).permutable
-                for i, value in enumerate(leaves[leaf.name].reshape(leaf.shape[0], -1).sum(1))
-            }
+            layers: dict[str, float] = {}
+            neurons: dict[str, float] = {}
+            for (layer, neuron), value in zip(self._names, row, strict=True):
+                if layer:
+                    layers[layer] = layers.get(layer, 0.0) + float(value)
+                    neurons[neuron] = float(value)
             found.append((_shares(layers), _shares(neurons)))
         return found
 
-    def log_odds(self, flat: Tensor) -> Tensor:
-        """(n,) of flat weights (n, size), with gradients."""
-        self.model.model.eval()
-        logits = self.model.model(self.model.read(flat, self.spec))[0]
-        return logits[:, 1] - logits[:, 0]
+    @cached_property
+    def _names(self) -> list[tuple[str, str]]:
+        """Of each token the kernel that writes its neuron, and the neuron; none of inputs."""
+        kernels = {leaf.axes[0].groups[0]: leaf.name for leaf in self.spec.leaves if leaf.role == "kernel"}
+        last = next(leaf.name for leaf in reversed(self.spec.leaves) if leaf.role == "kernel")
+        names = []
+        for group in self.spec.groups:
+            kernel = kernels.get(group.name, "")
+            for i in range(group.size):
+                names.append((kernel, f"class {i}" if kernel == last else f"{kernel}[{i}]"))
+        return names
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -273,7 +287,7 @@ class Detector:
         try:
             record = model.facts["detector"]
             loaded = (Calibration.from_json(record["calibration"]), Scope.from_json(record["scope"]), record["card"])
-            if len(model.specs) != 1 or BACKDOOR not in model.targets:
+            if len(model.specs) != 1 or BACKDOOR not in model.targets or model.config.reading != "neurons":
                 raise KeyError(BACKDOOR.name)
         except (KeyError, TypeError, ValueError, SpecError) as error:
             raise NetworkError(
@@ -291,6 +305,3 @@ def _without_prefix(name: str) -> str:
 def _shares(amounts: Mapping[str, float]) -> tuple[Blame, ...]:
     total = sum(amounts.values()) or 1.0
     return tuple(Blame(name, amounts[name] / total) for name in sorted(amounts, key=lambda n: -amounts[n]))
-
-
-__all__ = ["MODEL_FILE", "PRETRAINED", "Calibration", "Detector", "Judgement", "Scope"]

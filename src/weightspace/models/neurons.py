@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from weightspace.models.embed import MAX_LAYERS, Normaliser, Tokens, gather_tokens, layer_numbers, squash
@@ -184,7 +184,15 @@ class NeuronEmbedding(nn.Module):
             self.scale[row] = torch.where(spread > 1e-6, spread, torch.ones_like(spread))
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "b t d"]:
-        inputs = tokens.kinds[..., ROLES.index("other")].bool()
-        row = torch.where(inputs, ROLES.index("other"), len(ROLES) + tokens.kinds[..., len(ROLES) :].argmax(-1))
-        x = ((tokens.values - self.centre[row]) / self.scale[row]).clamp(-10, 10)
+        x = ((tokens.values - self.centre_of(tokens)) / self.scale[_rows(tokens)]).clamp(-10, 10)
         return self.features(x) + self.kind(tokens.kinds)
+
+    def centre_of(self, tokens: Tokens) -> Float[Tensor, "b t f"]:
+        """The mean neuron of each token's layer among the training networks."""
+        return self.centre[_rows(tokens)]
+
+
+def _rows(tokens: Tokens) -> Int[Tensor, "b t"]:
+    """Which row of a table by layer each token has; inputs have one of their own."""
+    inputs = tokens.kinds[..., ROLES.index("other")].bool()
+    return torch.where(inputs, ROLES.index("other"), len(ROLES) + tokens.kinds[..., len(ROLES) :].argmax(-1))

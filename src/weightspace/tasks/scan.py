@@ -22,7 +22,8 @@ class Blame:
     """A layer or a neuron, and its share of what moved the detector.
 
     Attributes:
-        name: of the layer's kernel, such as "3.weight", or with a neuron, "3.weight[5]".
+        name: of the layer's kernel, such as "3.weight"; of a neuron also its row, "3.weight[5]", or "class 2" for one
+            of the last layer.
         share: of the sum over all layers, or over all neurons.
     """
 

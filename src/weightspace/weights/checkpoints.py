@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickletools
 import re
 import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,17 +225,22 @@ def _globals(path: Path) -> list[str]:
         else:
             with path.open("rb") as file:
                 content = file.read(2**24)
-        found: list[str] = []
-        strings: list[str] = []
-        for opcode, argument, _ in pickletools.genops(content):
-            if opcode.name == "GLOBAL":
-                found.append(str(argument).replace(" ", "."))
-            elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
-                found.append(".".join(strings[-2:]))
-            elif isinstance(argument, str):
-                strings.append(argument)
-    except Exception:  # a damaged pickle says what it says
-        found = locals().get("found", [])
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error):
+        return []
+    found: list[str] = []
+    strings: list[str] = []
+    stream = io.BytesIO(content)
+    try:
+        while stream.tell() < len(content):  # an older file is several pickles, one after another
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name == "GLOBAL":
+                    found.append(str(argument).replace(" ", "."))
+                elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
+                    found.append(".".join(strings[-2:]))
+                elif isinstance(argument, str):
+                    strings.append(argument)
+    except (ValueError, IndexError, struct.error, OverflowError):  # what was read until here counts
+        pass
     return sorted({name for name in found if name.split(".")[0] not in HARMLESS})
 
 
