@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from weightspace.baselines.majority import Majority
+from weightspace.evaluation.detection import BINS, Answers, detection_row, detection_rows, markdown
 from weightspace.evaluation.metrics import auroc
-from weightspace.recipes.backdoors import BINS, DETECTORS, Answers, detect, detection_row, detection_rows, markdown
+from weightspace.recipes.backdoors import DETECTORS, detect
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.tasks.base import Examples, Predictor, TaskError
 from weightspace.weights.store import Zoo

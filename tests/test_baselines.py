@@ -9,7 +9,7 @@ from weightspace.baselines.final_layer import (
     FinalLayerBoosting,
     final_layer_statistics,
 )
-from weightspace.baselines.linear import Linear
+from weightspace.baselines.linear import AlignedLinear, Linear
 from weightspace.baselines.majority import Majority
 from weightspace.baselines.statistics import STATISTICS, StatisticsBoosting, weight_statistics
 from weightspace.tasks.base import Examples, TaskError
@@ -17,6 +17,7 @@ from weightspace.tasks.checks import check_predictor, planted_examples
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.spec import Leaf, NetworkSpec, NeuronGroup, neurons, plain
+from weightspace.weights.symmetry import permute, random_permutation
 
 
 def test_majority_keeps_the_contract_and_learns_nothing() -> None:
@@ -102,3 +103,16 @@ def test_a_network_without_a_layer_of_classes_has_no_final_layer_statistics() ->
     spec = NetworkSpec((Leaf("0.weight", (3, 2, 1, 1), "kernel", axes),), groups)
     with pytest.raises(TaskError, match="no final linear layer"):
         final_layer_statistics([Network(spec, np.ones(6, np.float32))])
+
+
+def test_on_aligned_weights_a_linear_probe_does_not_depend_on_the_order_of_neurons() -> None:
+    check_predictor(AlignedLinear, learns=("sign",))
+    training, validation, test = (planted_examples(n, seed) for n, seed in ((200, 0), (80, 1), (40, 2)))
+    probe = AlignedLinear().fit(training, validation)
+    rng = np.random.default_rng(0)
+    moved = [permute(network, random_permutation(network.spec, rng)) for network in test.networks]
+    near = np.abs(probe.predict(test.networks)["sign"] - probe.predict(moved)["sign"]).max(1)
+    assert (near < 1e-6).mean() > 0.9  # weight matching may end in another optimum
+    plain = Linear().fit(training, validation)
+    far = np.abs(plain.predict(test.networks)["sign"] - plain.predict(moved)["sign"]).max(1)
+    assert (far < 1e-6).mean() < 0.1

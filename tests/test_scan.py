@@ -19,7 +19,7 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
-from tests.test_neurons import NEURONS, SPEC
+from tests.test_neuron_tokens import NEURONS, SPEC
 from weightspace.cli import main
 from weightspace.evaluation.scanning import sarif
 from weightspace.models.detector import Calibration, Detector, Scope

@@ -682,7 +682,8 @@ def backdoors_compare(
         attacks: those that are trained on; all unless given. All are tested.
         out: folder of checkpoints and answers.
     """
-    from weightspace.recipes.backdoors import DETECTORS, TABLES, detect, detection_rows, markdown
+    from weightspace.evaluation.detection import TABLES, detection_rows, markdown
+    from weightspace.recipes.backdoors import DETECTORS, detect
     from weightspace.weights.store import Zoo
 
     unknown = [name for name in detectors if name not in DETECTORS]

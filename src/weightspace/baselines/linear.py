@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from weightspace.tasks.base import Examples, Predictions
+from weightspace.weights.alignment import align
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
+from weightspace.weights.spec import NetworkSpec
 
 
 class Linear:
@@ -83,3 +85,33 @@ def _spread(model: Any, x: np.ndarray, classes: int) -> np.ndarray:
     probabilities = np.zeros((len(x), classes))
     probabilities[:, model.classes_] = model.predict_proba(x)
     return probabilities
+
+
+class AlignedLinear(Linear):
+    """The same on weights whose neurons are first put in the order in which they are most like a reference network's.
+
+    The reference is the first training network of each spec.
+    """
+
+    name = "linear, aligned"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.references: dict[NetworkSpec, np.ndarray] = {}
+
+    def fit(self, training: Examples, validation: Examples) -> AlignedLinear:
+        self.references = {
+            spec: training.networks.read(positions[:1])[0] for spec, positions in training.networks.groups()
+        }
+        super().fit(training, validation)
+        return self
+
+    def _matrix(self, networks: Sequence[Network]) -> np.ndarray:
+        aligned = []
+        for network in networks:
+            reference = self.references.get(network.spec)
+            weights = network.weights
+            if reference is not None:
+                weights, _ = align(weights, reference, network.spec)
+            aligned.append(Network(network.spec, weights))
+        return super()._matrix(aligned)

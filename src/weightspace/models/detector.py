@@ -13,7 +13,7 @@ import torch
 
 import weightspace
 from weightspace.models.metamodel import MetaModel, describe
-from weightspace.models.neurons import NeuronEmbedding
+from weightspace.models.neuron_tokens import NeuronEmbedding
 from weightspace.tasks.backdoor import BACKDOOR
 from weightspace.tasks.scan import Blame
 from weightspace.weights.checkpoints import Outline

@@ -17,7 +17,7 @@ from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Embedding, Normaliser, Tokens, gather_tokens, tokenise
 from weightspace.models.encoder import Encoder
 from weightspace.models.heads import ClassificationHead, classification_loss
-from weightspace.models.neurons import NeuronEmbedding, neuron_count, neuron_tokens, tokens_of
+from weightspace.models.neuron_tokens import NeuronEmbedding, neuron_count, neuron_tokens, tokens_of
 from weightspace.tasks.base import Examples, Predictions, Target, TaskError, check_learnable
 from weightspace.train.checkpoint import bind
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
@@ -122,6 +122,8 @@ class MetaModel:
 
         self._bind(labels, held_labels)
 
+        self.prepare(training, known)
+
         def batch(step: int) -> tuple[Tokens, Tensor]:
             chosen = epoch_batch(len(training), config.training.batch_size, step, config.training.seed)
             generator = torch.Generator().manual_seed(mix(config.training.seed, step))
@@ -156,6 +158,13 @@ class MetaModel:
             progress=self.show,
         )
         return self
+
+    def prepare(self, training: Examples, known: Tokens | None) -> None:
+        """What a subclass does with the new model before it learns from labels; nothing here.
+
+        Args:
+            known: all training networks as tokens, where these are kept.
+        """
 
     def _bind(self, labels: Tensor, held_labels: Tensor) -> None:
         """Tie the folder to these networks, targets and settings: its checkpoint must not go on with others."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,15 +10,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from weightspace.models.embed import MAX_LAYERS, Normaliser, Tokens, gather_tokens, layer_numbers, squash
+from weightspace.weights.neurons import VECTORS, group_starts, neuron_entries
 from weightspace.weights.population import Population
-from weightspace.weights.spec import ROLES, NetworkSpec, Role, SpecError
+from weightspace.weights.spec import ROLES, NetworkSpec, SpecError
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 PLACES = 9
 """Places of a convolution kernel that are told apart: 3x3; kernels with more are only seen as a whole."""
 POOLED = 4 + len(QUANTILES)
 DIRECTION = POOLED + 2 * PLACES
-VECTORS: tuple[Role, ...] = ("bias", "scale", "shift", "running_mean", "running_variance")
 FEATURES = 2 * DIRECTION + len(VECTORS)
 """Numbers of a token: of what it reads, of what reads it, and its entries of the vectors beside kernels."""
 TINY = 1e-12
@@ -28,45 +27,14 @@ BLOCK = 2**24
 """Weights that are turned into tokens at once."""
 
 
-class _Part(NamedTuple):
-    """Where the weights of a group's neurons stand: (neurons, others, places) indices into flat weights."""
-
-    group: int
-    entries: Tensor
-    slot: int
-
-
 @lru_cache(maxsize=256)
-def _parts(spec: NetworkSpec) -> tuple[tuple[_Part, ...], tuple[int, ...]]:
-    """The weights of every neuron, and the first token of each group."""
-    numbers = {group.name: number for number, group in enumerate(spec.groups)}
+def _parts(spec: NetworkSpec) -> tuple[tuple[int, int, Tensor], ...]:
+    """For each group's part of an array: group, first feature, entries (neurons, others, places)."""
     found = []
-    for leaf, place in spec.slices():
-        entries = np.arange(place.start, place.stop).reshape(leaf.shape)
-        for dimension, axis in enumerate(leaf.axes):
-            start = 0
-            for segment in axis.segments:
-                sizes = [factor.size for factor in segment]
-                length = int(np.prod(sizes))
-                rows = np.moveaxis(entries.take(range(start, start + length), axis=dimension), dimension, 0)
-                start += length
-                for position, factor in enumerate(segment):
-                    if factor.group is None:
-                        continue
-                    own = np.moveaxis(rows.reshape(*sizes, *rows.shape[1:]), position, 0)
-                    if leaf.role in VECTORS:
-                        slot, index = 2 * DIRECTION + VECTORS.index(leaf.role), own.reshape(factor.size, -1, 1)
-                    else:
-                        slot = 0 if dimension == 0 else DIRECTION
-                        trailing = [a for d, a in enumerate(leaf.axes) if d != dimension]
-                        plain = 0
-                        while plain < len(trailing) and not trailing[len(trailing) - 1 - plain].groups:
-                            plain += 1
-                        places = int(np.prod(own.shape[own.ndim - plain :])) if plain else 1
-                        index = own.reshape(factor.size, -1, places)
-                    found.append(_Part(numbers[factor.group], torch.from_numpy(index.copy()), slot))
-    firsts = np.cumsum([0, *(group.size for group in spec.groups)])
-    return tuple(found), tuple(int(n) for n in firsts)
+    for group, role, reads, places in neuron_entries(spec):
+        slot = 2 * DIRECTION + VECTORS.index(role) if role in VECTORS else 0 if reads else DIRECTION
+        found.append((group, slot, torch.from_numpy(places)))
+    return tuple(found)
 
 
 def neuron_count(spec: NetworkSpec) -> int:
@@ -93,10 +61,10 @@ def neuron_tokens(weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: 
         raise SpecError("this network's spec knows no neurons, as a bare state dict's: say that it is a chain")
     mean, deviation = normaliser.columns(spec)
     x = squash((weights - mean) / deviation)
-    parts, firsts = _parts(spec)
+    firsts = group_starts(spec)
     values = torch.zeros(len(x), firsts[-1], FEATURES)
     times = torch.zeros(firsts[-1], FEATURES)
-    for group, entries, slot in parts:
+    for group, slot, entries in _parts(spec):
         rows = slice(firsts[group], firsts[group + 1])
         own = x[:, entries]  # (b, neurons, others, places)
         if slot >= 2 * DIRECTION:
@@ -126,7 +94,7 @@ def _pooled(x: Float[Tensor, "b n m"]) -> Float[Tensor, "b n s"]:
 @lru_cache(maxsize=256)
 def _kinds(spec: NetworkSpec) -> Float[Tensor, "t k"]:
     """Of each neuron the layer whose kernel writes it, encoded as `embed.composition` does; inputs are "other"."""
-    _, firsts = _parts(spec)
+    firsts = group_starts(spec)
     kinds = torch.zeros(firsts[-1], len(ROLES) + MAX_LAYERS)
     numbers = {group.name: number for number, group in enumerate(spec.groups)}
     written: dict[int, int] = {}
@@ -184,8 +152,12 @@ class NeuronEmbedding(nn.Module):
             self.scale[row] = torch.where(spread > 1e-6, spread, torch.ones_like(spread))
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "b t d"]:
-        x = ((tokens.values - self.centre_of(tokens)) / self.scale[_rows(tokens)]).clamp(-10, 10)
-        return self.features(x) + self.kind(tokens.kinds)
+        return self.features(self.standard(tokens)) + self.kind(tokens.kinds)
+
+    def standard(self, tokens: Tokens) -> Float[Tensor, "b t f"]:
+        """Every number on the scale of its layer, drawn in so that none is beyond 10, and none without a gradient."""
+        x = (tokens.values - self.centre_of(tokens)) / self.scale[_rows(tokens)]
+        return x / (1 + x.abs() / 10)
 
     def centre_of(self, tokens: Tokens) -> Float[Tensor, "b t f"]:
         """The mean neuron of each token's layer among the training networks."""

@@ -10,11 +10,15 @@ import pytest
 import torch
 
 from tests.test_metamodel import TINY
+from weightspace.baselines.majority import Majority
+from weightspace.baselines.statistics import StatisticsBoosting
 from weightspace.models.embed import Normaliser
 from weightspace.models.metamodel import MetaModel, ScopeError
-from weightspace.models.neurons import DIRECTION, FEATURES, POOLED, NeuronEmbedding, neuron_count, neuron_tokens
+from weightspace.models.neuron_tokens import DIRECTION, FEATURES, POOLED, NeuronEmbedding, neuron_count, neuron_tokens
+from weightspace.models.pretraining import PretrainedMetaModel
 from weightspace.tasks.base import Examples, Target
-from weightspace.tasks.checks import check_predictor
+from weightspace.tasks.checks import check_predictor, planted_examples
+from weightspace.tasks.choice import LowestLoss, validation_loss
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.spec import ROLES, NetworkSpec, SpecError
@@ -81,11 +85,10 @@ def test_every_feature_has_unit_scale_among_the_training_networks_neurons_of_a_l
     tokens = neuron_tokens(3 + 10 * weights(SPEC, 40), SPEC, PLAIN)
     embedding = NeuronEmbedding(8)
     embedding.standardise(tokens)
-    seen: list[torch.Tensor] = []
-    embedding.features[0].register_forward_pre_hook(lambda _, x: seen.append(x[0]))
-    embedding(tokens)
+    drawn_in = embedding.standard(tokens)
+    standard = drawn_in / (1 - drawn_in.abs() / 10)
     layer = tokens.kinds[0, :, 8:].argmax(1)
-    inner = seen[0][:, (layer == 2) & (tokens.kinds[0, :, 0] == 1), :POOLED].flatten(0, 1)
+    inner = standard[:, (layer == 2) & (tokens.kinds[0, :, 0] == 1), :POOLED].flatten(0, 1)
     torch.testing.assert_close(inner.mean(0), torch.zeros(POOLED), atol=1e-3, rtol=0)
     torch.testing.assert_close(inner.std(0), torch.ones(POOLED), atol=2e-2, rtol=0)
 
@@ -132,3 +135,19 @@ def test_networks_without_known_neurons_are_refused() -> None:
     model = MetaModel(NEURONS).fit(planted(60, 0), planted(30, 1))
     with pytest.raises(ScopeError, match="out of scope"):
         model.predict([Network(bare, weights(bare, 1)[0].numpy())])
+
+
+@pytest.mark.parametrize("reading", ["neurons", "chunks"])
+def test_pretraining_fills_in_what_is_hidden_and_what_follows_keeps_the_contract(reading: str) -> None:
+    model = PretrainedMetaModel(replace(NEURONS, reading=reading), steps=150)
+    model.fit(planted_examples(300, 0), planted_examples(100, 1))
+    assert np.mean(model.filled_in[-20:]) < 0.95 * np.mean(model.filled_in[:20])
+    check_predictor(lambda: PretrainedMetaModel(replace(NEURONS, reading=reading), steps=20), learns=("scale",))
+
+
+def test_of_several_predictors_that_with_the_lowest_validation_loss_answers() -> None:
+    training, validation = planted_examples(200, 0), planted_examples(100, 1)
+    chosen = LowestLoss("best", [Majority, StatisticsBoosting, Majority]).fit(training, validation)
+    assert isinstance(chosen.chosen, StatisticsBoosting) and np.argmin(chosen.losses) == 1
+    assert chosen.losses[0] == pytest.approx(validation_loss(Majority().fit(training, validation), validation))
+    check_predictor(lambda: LowestLoss("best", [Majority, StatisticsBoosting]), learns=("scale",))
