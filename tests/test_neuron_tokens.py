@@ -118,10 +118,11 @@ def test_the_answer_does_not_depend_on_the_order_of_neurons_and_comes_back_from_
     model = MetaModel(NEURONS).fit(planted(60, 0), planted(30, 1))
     network = planted(1, 5).networks[0]
     index = gather_index(SPEC, random_permutation(SPEC, np.random.default_rng(0)))
-    answers = model.predict([network, Network(SPEC, network.weights[index])])["odd"]
+    both = [network, Network(SPEC, network.weights[index])]
+    answers = model.predict(both)["odd"]
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)
     again = MetaModel.load(model.save(tmp_path))
-    np.testing.assert_array_equal(again.predict([network])["odd"], answers[:1])
+    np.testing.assert_array_equal(again.predict(both)["odd"], answers)
 
 
 def test_it_keeps_the_contract_of_every_predictor() -> None:
