@@ -46,6 +46,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "scan": ("scan", "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
     "backdoors compare": ("backdoors_compare", "every detector of backdoors on one zoo, and the tables"),
     "backdoors train": ("backdoors_train", "train and calibrate a detector that `scan` can use"),
+    "backdoors repair": ("backdoors_repair", "which neurons carry backdoors, and ways to take them out, side by side"),
     "backdoors evaluate": ("backdoors_evaluate", "the figures of a detector's card, on a zoo's test networks"),
     "rasp sample": ("rasp_sample", "random programs of a published distribution, or what they look like"),
     "rasp show": ("rasp_show", "a program's text, graph and compiled transformer, and pictures of them"),
@@ -64,7 +65,7 @@ RESUMED = {
     for verb in (
         *("demo", "zoo make", "train", "compare"),
         *("decompiler train", "decompiler readers", "decompiler ladder"),
-        *("backdoors compare", "backdoors train"),
+        *("backdoors compare", "backdoors train", "backdoors repair"),
     )
 }
 """Long work that keeps what is finished and goes on when it is called again."""
@@ -721,6 +722,42 @@ def backdoors_evaluate(zoo: Positional[Path], detector: Path | None = None, fpr:
     from weightspace.weights.store import Zoo
 
     return _json(evaluate_detector(Detector.load(detector), Zoo.open(zoo), false_alarms=fpr))
+
+
+def backdoors_repair(
+    zoo: Positional[Path],
+    images: str | None = None,
+    data: str | None = None,
+    detector: Path | None = None,
+    count: int | None = None,
+    out: Path = Path("runs/repair"),
+) -> int:
+    """Blame neurons and remove them, finetune, prune, or edit the weights: success and accuracy before and after.
+
+    A killed run goes on. The images of the zoo are needed: on them neurons are removed and repairs are scored.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        images: the image set, if the zoo was made with another than its recipe's.
+        data: folder in which the images lie.
+        detector: of such networks; the one that comes with the package unless given.
+        count: test networks, and as many more for training in proportion.
+        out: folder of everything that is measured, and repair.json.
+    """
+    from weightspace.models.detector import Detector
+    from weightspace.recipes.repair import RepairConfig, locate_and_repair
+    from weightspace.recipes.zoos import zoo_recipe
+    from weightspace.weights.store import Zoo
+
+    config = RepairConfig()
+    if count is not None:
+        config = RepairConfig(
+            training=2 * count, validation=max(2, count // 2), test=count, pairs=2 * count, steps=min(600, 20 * count)
+        )
+    found = Zoo.open(zoo)
+    recipe = zoo_recipe(found.description["config"]["recipe"], images=images, data=data)
+    tables = locate_and_repair(found, recipe, Detector.load(detector), out, config)
+    return _say("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
 
 
 def _check_destinations(source: Path, destinations: dict[str, Path | None]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import weightspace
+from weightspace.models.localiser import outputs_of
 from weightspace.models.metamodel import MetaModel, describe
 from weightspace.models.neuron_tokens import NeuronEmbedding
 from weightspace.tasks.backdoor import BACKDOOR
@@ -189,29 +190,38 @@ class Detector:
         scores, far = self.scores(population), self.scope.distance(population)
         probability, p_value = self.calibration.probability(scores), self.calibration.p_value(scores)
         found = []
-        for first in range(0, len(population), AT_ONCE):
-            rows = np.arange(first, min(first + AT_ONCE, len(population)))
-            for row, (layers, neurons) in zip(rows, self._blame(population.read(rows)), strict=True):
-                facts = (float(scores[row]), float(probability[row]), float(p_value[row]), float(far[row]))
-                found.append(Judgement(*facts, layers, neurons))
+        for row, (layers, neurons) in enumerate(self._blame(population)):
+            facts = (float(scores[row]), float(probability[row]), float(p_value[row]), float(far[row]))
+            found.append(Judgement(*facts, layers, neurons))
         return found
 
-    def _blame(self, weights: np.ndarray) -> list[tuple[tuple[Blame, ...], tuple[Blame, ...]]]:
-        """Of each network the layers and neurons that raise its log-odds.
+    def neuron_blame(self, networks: Sequence[Network]) -> tuple[np.ndarray, np.ndarray]:
+        """How much each neuron raises the log-odds, and each class.
 
-        To first order: the gradient with respect to each neuron's token, times how far that is from the mean neuron
-        of its layer among the training networks.
+        To first order: the gradient with respect to each neuron's token, times how far that is from the mean neuron of
+        its layer among the training networks.
+
+        Returns:
+            (n, neurons of all groups), 0 or more; and of these the outputs, (n, classes).
         """
         model = self.model.model.eval()
         assert isinstance(model.embedding, NeuronEmbedding)
-        tokens = self.model.read(torch.from_numpy(weights), self.spec)
-        values = tokens.values.requires_grad_(True)
-        logits = model(tokens)[self.model.targets.index(BACKDOOR)]
-        gradient = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), values)[0]
-        away = values.detach() - model.embedding.centre_of(tokens)
-        moved = (gradient * away).sum(2).clamp(min=0).double().numpy()
+        population, found = Population.of(networks), []
+        for first in range(0, len(population), AT_ONCE):
+            weights = population.read(np.arange(first, min(first + AT_ONCE, len(population))))
+            tokens = self.model.read(torch.from_numpy(weights), self.spec)
+            values = tokens.values.requires_grad_(True)
+            logits = model(tokens)[self.model.targets.index(BACKDOOR)]
+            gradient = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), values)[0]
+            away = values.detach() - model.embedding.centre_of(tokens)
+            found.append((gradient * away).sum(2).clamp(min=0).double().numpy())
+        blame = np.concatenate(found)
+        return blame, blame[:, outputs_of(self.spec)]
+
+    def _blame(self, networks: Population) -> list[tuple[tuple[Blame, ...], tuple[Blame, ...]]]:
+        """Of each network the layers and the neurons, the most suspicious first."""
         found = []
-        for row in moved:
+        for row in self.neuron_blame(networks)[0]:
             layers: dict[str, float] = {}
             neurons: dict[str, float] = {}
             for (layer, neuron), value in zip(self._names, row, strict=True):

@@ -53,7 +53,7 @@ def stack_key(plan: TrainingPlan) -> tuple[object, ...]:
 
 def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedNetwork]:
     first = plans[0]
-    data = _Images.of(first, device).poisoned(plans)
+    data = Images.of(first, device).poisoned(plans)
     module = build(first.architecture).to(device).train()
     stack = _Stack.start(module, plans, device)  # stack.weights (n, size)
     steps = len(data.train_labels) // first.batch_size
@@ -109,7 +109,7 @@ def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedN
 
 
 @dataclass(frozen=True)
-class _Tampered:
+class Tampered:
     """What the attacks on n networks do to their images.
 
     Attributes:
@@ -128,7 +128,7 @@ class _Tampered:
 
 
 @dataclass(frozen=True)
-class _Images:
+class Images:
     """An image set on a device, as bytes, or already standardised where it is small; and the attacks on it."""
 
     train: Tensor
@@ -137,10 +137,10 @@ class _Images:
     test_labels: Tensor
     mean: Tensor
     deviation: Tensor
-    tampered: _Tampered | None = None
+    tampered: Tampered | None = None
 
     @staticmethod
-    def of(plan: TrainingPlan, device: torch.device) -> _Images:
+    def of(plan: TrainingPlan, device: torch.device) -> Images:
         images: ImageSet = prepare(
             load_images(plan.images, plan.data), plan.image_size, plan.image_channels, plan.image_count
         )
@@ -152,12 +152,12 @@ class _Images:
             images.test_labels[: plan.test_count],
         )
         tensors = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
-        held = _Images(tensors[0], tensors[1], tensors[2], tensors[3], mean.to(device), deviation.to(device))
+        held = Images(tensors[0], tensors[1], tensors[2], tensors[3], mean.to(device), deviation.to(device))
         if held.train.numel() > STANDARDISED_AT_ONCE:
             return held
         return replace(held, train=held.standardise(held.train), test=held.standardise(held.test))
 
-    def poisoned(self, plans: Sequence[TrainingPlan]) -> _Images:
+    def poisoned(self, plans: Sequence[TrainingPlan]) -> Images:
         """The same images, and what each plan's attack does to them as they are drawn; statistics stay the clean ones'.
 
         Pixels of a triggered image are not rounded to bytes.
@@ -180,7 +180,7 @@ class _Images:
             torch.from_numpy(np.stack(part)).to(self.train.device) for part in zip(*rows, strict=True)
         )
         pattern = (pattern - self.mean) / self.deviation
-        return replace(self, tampered=_Tampered(member, changed, opacity[:, None], pattern[:, None]))
+        return replace(self, tampered=Tampered(member, changed, opacity[:, None], pattern[:, None]))
 
     def batch(self, index: Int[Tensor, "n b"]) -> tuple[Float[Tensor, "n b c h w"], Int[Tensor, "n b"]]:
         x = self.standardise(self.train[index])
@@ -289,7 +289,7 @@ class _Stack:
             gradient.mul_((limits / (norms + 1e-6)).clamp(max=1)[:, None])
 
     @torch.no_grad()
-    def evaluate(self, data: _Images) -> tuple[Tensor, Tensor]:
+    def evaluate(self, data: Images) -> tuple[Tensor, Tensor]:
         """Mean loss (n,) and accuracy (n,) on the test images."""
         self.module.eval()
         self._set_dropout(None)
@@ -306,7 +306,7 @@ class _Stack:
         return total_loss / len(data.test), total_right / len(data.test)
 
     @torch.no_grad()
-    def attack_measures(self, data: _Images) -> list[dict[str, float | None]]:
+    def attack_measures(self, data: Images) -> list[dict[str, float | None]]:
         """How often each network with a `poison` answers test images of other classes as its target, see
         `TrainedNetwork.measures`; an empty record for one without."""
         if data.tampered is None:
