@@ -68,7 +68,7 @@ def test_a_planted_neuron_and_its_class_are_found_and_shuffled_effects_teach_not
     named = (classes.argmax(1) == test[2]).mean()
     if shuffled:
         # the planted neurons are all alike, so that chance ranks them all high or all low: what is said of them counts
-        assert value[truth == 1].mean() < 0.1 and named < 0.35
+        assert value[truth == 1].mean() < 0.1 and classes[np.arange(60), test[2]].mean() < 0.3
     else:
         assert value[truth == 1].mean() > 0.5 and area > 0.9 and named > 0.7
 
