@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 
 from weightspace.baselines.majority import Majority
-from weightspace.evaluation.detection import BINS, Answers, detection_row, detection_rows, markdown
+from weightspace.evaluation.detection import (
+    BINS,
+    Answers,
+    detection_row,
+    detection_rows,
+    held_out_table,
+    markdown,
+    roc_curve,
+    time_table,
+    transfer_table,
+)
 from weightspace.evaluation.metrics import auroc
-from weightspace.recipes.backdoors import DETECTORS, detect
+from weightspace.recipes.backdoors import DETECTORS, detect, learning_curve, transfer
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.tasks.base import Examples, Predictor, TaskError
 from weightspace.weights.store import Zoo
@@ -39,7 +49,7 @@ def planted(count: int = 700, seed: int = 0, sees: str = "success") -> Answers:
         "nothing": np.zeros(count),
     }[sees]
     suspicion = 1 / (1 + np.exp(-(6 * heard - 3 + random.normal(0, 0.3, count))))
-    return Answers(sees, suspicion, attack, success, 1.0, 0.5)
+    return Answers(sees, suspicion, attack, success, random.uniform(0.04, 0.12, count), 1.0, 0.5)
 
 
 def test_a_killed_comparison_goes_on_with_the_detectors_that_are_missing(zoo: Zoo, tmp_path: Path) -> None:
@@ -55,18 +65,20 @@ def test_a_killed_comparison_goes_on_with_the_detectors_that_are_missing(zoo: Zo
 
     some = {"one": lambda _: Stub(), "two": fails}
     with pytest.raises(KeyboardInterrupt):
-        detect(zoo, tmp_path, detectors=some, show=False)
-    found = detect(zoo, tmp_path, detectors={"one": fails, "two": lambda _: Stub()}, show=False)
+        detect(zoo, tmp_path, detectors=some, success=0.0, show=False)
+    found = detect(zoo, tmp_path, detectors={"one": fails, "two": lambda _: Stub()}, success=0.0, show=False)
     assert [one.detector for one in found] == ["one", "two"] and len(asked) == 2
     assert asked[0] == asked[1] and len(found[0].suspicion) == len(zoo.population("test"))
     assert set(found[0].attack) <= {*ATTACKS, *CONTROLS}
-    with pytest.raises(TaskError, match="answers about another zoo, or after training on other attacks"):
-        detect(zoo, tmp_path, detectors=some, attacks=["badnets-corner"], show=False)
+    with pytest.raises(TaskError, match="answers about another zoo, or after training on other networks"):
+        detect(zoo, tmp_path, detectors=some, attacks=["badnets-corner"], success=0.0, show=False)
 
 
 def test_every_detector_keeps_what_it_is_trained_on_apart_from_what_it_is_asked(zoo: Zoo, tmp_path: Path) -> None:
     quick = {name: DETECTORS[name] for name in ("final layer", "weight statistics", "linear")}
-    for one in detect(zoo, tmp_path, detectors=quick, attacks=["badnets-corner", "noise-blend"], show=False):
+    for one in detect(
+        zoo, tmp_path, detectors=quick, attacks=["badnets-corner", "noise-blend"], success=0.0, show=False
+    ):
         assert np.isfinite(one.suspicion).all() and ((one.suspicion >= 0) & (one.suspicion <= 1)).all()
         assert one.fitted > 0 and one.predicted > 0
 
@@ -109,3 +121,35 @@ def test_tables_have_a_row_for_what_they_ask_and_a_line_for_every_row() -> None:
     assert tables["controls"][2].good == "label-noise"
     lines = markdown(tables["controls"]).splitlines()
     assert len(lines) == 2 + 4 and all(line.count("|") == lines[0].count("|") for line in lines)
+
+
+def test_every_attack_alone_and_every_attack_left_out_and_fewer_networks(zoo: Zoo, tmp_path: Path) -> None:
+    seen = []
+
+    class Stub(Majority):
+        def fit(self, training: Examples, validation: Examples) -> Majority:
+            seen.append(len(training))
+            return super().fit(training, validation)
+
+    stub = {"stub": lambda _: Stub()}
+    alone, without = transfer(zoo, tmp_path / "transfer", detectors=stub, success=0.0, show=False)
+    assert set(without) == set(ATTACKS) and set(alone) <= set(ATTACKS) and len(alone) > 3
+    everything = detect(zoo, tmp_path / "all", detectors=stub, success=0.0, show=False)[0]
+    assert seen[-1] >= max(seen[:-1]) > min(seen)
+    assert (everything.attack == without["single-pixel"][0].attack).all()
+    curve = learning_curve(zoo, tmp_path / "curve", (5, 9), detectors=stub, success=0.0, show=False)
+    assert seen[-2:] == [5, 9] and list(curve) == [5, 9]
+
+
+def test_the_tables_of_transfer_have_the_areas_of_their_networks() -> None:
+    hears, deaf = planted(), planted(sees="nothing")
+    pairs = transfer_table({"badnets-border": hears, "all": deaf}, success=(0.5, 1.0)).splitlines()
+    assert len(pairs) == 4 and all(line.count("|") == len(ATTACKS) + 2 for line in pairs)
+    table = held_out_table({name: [hears, deaf] for name in ATTACKS}, success=(0.9, 1.0)).splitlines()
+    means = [float(line.split("|")[2].split("[")[0]) for line in table[2:]]
+    assert means[0] > 0.95 and 0.35 < means[1] < 0.65
+    low, high = (float(x) for x in table[3].split("[")[1].split("]")[0].split(","))
+    assert low < means[1] < high
+    points = roc_curve(hears, tuple(ATTACKS))
+    assert points[0].tolist() == [0, 0] and points[-1].tolist() == [1, 1] and (np.diff(points, axis=0) >= 0).all()
+    assert len(time_table([hears, deaf]).splitlines()) == 4

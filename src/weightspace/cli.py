@@ -45,6 +45,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "decompiler ladder": ("decompiler_ladder", "every method on every rung: noisy, compressed, finetuned, trained"),
     "scan": ("scan", "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
     "backdoors compare": ("backdoors_compare", "every detector of backdoors on one zoo, and the tables"),
+    "backdoors transfer": ("backdoors_transfer", "detectors after training on each attack alone, and on all but each"),
     "backdoors train": ("backdoors_train", "train and calibrate a detector that `scan` can use"),
     "backdoors repair": ("backdoors_repair", "which neurons carry backdoors, and ways to take them out, side by side"),
     "backdoors evaluate": ("backdoors_evaluate", "the figures of a detector's card, on a zoo's test networks"),
@@ -65,7 +66,7 @@ RESUMED = {
     for verb in (
         *("demo", "zoo make", "train", "compare"),
         *("decompiler train", "decompiler readers", "decompiler ladder"),
-        *("backdoors compare", "backdoors train", "backdoors repair"),
+        *("backdoors compare", "backdoors transfer", "backdoors train", "backdoors repair"),
     )
 }
 """Long work that keeps what is finished and goes on when it is called again."""
@@ -673,6 +674,8 @@ def backdoors_compare(
     zoo: Positional[Path],
     detectors: tuple[str, ...] = (),
     attacks: tuple[str, ...] = (),
+    success: float = 0.5,
+    networks: int | None = None,
     out: Path = Path("runs/backdoors"),
 ) -> int:
     """Fit every detector on a zoo's training split and print the tables of its test split; a killed run goes on.
@@ -681,9 +684,11 @@ def backdoors_compare(
         zoo: made by `weightspace zoo make backdoors-small`.
         detectors: some of them, by the names that the tables call them; all unless given.
         attacks: those that are trained on; all unless given. All are tested.
+        success: least success of an attack for its network to be trained on; 0 for all, as in the paper.
+        networks: how many training networks are used; all unless given.
         out: folder of checkpoints and answers.
     """
-    from weightspace.evaluation.detection import TABLES, detection_rows, markdown
+    from weightspace.evaluation.detection import TABLES, detection_rows, markdown, time_table
     from weightspace.recipes.backdoors import DETECTORS, detect
     from weightspace.weights.store import Zoo
 
@@ -691,8 +696,39 @@ def backdoors_compare(
     if unknown:
         raise ValueError(f"no detector is named {unknown[0]!r}: there are {'; '.join(DETECTORS)}")
     chosen = {name: DETECTORS[name] for name in detectors or DETECTORS}
-    rows = detection_rows(detect(Zoo.open(zoo), out, detectors=chosen, attacks=attacks or None))
-    return _say("\n\n".join(f"{name}\n\n{markdown(rows[name])}" for name in TABLES if rows[name]))
+    answers = detect(Zoo.open(zoo), out, detectors=chosen, attacks=attacks or None, success=success, networks=networks)
+    rows = detection_rows(answers)
+    tables = {name: markdown(rows[name]) for name in TABLES if rows[name]} | {"time": time_table(answers)}
+    return _say("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
+
+
+def backdoors_transfer(
+    zoo: Positional[Path],
+    detectors: tuple[str, ...] = (),
+    success: float = 0.5,
+    out: Path = Path("runs/transfer"),
+) -> int:
+    """AUROC on working attacks after training on each attack alone, and on all but each; a killed run goes on.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        detectors: some of the quick ones; all of these unless given.
+        success: least success of an attack for its network to be trained on.
+        out: folder of checkpoints and answers.
+    """
+    from weightspace.evaluation.detection import held_out_table, transfer_table
+    from weightspace.recipes.backdoors import QUICK, transfer
+    from weightspace.weights.store import Zoo
+
+    unknown = [name for name in detectors if name not in QUICK]
+    if unknown:
+        raise ValueError(f"no quick detector is named {unknown[0]!r}: there are {'; '.join(QUICK)}")
+    chosen = {name: QUICK[name] for name in detectors or QUICK}
+    alone, without = transfer(Zoo.open(zoo), out, detectors=chosen, success=success)
+    tables = {"all attacks but one, tested on that one": held_out_table(without)}
+    for position, name in enumerate(chosen):
+        tables[f"one attack, {name}"] = transfer_table({attack: found[position] for attack, found in alone.items()})
+    return _say("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
 
 
 def backdoors_train(zoo: Positional[Path], steps: int | None = None, out: Path = Path("runs/detector")) -> int:

@@ -200,8 +200,7 @@ class MNTD(LearntQueries):
 
     name = "MNTD"
 
-    def __init__(self, seed: int = 0, steps: int = 2_000) -> None:
-        rates = (1e-3, 3e-3, 1e-2)
+    def __init__(self, seed: int = 0, steps: int = 2_000, rates: Sequence[float] = (1e-3, 3e-3, 1e-2)) -> None:
         super().__init__([QueryConfig(queries=10, hidden=20, training=_training(rate, steps)) for rate in rates], seed)
 
 
@@ -212,9 +211,14 @@ class ULP(LearntQueries):
     plain SGD of rate 1e3 moves them. Here AdamW moves them 10 or 100 times as fast as the head; validation chooses.
     """
 
-    def __init__(self, patterns: int = 10, seed: int = 0, steps: int = 2_000) -> None:
+    def __init__(
+        self,
+        patterns: int = 10,
+        seed: int = 0,
+        steps: int = 2_000,
+        settings: Sequence[tuple[float, float]] = ((1e-3, 10.0), (1e-3, 100.0), (1e-2, 10.0)),
+    ) -> None:
         self.name = f"ULP {patterns}"
-        settings = ((1e-3, 10.0), (1e-3, 100.0), (1e-2, 10.0))
         grid = [
             QueryConfig(
                 queries=patterns, hidden=0, stride=stride, limit=2.0, variation=1e-6, training=_training(rate, steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class Answers:
         suspicion: (n,) probability of a backdoor, in the order of the test split.
         attack: (n,) what was really done to each.
         success: (n,) of the attack; NaN where there is no trigger.
+        rate: (n,) share of the training images that was tampered with.
         fitted, predicted: seconds in all.
     """
 
@@ -36,6 +37,7 @@ class Answers:
     suspicion: np.ndarray
     attack: np.ndarray
     success: np.ndarray
+    rate: np.ndarray
     fitted: float
     predicted: float
 
@@ -69,13 +71,15 @@ def detection_row(
     good: Sequence[str] = (CLEAN,),
     success: tuple[float, float] = (0.0, 1.0),
     *,
+    rate: tuple[float, float] = (0.0, 1.0),
     resamples: int = 1_000,
     seed: int = 0,
 ) -> DetectionRow | None:
-    """Networks of some attacks, whose success is in a range, against controls; None if a side has fewer than two."""
+    """Networks of some attacks, of a range of success and poison rate, against controls; None if a side has no two."""
     is_bad = np.isin(answers.attack, bad)
     if any(name in ATTACKS for name in bad):
         is_bad &= (answers.success >= success[0]) & (answers.success <= success[1])
+        is_bad &= (answers.rate >= rate[0]) & (answers.rate < rate[1])
     is_good = np.isin(answers.attack, good)
     if is_bad.sum() < 2 or is_good.sum() < 2:
         return None
@@ -90,9 +94,10 @@ def detection_row(
         )  # fmt: skip
 
     within = "" if success == (0.0, 1.0) else f", success {success[0]:.0%} to {success[1]:.0%}"
+    within += "" if rate == (0.0, 1.0) else f", {rate[0]:.0%} to {rate[1]:.0%} poisoned"
     return DetectionRow(
         answers.detector,
-        ", ".join(bad) + within,
+        ("all attacks" if set(bad) == set(ATTACKS) else ", ".join(bad)) + within,
         ", ".join(good),
         (int(labels.sum()), int((1 - labels).sum())),
         interval(auroc),
@@ -106,15 +111,16 @@ def detection_row(
 
 BINS = ((0.0, 0.3), (0.3, 0.6), (0.6, 0.9), (0.9, 1.0))
 """Ranges of attack success that are scored apart."""
+RATES = ((0.04, 0.06), (0.06, 0.08), (0.08, 0.10), (0.10, 0.12))
+"""Ranges of the poison rate that are."""
 
-
-TABLES = ("all attacks", "each attack", "each attack that works", "by success", "controls")
+TABLES = ("all attacks", "each attack", "each attack that works", "by success", "by poison rate", "controls")
 
 
 def detection_rows(
     answers: Sequence[Answers], tables: Sequence[str] = TABLES, *, resamples: int = 1_000
 ) -> dict[str, list[DetectionRow]]:
-    """Some of `TABLES`: all attacks, each attack, by success, and what is said of the controls.
+    """Some of `TABLES`: all attacks, each attack, by success, by poison rate, and what is said of the controls.
 
     `controls` asks of networks without any backdoor whether they are suspected, and of backdoored ones whether they are
     told from networks that are only mislabelled.
@@ -125,6 +131,7 @@ def detection_rows(
         "each attack": [{"bad": (name,)} for name in ATTACKS],
         "each attack that works": [{"bad": (name,), "success": (0.9, 1.0)} for name in ATTACKS],
         "by success": [{"bad": everything, "success": some} for some in BINS],
+        "by poison rate": [{"bad": everything, "success": (0.9, 1.0), "rate": some} for some in RATES],
         "controls": [
             *({"bad": (name,)} for name in CONTROLS if name != CLEAN),
             {"bad": everything, "good": (LABEL_NOISE,)},
@@ -157,3 +164,85 @@ def markdown(rows: Sequence[DetectionRow]) -> str:
         cells = [row.bad, row.good, row.detector, f"{row.networks[0]} + {row.networks[1]}", *map(shown, measures)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def time_table(answers: Sequence[Answers]) -> str:
+    """Seconds to fit each detector, its choice among settings included, and milliseconds a network afterwards."""
+    lines = ["| detector | fitted in | a network |", "|---|---|---|"]
+    for one in answers:
+        each = 1000 * one.predicted / len(one.suspicion)
+        lines.append(f"| {one.detector} | {one.fitted:.0f} s | {each:.2f} ms |")
+    return "\n".join(lines)
+
+
+def transfer_table(answers: Mapping[str, Answers], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
+    """AUROC of one detector by what it was trained on (rows) and what it is tested on (columns), as Markdown.
+
+    Args:
+        answers: of the same detector after each training, by a name for the training.
+        success: of the tested networks' attacks.
+    """
+    lines = ["| trained on | " + " | ".join(ATTACKS) + " |", "|---" * (len(ATTACKS) + 1) + "|"]
+    for name, one in answers.items():
+        cells = []
+        for attack in ATTACKS:
+            row = detection_row(one, (attack,), success=success, resamples=100)
+            cells.append("" if row is None else f"{row.auroc.estimate:.2f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def held_out_table(answers: Mapping[str, Sequence[Answers]], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
+    """AUROC of every detector on the one attack that it was not trained on, as Markdown.
+
+    Args:
+        answers: of all detectors, by the attack that was left out.
+        success: of the tested networks' attacks.
+    Returns:
+        a row a detector, with the mean over attacks and its 95% interval by bootstrap over networks.
+    """
+    names = [one.detector for one in next(iter(answers.values()))]
+    lines = ["| detector | mean | " + " | ".join(answers) + " |", "|---" * (len(answers) + 2) + "|"]
+    for position, name in enumerate(names):
+        cells, draws = [], []
+        for attack, found in answers.items():
+            one = found[position]
+            is_bad = (one.attack == attack) & (one.success >= success[0]) & (one.success <= success[1])
+            if is_bad.sum() < 2:
+                cells.append("")
+                continue
+            bad, good = one.suspicion[is_bad], one.suspicion[one.attack == CLEAN]
+            cells.append(f"{_area(bad, good):.2f}")
+            draws.append(_areas(bad, good))
+        mean = np.mean(draws, axis=0)
+        low, high = np.quantile(mean[1:], [0.025, 0.975])
+        lines.append(f"| {name} | {mean[0]:.3f} [{low:.3f}, {high:.3f}] | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _area(bad: np.ndarray, good: np.ndarray) -> float:
+    said = np.concatenate([bad, good])
+    return auroc(np.stack([1 - said, said], 1), np.repeat([1, 0], [len(bad), len(good)]))
+
+
+def _areas(bad: np.ndarray, good: np.ndarray, resamples: int = 1_000) -> np.ndarray:
+    """The AUROC of all networks, then of resamples in which both sides are redrawn.
+
+    The clean networks are redrawn alike for every attack, as they are the same.
+    """
+    good_rng, bad_rng = np.random.default_rng(0), np.random.default_rng(1)
+    found = [_area(bad, good)]
+    for _ in range(resamples):
+        some = good[good_rng.integers(len(good), size=len(good))]
+        found.append(_area(bad[bad_rng.integers(len(bad), size=len(bad))], some))
+    return np.array(found)
+
+
+def roc_curve(answers: Answers, bad: Sequence[str], good: Sequence[str] = (CLEAN,)) -> np.ndarray:
+    """(points, 2) false and true positive rates of networks of some attacks against controls, from (0, 0) to (1, 1)."""
+    from sklearn.metrics import roc_curve as curve
+
+    is_bad = np.isin(answers.attack, bad)
+    kept = is_bad | np.isin(answers.attack, good)
+    false, true, _ = curve(is_bad[kept], answers.suspicion[kept])
+    return np.stack([false, true], 1)

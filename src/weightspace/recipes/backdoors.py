@@ -27,6 +27,7 @@ from weightspace.train.config import TrainingConfig
 from weightspace.weights.network import write_atomically
 from weightspace.weights.progress import progress
 from weightspace.weights.store import Zoo
+from weightspace.zoo.poison import ATTACKS
 
 
 def backdoor_metamodel(
@@ -114,6 +115,8 @@ def detect(
     *,
     detectors: Mapping[str, Make] = DETECTORS,
     attacks: Sequence[str] | None = None,
+    success: float = 0.5,
+    networks: int | None = None,
     show: bool = True,
 ) -> list[Answers]:
     """Fit every detector on the training split, let it choose on the validation split, and ask it about the test split.
@@ -123,19 +126,26 @@ def detect(
     Args:
         out: a folder for what each has said, `NAME.json`, and for checkpoints.
         attacks: those that are trained on; None for all. All networks of the test split are asked about.
+        success: least success of an attack for its network to be trained on; the paper trains on all, which is 0.
+        networks: how many of the training networks are used, drawn by a fixed seed; None for all.
     Raises:
         TaskError: if the zoo has no attacks, or no networks on one side, or the folder holds other answers.
     """
-    decided = json.dumps([zoo.description["config"], attacks], sort_keys=True, default=list)
+    decided = json.dumps([zoo.description["config"], attacks, success, networks], sort_keys=True, default=list)
     if not bind(out, decided.encode()):
         raise TaskError(
-            f"{out} holds answers about another zoo, or after training on other attacks: choose another folder, or "
+            f"{out} holds answers about another zoo, or after training on other networks: choose another folder, or "
             "delete that one"
         )
-    training, validation = (backdoor_examples(zoo, split, attacks) for split in ("train", "validation"))
+    training, validation = (
+        backdoor_examples(zoo, split, attacks, success=(success, 1.0)) for split in ("train", "validation")
+    )
+    if networks is not None:
+        training = training.select(np.sort(np.random.default_rng(6).permutation(len(training))[:networks]))
     test = zoo.population("test")
     attack = zoo.column("attack")[test.rows]
-    success = zoo.column("attack_success")[test.rows].astype(float)
+    worked = zoo.column("attack_success")[test.rows].astype(float)
+    rate = zoo.column("poison_rate")[test.rows].astype(float)
     found = []
     with progress("detecting", len(detectors), "detectors", show) as advance:
         for name, make in detectors.items():
@@ -154,9 +164,73 @@ def detect(
                 write_atomically(path, json.dumps(record).encode())
             record = json.loads(path.read_text())
             suspicion = np.array(record["suspicion"])
-            found.append(Answers(name, suspicion, attack, success, record["fitted"], record["predicted"]))
+            found.append(Answers(name, suspicion, attack, worked, rate, record["fitted"], record["predicted"]))
             advance(1, note=name)
     return found
+
+
+def _one(name: str, config: MetaModelConfig) -> Make:
+    return lambda folder: LowestLoss(name, [partial(MetaModel, config, folder=folder)])
+
+
+QUICK: dict[str, Make] = {
+    "final layer": DETECTORS["final layer"],
+    "weight statistics": DETECTORS["weight statistics"],
+    "statistics and final layer": DETECTORS["statistics and final layer"],
+    "linear, aligned": DETECTORS["linear, aligned"],
+    "meta-model, neurons": _one("meta-model, neurons", neuron_metamodel(steps=500)),
+    "meta-model, chunks of 1,024": _one("meta-model, chunks of 1,024", backdoor_metamodel(steps=500)),
+    "MNTD": lambda _: MNTD(steps=700, rates=(3e-3,)),
+    "ULP 10": lambda _: ULP(10, steps=700, settings=((1e-2, 10.0),)),
+}
+"""Detectors for experiments of many trainings: those that learn by gradients with one setting and fewer steps."""
+
+
+FIGURE_3 = {
+    "A": ("badnets-border", "badnets-border"),
+    "B": ("badnets-border", "badnets-center"),
+    "C": ("mntd-patch", "badnets-corner"),
+    "D": ("mntd-blend", "noise-blend"),
+    "E": ("badnets-border", "ulp-test"),
+}
+"""The panels of the paper's Figure 3: trained on, tested on."""
+
+
+def transfer(
+    zoo: Zoo, out: Path, *, detectors: Mapping[str, Make], success: float = 0.5, show: bool = True
+) -> tuple[dict[str, list[Answers]], dict[str, list[Answers]]]:
+    """Detectors after training on each attack alone, and on all but each: every pair, and every attack left out.
+
+    Killed and called again with the same folder, it goes on.
+
+    Returns:
+        answers of all detectors by the one attack trained on, and by the one left out.
+    """
+    alone, without = {}, {}
+    for attack in ATTACKS:
+        others = [name for name in ATTACKS if name != attack]
+        asked = {"detectors": detectors, "success": success, "show": show}
+        try:
+            alone[attack] = detect(zoo, out / f"only-{attack}", attacks=[attack], **asked)
+        except TaskError:  # too few of its networks work to train on
+            continue
+        finally:
+            without[attack] = detect(zoo, out / f"without-{attack}", attacks=others, **asked)
+    return alone, without
+
+
+def learning_curve(
+    zoo: Zoo,
+    out: Path,
+    counts: Sequence[int],
+    *,
+    detectors: Mapping[str, Make],
+    success: float = 0.5,
+    show: bool = True,
+) -> dict[int, list[Answers]]:
+    """Detectors after training on so many networks; killed and called again, it goes on."""
+    asked = {"detectors": detectors, "success": success, "show": show}
+    return {count: detect(zoo, out / f"{count}-networks", networks=count, **asked) for count in counts}
 
 
 def _file_name(name: str) -> str:
