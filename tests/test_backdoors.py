@@ -21,6 +21,7 @@ from weightspace.evaluation.detection import (
     transfer_table,
 )
 from weightspace.evaluation.metrics import auroc
+from weightspace.evaluation.plots import reliability, roc_curves
 from weightspace.recipes.backdoors import DETECTORS, detect, learning_curve, transfer
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.tasks.base import Examples, Predictor, TaskError
@@ -153,3 +154,16 @@ def test_the_tables_of_transfer_have_the_areas_of_their_networks() -> None:
     points = roc_curve(hears, tuple(ATTACKS))
     assert points[0].tolist() == [0, 0] and points[-1].tolist() == [1, 1] and (np.diff(points, axis=0) >= 0).all()
     assert len(time_table([hears, deaf]).splitlines()) == 4
+
+
+def test_the_pictures_of_detection_name_their_curves_and_refuse_nothing_to_draw() -> None:
+    hears, deaf = planted(), planted(sees="nothing")
+    curves = {one.detector: roc_curve(one, tuple(ATTACKS)) for one in (hears, deaf)}
+    picture = roc_curves({"A: border to border": curves, "B: border to center": curves})
+    assert picture.startswith("<?xml") and "A: border to border" in picture and "success" in picture
+    assert picture == roc_curves({"A: border to border": curves, "B: border to center": curves})
+    labels = (hears.attack != CLEAN).astype(np.int64)
+    assert "share that has one" in reliability(hears.suspicion, labels)
+    for draw in (lambda: roc_curves({}), lambda: reliability(np.ones(3), np.ones(3, np.int64))):
+        with pytest.raises(ValueError, match="no ROC curves|both sides"):
+            draw()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -239,6 +239,88 @@ def training_curves(points: Sequence[CurvePoint]) -> str:
         return _svg(figure)
 
 
+def roc_curves(panels: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """Panels of ROC curves, one a question, on white paper for documents.
+
+    Args:
+        panels: for each title the curves by name, (points, 2) of false and true positive rates.
+    Returns:
+        An SVG document.
+    Raises:
+        ValueError: if there is no panel.
+    """
+    if not panels:
+        raise ValueError("there are no ROC curves to draw")
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    dashes = [(), (4.0, 1.5), (1.2, 1.2), (6.0, 1.5, 1.2, 1.5)]
+    colours = [COLOURS["accent"], COLOURS["second"], COLOURS["ink"], COLOURS["muted"]]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(2.6 * columns, 2.75 * rows + 0.5), layout="constrained", facecolor="white")
+        for number, (title, curves) in enumerate(panels.items()):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            axes.plot([0, 1], [0, 1], color=COLOURS["line"], linewidth=1)
+            for style, (name, points) in enumerate(curves.items()):
+                (line,) = axes.plot(points[:, 0], points[:, 1], color=colours[style % 4], linewidth=1.6, label=name)
+                if dashes[style % 4]:
+                    line.set_dashes(dashes[style % 4])
+            axes.set_title(title, fontsize=9.5)
+            axes.set_aspect("equal")
+            axes.set_xticks([0, 0.5, 1])
+            axes.set_yticks([0, 0.5, 1])
+            axes.set_xlabel("false positives")
+            axes.set_ylabel("true positives" if number % columns == 0 else "")
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)))
+        return _svg(figure, "white")
+
+
+def reliability(probability: np.ndarray, labels: np.ndarray, bins: int = 5) -> str:
+    """How often what is said with a probability is so, on white paper for documents.
+
+    Both sides weigh the same, as a calibrated detector takes them to be equally frequent.
+
+    Args:
+        probability: (n,) said of each network.
+        labels: (n,) 1 where it is so.
+    Returns:
+        An SVG document.
+    Raises:
+        ValueError: if a side has no network.
+    """
+    bad, good = int(labels.sum()), int((1 - labels).sum())
+    if not bad or not good:
+        raise ValueError(f"reliability needs networks of both sides, not {bad} and {good}")
+    weight = np.where(labels == 1, 0.5 / bad, 0.5 / good)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(3.2, 3.0), layout="constrained", facecolor="white")
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=COLOURS["line"], linewidth=1)
+        for number in range(bins):
+            inside = np.minimum((probability * bins).astype(int), bins - 1) == number
+            if not inside.any():
+                continue
+            said = float(np.average(probability[inside], weights=weight[inside]))
+            draws = []
+            rng, places = np.random.default_rng(number), np.flatnonzero(inside)
+            for _ in range(500):
+                some = places[rng.integers(len(places), size=len(places))]
+                draws.append(float(np.average(labels[some], weights=weight[some])))
+            share = float(np.average(labels[inside], weights=weight[inside]))
+            low, high = np.quantile(draws, [0.025, 0.975])
+            axes.plot([said, said], [low, high], color=COLOURS["accent"], linewidth=1.4)
+            axes.plot(said, share, "o", color=COLOURS["accent"], markersize=5)
+            axes.annotate(
+                f"{int(inside.sum())}", (said, share), xytext=(5, -10), textcoords="offset points", fontsize=8
+            )
+        axes.set_aspect("equal")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("probability of a backdoor, as said")
+        axes.set_ylabel("share that has one")
+        return _svg(figure, "white")
+
+
 def _line(
     axes: Axes,
     points: Sequence[tuple[int, float]],
@@ -263,9 +345,9 @@ def _drawing(height: float) -> Iterator[Figure]:
         yield Figure(figsize=(_WIDTH, height), layout="constrained", facecolor="none")
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure, paper: str = "none") -> str:
     for axes in figure.axes:
-        axes.set_facecolor("none")
+        axes.set_facecolor(paper)
     out = io.StringIO()
     # without None for each, the file would carry the date and the version of matplotlib
     silent = dict.fromkeys(["Date", "Creator", "Format", "Type"])
