@@ -165,5 +165,5 @@ def test_the_pictures_of_detection_name_their_curves_and_refuse_nothing_to_draw(
     labels = (hears.attack != CLEAN).astype(np.int64)
     assert "share that has one" in reliability(hears.suspicion, labels)
     for draw in (lambda: roc_curves({}), lambda: reliability(np.ones(3), np.ones(3, np.int64))):
-        with pytest.raises(ValueError, match="no ROC curves|both sides"):
+        with pytest.raises(ValueError, match=r"no ROC curves|both sides"):
             draw()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from weightspace.baselines.final_layer import FinalLayerBoosting
 from weightspace.recipes.zoos import zoo_recipe
@@ -16,10 +17,10 @@ from weightspace.tasks.base import TaskError
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.generate import check_zoo, make_zoo
 from weightspace.zoo.hyperparameters import Choice, ZooConfig, plan
-from weightspace.zoo.networks import architecture_of
+from weightspace.zoo.networks import architecture_of, spec_of
 from weightspace.zoo.poison import ATTACKS, CONTROLS, Poison, PoisonError
 from weightspace.zoo.records import TrainingPlan
-from weightspace.zoo.trained import train_networks
+from weightspace.zoo.trained import shifted, train_networks
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (3, 16, 16)]
 
@@ -205,3 +206,31 @@ def test_a_zoo_keeps_what_was_measured_of_its_attacks_and_gives_none_of_it_away(
     with pytest.raises(TaskError, match="'badnet' is none of badnets-corner"):
         backdoor_examples(zoo, "train", ["badnet"])
     FinalLayerBoosting().fit(examples, examples).predict(examples.networks)
+
+
+def test_images_are_shifted_by_their_own_steps_with_nothing_behind_them() -> None:
+    x = torch.arange(2 * 3 * 1 * 5 * 5, dtype=torch.float32).view(2, 3, 1, 5, 5) + 1
+    by = torch.tensor([[[2, 2], [0, 2], [4, 1]], [[2, 2], [2, 3], [1, 1]]])
+    moved = shifted(x, by, 2)
+    assert torch.equal(moved[0, 0], x[0, 0]) and torch.equal(moved[1, 0], x[1, 0])
+    assert torch.equal(moved[0, 1, :, 2:], x[0, 1, :, :3]) and (moved[0, 1, :, :2] == 0).all()
+    assert torch.equal(moved[0, 2, :, :3, 1:], x[0, 2, :, 2:, :4]) and (moved[0, 2, :, 3:] == 0).all()
+
+
+def test_the_papers_zoo_is_made_in_its_small_mode_and_shifts_its_images() -> None:
+    config = zoo_recipe("backdoors-paper", images="digits", count=2, epochs=1)
+    config = replace(config, image_size=16, image_count=600)
+    plans = [plan(config, i) for i in range(2)]
+    assert plans[0].crop == 4 and plans[0].batch_size == 512
+    assert spec_of(plans[0].architecture).size == 72_890  # one channel; 73,178 with three
+    alone = [train_networks([one])[0] for one in plans]
+    together = train_networks(plans)
+    for one, two in zip(alone, together, strict=True):
+        assert one.weights is not None and two.weights is not None
+        # Adam's first step divides a gradient by its own size: where that is rounding, so is the step
+        apart = np.abs(one.weights - two.weights)
+        assert apart.mean() < 1e-5 and np.quantile(apart, 0.999) < 1e-4
+    still = train_networks([replace(plans[0], crop=0)])[0]
+    assert not np.array_equal(still.weights, alone[0].weights)
+    paper = zoo_recipe("backdoors-paper")
+    assert {paper.space["poison_rate"].cases[name].values for name in ATTACKS} == {(0.01,)}  # type: ignore[attr-defined]

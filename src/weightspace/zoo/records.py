@@ -75,6 +75,8 @@ class TrainingPlan:
         clip_norm: largest norm of the gradient, None for no clipping.
         batch_size: images a step; the last, smaller batch of an epoch is left out.
         epochs: passes over the training images.
+        crop: pixels by which each image is shifted at most in every direction, anew each time it is seen; what comes in
+            from outside has the mean colour, and a trigger is shifted with its image.
         poison: how the training images and labels are tampered with; None for not at all.
         hyperparameters: what was sampled, as it goes into the index: the labels of the zoo.
     """
@@ -99,6 +101,7 @@ class TrainingPlan:
     clip_norm: float | None = None
     batch_size: int
     epochs: int
+    crop: int = 0
     poison: Poison | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -109,10 +112,11 @@ class TrainingPlan:
         ):
             if value not in allowed:
                 raise ValueError(f"unknown {name} {value!r}: choose from {', '.join(allowed)}")
-        if self.batch_size < 1 or self.epochs < 0 or not self.learning_rate > 0:
+        if self.batch_size < 1 or self.epochs < 0 or not self.learning_rate > 0 or self.crop < 0:
             raise ValueError(
-                f"a network cannot train with batch size {self.batch_size}, {self.epochs} epochs and learning rate "
-                f"{self.learning_rate}: the first must be at least 1, the second 0, the third above 0"
+                f"a network cannot train with batch size {self.batch_size}, {self.epochs} epochs, learning rate "
+                f"{self.learning_rate} and crops of {self.crop}: the first must be at least 1, the second and the last "
+                "at least 0, the third above 0"
             )
 
 
