@@ -220,19 +220,22 @@ def demo(out: Path = Path("demo"), workers: int | None = None, json: bool = Fals
         json: print results.json instead of the table.
     """
     from weightspace.evaluation.results import format_table
-    from weightspace.recipes.experiments import decompile_demo
+    from weightspace.recipes.experiments import decompile_demo, scan_demo
     from weightspace.recipes.experiments import demo as run
     from weightspace.tasks.decompile import summary
+    from weightspace.tasks.scan import summary as verdicts
     from weightspace.zoo.engine import ProcessEngine
 
     results = run(out, ProcessEngine(workers=workers))
     found = decompile_demo(out)
+    scanned = scan_demo(out)
     if json:
         return _json(results.to_json())
-    files = ("report.html", "results.json", "unknown.safetensors", "decompiled.html")
+    files = ("report.html", "results.json", "unknown.safetensors", "decompiled.html", "scan.html")
     listed = "\n".join(str(out / file) for file in files)
     return _say(
-        f"{format_table(results)}\n\nDecompiled, a transformer of unknown code:\n\n{summary(found)}\n\n{listed}"
+        f"{format_table(results)}\n\nDecompiled, a transformer of unknown code:\n\n{summary(found)}\n\n"
+        f"Scanned, two checkpoints of which one has a backdoor:\n\n{verdicts(scanned)}\n\n{listed}"
     )
 
 
@@ -714,10 +717,11 @@ def backdoors_transfer(
         zoo: made by `weightspace zoo make backdoors-small`.
         detectors: some of the quick ones; all of these unless given.
         success: least success of an attack for its network to be trained on.
-        out: folder of checkpoints and answers.
+        out: folder of checkpoints, answers, and figure3.svg: the ROC curves of the paper's panels.
     """
     from weightspace.evaluation.detection import held_out_table, transfer_table
-    from weightspace.recipes.backdoors import QUICK, transfer
+    from weightspace.recipes.backdoors import QUICK, figure_3, transfer
+    from weightspace.weights.network import write_atomically
     from weightspace.weights.store import Zoo
 
     unknown = [name for name in detectors if name not in QUICK]
@@ -728,6 +732,10 @@ def backdoors_transfer(
     tables = {"all attacks but one, tested on that one": held_out_table(without)}
     for position, name in enumerate(chosen):
         tables[f"one attack, {name}"] = transfer_table({attack: found[position] for attack, found in alone.items()})
+    panels, picture = figure_3(alone)
+    tables["the panels of Figure 3"] = panels
+    if picture is not None:
+        write_atomically(out / "figure3.svg", picture.encode())
     return _say("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
 
 

@@ -15,7 +15,8 @@ from weightspace.baselines.final_layer import AllStatisticsBoosting, FinalLayerB
 from weightspace.baselines.linear import AlignedLinear, Linear
 from weightspace.baselines.queries import MNTD, ULP, OneClassMNTD
 from weightspace.baselines.statistics import StatisticsBoosting
-from weightspace.evaluation.detection import Answers
+from weightspace.evaluation.detection import Answers, DetectionRow, detection_row, markdown, roc_curve
+from weightspace.evaluation.plots import roc_curves
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.metamodel import MetaModel
 from weightspace.models.pretraining import PretrainedMetaModel
@@ -217,6 +218,23 @@ def transfer(
         finally:
             without[attack] = detect(zoo, out / f"without-{attack}", attacks=others, **asked)
     return alone, without
+
+
+def figure_3(alone: Mapping[str, Sequence[Answers]]) -> tuple[str, str | None]:
+    """The paper's Figure 3 on these networks: a table of its panels, and their ROC curves as SVG, if there are any.
+
+    Args:
+        alone: answers after training on one attack, as `transfer` gives them.
+    """
+    rows: list[DetectionRow] = []
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    for panel, (trained, tested) in FIGURE_3.items():
+        for one in alone.get(trained, ()):
+            row = detection_row(one, (tested,))
+            if row is not None:
+                rows.append(replace(row, bad=f"{panel}: {trained} to {tested}"))
+                panels.setdefault(f"{panel}: {trained}\nto {tested}", {})[one.detector] = roc_curve(one, (tested,))
+    return markdown(rows), roc_curves(panels) if panels else None
 
 
 def learning_curve(

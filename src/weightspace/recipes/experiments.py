@@ -16,7 +16,9 @@ from weightspace.evaluation.compare import compare, curve_of, results_of, score
 from weightspace.evaluation.decompilation import write_decompilation
 from weightspace.evaluation.report import write_report
 from weightspace.evaluation.results import Results, Row
+from weightspace.evaluation.scanning import write_scan
 from weightspace.models.config import MetaModelConfig
+from weightspace.models.detector import PRETRAINED, Detector
 from weightspace.models.metamodel import MetaModel, ScopeError
 from weightspace.models.search import decompile
 from weightspace.rasp.bare import BareTransformer
@@ -24,10 +26,12 @@ from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.verify import permuted
 from weightspace.recipes.ladder import held_out
 from weightspace.recipes.metamodels import small
+from weightspace.recipes.scanner import scan
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.tasks.base import TaskError
 from weightspace.tasks.decompile import Decompilation
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples
+from weightspace.tasks.scan import Scan
 from weightspace.weights.network import Network, NetworkError, write_atomically
 from weightspace.weights.spec import SpecError
 from weightspace.weights.store import MANIFEST, Zoo, ZooError, file_hash, verify
@@ -167,6 +171,17 @@ def decompile_demo(out: str | Path) -> Decompilation:
     write_atomically(out / "unknown.safetensors", save_safetensors(dict(bare.params)))
     found = decompile(bare, budget=30.0, seed=DEMO_SEED)
     write_decompilation(found, bare, out / "decompiled.html", name="unknown.safetensors")
+    return found
+
+
+def scan_demo(out: str | Path) -> Scan:
+    """Two test networks of the detector's zoo, one clean and one backdoored, judged by it; writes them and a page."""
+    out, paths = Path(out), []
+    for number, name in enumerate(("clean", "backdoored"), 1):
+        paths.append(out / f"checkpoint-{number}.safetensors")
+        write_atomically(paths[-1], (PRETRAINED.parent / f"example-{name}.safetensors").read_bytes())
+    found = scan([str(path) for path in paths], Detector.load())
+    write_scan(found, out / "scan.html")
     return found
 
 

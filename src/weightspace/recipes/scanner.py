@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from weightspace.evaluation.metrics import auroc, bootstrap_interval
+from weightspace.evaluation.plots import reliability
 from weightspace.models.detector import AT_ONCE, Calibration, Detector, Judgement, Scope
 from weightspace.models.metamodel import MetaModel
 from weightspace.recipes.backdoors import neuron_metamodel
@@ -18,7 +19,7 @@ from weightspace.tasks.backdoor import backdoor_examples
 from weightspace.tasks.base import TaskError
 from weightspace.tasks.scan import Finding, Scan, Verdict
 from weightspace.weights.checkpoints import SUFFIXES, Outline, UnreadableError, arrays_of, file_hash, outline
-from weightspace.weights.network import Network, NetworkError
+from weightspace.weights.network import Network, NetworkError, write_atomically
 from weightspace.weights.progress import progress
 from weightspace.weights.store import Zoo
 from weightspace.zoo.poison import ATTACKS, CLEAN
@@ -70,6 +71,8 @@ def train_detector(zoo: Zoo, folder: Path, *, steps: int | None = None, show: bo
     detector.card["detected"] = f"{figures['detected']:.0%} [{low:.0%}, {high:.0%}]"
     detector.card["figures"] = figures
     detector.save(folder / "detector.safetensors")
+    probability, labels = _test_answers(detector, zoo)[2:]
+    write_atomically(folder / "reliability.svg", reliability(probability, labels).encode())
     return detector
 
 
@@ -81,23 +84,16 @@ def evaluate_detector(detector: Detector, zoo: Zoo, *, false_alarms: float = 0.0
         called suspicious at the stated share of false alarms; the mean distance of the calibrated probability from the
         frequency (expected calibration error, ten bins); seconds a network.
     """
-    test = zoo.population("test")
-    attack = zoo.column("attack")[test.rows]
-    success = zoo.column("attack_success")[test.rows].astype(float)
     start = time.perf_counter()
-    judged = detector.judge(test)
+    p_value, kept, probability, labels = _test_answers(detector, zoo)
     seconds = time.perf_counter() - start
-    p_value, probability = (np.array([getattr(j, name) for j in judged]) for name in ("p_value", "probability"))
-    good, bad = attack == CLEAN, np.isin(attack, list(ATTACKS)) & (success >= WORKS)
-    kept = good | bad
-    labels = bad[kept].astype(np.int64)
-    said = np.stack([1 - probability[kept], probability[kept]], 1)
+    said = np.stack([1 - probability, probability], 1)
     area = bootstrap_interval(lambda rows: auroc(said[rows], labels[rows]), len(labels), seed=0)
     alarms, detected = (
-        bootstrap_interval((p_value[side] <= false_alarms).astype(float), seed=0) for side in (good, bad)
+        bootstrap_interval((p_value[kept][labels == side] <= false_alarms).astype(float), seed=0) for side in (0, 1)
     )
     return {
-        "networks": [int(bad.sum()), int(good.sum())],
+        "networks": [int(labels.sum()), int((1 - labels).sum())],
         "auroc": area.estimate,
         "auroc interval": [area.low, area.high],
         "stated false alarms": false_alarms,
@@ -105,9 +101,21 @@ def evaluate_detector(detector: Detector, zoo: Zoo, *, false_alarms: float = 0.0
         "false alarms interval": [alarms.low, alarms.high],
         "detected": detected.estimate,
         "detected interval": [detected.low, detected.high],
-        "calibration error": _calibration_error(probability[kept], labels),
-        "milliseconds a network": 1000 * seconds / max(1, len(test)),
+        "calibration error": _calibration_error(probability, labels),
+        "milliseconds a network": 1000 * seconds / max(1, len(p_value)),
     }
+
+
+def _test_answers(detector: Detector, zoo: Zoo) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """p-values of all test networks; which are clean or have a working backdoor; probabilities and labels of these."""
+    test = zoo.population("test")
+    attack = zoo.column("attack")[test.rows]
+    success = zoo.column("attack_success")[test.rows].astype(float)
+    judged = detector.judge(test)
+    p_value, probability = (np.array([getattr(j, name) for j in judged]) for name in ("p_value", "probability"))
+    bad = np.isin(attack, list(ATTACKS)) & (success >= WORKS)
+    kept = bad | (attack == CLEAN)
+    return p_value, kept, probability[kept], bad[kept].astype(np.int64)
 
 
 def _calibration_error(probability: np.ndarray, labels: np.ndarray) -> float:
