@@ -9,7 +9,7 @@ from weightspace.baselines.final_layer import (
     FinalLayerBoosting,
     final_layer_statistics,
 )
-from weightspace.baselines.linear import AlignedLinear, Linear
+from weightspace.baselines.linear import AlignedLinear, Linear, StatisticsLinear
 from weightspace.baselines.majority import Majority
 from weightspace.baselines.statistics import STATISTICS, StatisticsBoosting, weight_statistics
 from weightspace.tasks.base import Examples, TaskError
@@ -103,6 +103,10 @@ def test_a_network_without_a_layer_of_classes_has_no_final_layer_statistics() ->
     spec = NetworkSpec((Leaf("0.weight", (3, 2, 1, 1), "kernel", axes),), groups)
     with pytest.raises(TaskError, match="no final linear layer"):
         final_layer_statistics([Network(spec, np.ones(6, np.float32))])
+
+
+def test_a_linear_probe_of_statistics_keeps_the_contract_and_sees_a_scale() -> None:
+    check_predictor(StatisticsLinear)
 
 
 def test_on_aligned_weights_a_linear_probe_does_not_depend_on_the_order_of_neurons() -> None:

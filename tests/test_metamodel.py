@@ -39,8 +39,14 @@ def fitted() -> MetaModel:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"pooling": "first", "causal": True, "permute": False}, {"pooling": "first", "layer_encoding": False}],
-    ids=["mean", "causal", "first"],
+    [
+        {},
+        {"pooling": "first", "causal": True, "permute": False},
+        {"pooling": "first", "layer_encoding": False},
+        {"pooling": "extremes"},
+        {"summary": True},
+    ],
+    ids=["mean", "causal", "first", "extremes", "summary"],
 )
 def test_the_meta_model_keeps_the_contract_and_learns_what_is_planted(changes: dict[str, object]) -> None:
     check_predictor(lambda: MetaModel(replace(TINY, **changes)), learns=("scale", "sign"))  # type: ignore[arg-type]

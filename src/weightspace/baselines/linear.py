@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from weightspace.baselines.statistics import weight_statistics
 from weightspace.tasks.base import Examples, Predictions
 from weightspace.weights.alignment import align
 from weightspace.weights.network import Network
@@ -115,3 +116,24 @@ class AlignedLinear(Linear):
                 weights, _ = align(weights, reference, network.spec)
             aligned.append(Network(network.spec, weights))
         return super()._matrix(aligned)
+
+
+class StatisticsLinear(Linear):
+    """The same on weight statistics, a few hundred numbers of which each network has its own, see `weight_statistics`.
+
+    Where a network has fewer arrays than another the missing statistics are zero.
+    """
+
+    name = "weight statistics, linear"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaves = 0
+
+    def fit(self, training: Examples, validation: Examples) -> StatisticsLinear:
+        self.leaves = max(len(spec.leaves) for spec in training.networks.specs)
+        super().fit(training, validation)
+        return self
+
+    def _matrix(self, networks: Sequence[Network]) -> np.ndarray:
+        return np.nan_to_num(weight_statistics(networks, self.leaves))

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from weightspace.train.config import TrainingConfig
 
-Pooling = Literal["first", "mean"]
+Pooling = Literal["first", "mean", "extremes"]
 Normalisation = Literal["layer", "global"]
 EmbeddingKind = Literal["linear", "mlp"]
 Reading = Literal["chunks", "neurons"]
@@ -48,9 +48,13 @@ class MetaModelConfig:
     causal: bool = False
     """Whether a token attends only to itself and those before it, as a decoder's do."""
 
+    summary: bool = False
+    """Whether the head also sees a few statistics of each array, besides what the transformer made of the tokens."""
+
     pooling: Pooling = "first"
-    """Where the answer is read: at a learnt token before all others, or from the mean over the network's tokens. A
-    causal model puts the learnt token behind all others, where it can see them."""
+    """Where the answer is read: at a learnt token before all others, from the mean over the network's tokens, or from
+    the mean and the largest value of each number over them, which one odd token among hundreds can move. A causal model
+    puts the learnt token behind all others, where it can see them."""
 
     dropout: float = 0.0
     """Share of each sublayer's output that is dropped in training, 0 to below 1."""
@@ -83,7 +87,7 @@ class MetaModelConfig:
             f"dropout {self.dropout}": (0 <= self.dropout < 1, "0 to below 1"),
             f"permutations {self.permutations}": (self.permutations >= 1, "at least 1"),
             f"reading {self.reading!r}": (self.reading in get_args(Reading), "chunks or neurons"),
-            f"pooling {self.pooling!r}": (self.pooling in get_args(Pooling), "first or mean"),
+            f"pooling {self.pooling!r}": (self.pooling in get_args(Pooling), "first, mean or extremes"),
             f"embedding {self.embedding!r}": (self.embedding in get_args(EmbeddingKind), "linear or mlp"),
             f"normalisation {self.normalisation!r}": (self.normalisation in get_args(Normalisation), "layer or global"),
         }

@@ -131,20 +131,24 @@ class Tokens:
         mask: (b, t) False where a network has no token, having fewer than the largest in the batch.
         kinds: (b, t, 72) what `composition` says.
         padded: whether any of the mask is False, known without asking the device.
+        summary: (b, s) statistics of each array, for a meta-model that sees them too.
     """
 
     values: Float[Tensor, "b t c"]
     mask: Bool[Tensor, "b t"]
     kinds: Float[Tensor, "b t k"]
     padded: bool = False
+    summary: Float[Tensor, "b s"] | None = None
 
     def select(self, rows: Int[Tensor, " k"]) -> Tokens:
         """The networks at `rows`, in that order."""
-        return Tokens(self.values[rows], self.mask[rows], self.kinds[rows], self.padded)
+        summary = None if self.summary is None else self.summary[rows]
+        return Tokens(self.values[rows], self.mask[rows], self.kinds[rows], self.padded, summary)
 
     def to(self, device: torch.device) -> Tokens:
         values, mask, kinds = (x.to(device, non_blocking=True) for x in (self.values, self.mask, self.kinds))
-        return Tokens(values, mask, kinds, self.padded)
+        summary = None if self.summary is None else self.summary.to(device, non_blocking=True)
+        return Tokens(values, mask, kinds, self.padded, summary)
 
 
 def squash(x: Tensor) -> Tensor:
@@ -198,8 +202,11 @@ def gather_tokens(parts: list[tuple[np.ndarray, Tokens]]) -> Tokens:
     values = torch.zeros(count, longest, first.values.shape[2])
     mask = torch.zeros(count, longest, dtype=torch.bool)
     kinds = torch.zeros(count, longest, first.kinds.shape[2])
+    summary = None if first.summary is None else torch.zeros(count, first.summary.shape[1])
     for positions, tokens in parts:
         t = tokens.values.shape[1]
         rows = torch.from_numpy(positions)
         values[rows, :t], mask[rows, :t], kinds[rows, :t] = tokens.values, tokens.mask, tokens.kinds
-    return Tokens(values, mask, kinds, padded=len({tokens.values.shape[1] for _, tokens in parts}) > 1)
+        if summary is not None and tokens.summary is not None:
+            summary[rows] = tokens.summary
+    return Tokens(values, mask, kinds, len({tokens.values.shape[1] for _, tokens in parts}) > 1, summary)

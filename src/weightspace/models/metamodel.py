@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Embedding, Normaliser, Tokens, gather_tokens, tokenise
 from weightspace.models.encoder import Encoder
 from weightspace.models.heads import ClassificationHead, classification_loss
-from weightspace.models.neuron_tokens import NeuronEmbedding, neuron_count, neuron_tokens, tokens_of
+from weightspace.models.neuron_tokens import BLOCK, NeuronEmbedding, neuron_count, neuron_tokens
+from weightspace.models.summary import STATISTICS, Shortcut, leaf_summary
 from weightspace.tasks.base import Examples, Predictions, Target, TaskError, check_learnable
 from weightspace.train.checkpoint import bind
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
@@ -40,7 +41,7 @@ class ScopeError(ValueError):
 class Transformer(nn.Module):
     """Embedding, encoder and head (Langosco et al., Figure 1): tokens of a network in, logits of every target out."""
 
-    def __init__(self, config: MetaModelConfig, tokens: int, classes: Sequence[int]) -> None:
+    def __init__(self, config: MetaModelConfig, tokens: int, classes: Sequence[int], leaves: int = 0) -> None:
         super().__init__()
         self.config = config
         self.embedding: NeuronEmbedding | Embedding
@@ -50,21 +51,33 @@ class Transformer(nn.Module):
             self.embedding = Embedding(config.chunk_size, config.width, tokens, config.layer_encoding, config.embedding)
         self.first = nn.Parameter(torch.randn(config.width) * 0.02)
         self.encoder = Encoder(config.width, config.depth, config.heads, config.causal, config.dropout)
-        self.head = ClassificationHead(config.width, classes)
+        self.shortcut = Shortcut((leaves + 1) * STATISTICS) if config.summary else None
+        size = config.width * (1 + (config.pooling == "extremes"))
+        self.head = ClassificationHead(size + ((leaves + 1) * STATISTICS if config.summary else 0), classes)
 
     def forward(self, tokens: Tokens) -> tuple[Tensor, ...]:
         """Logits of each target, (b, classes)."""
+        x = self._pooled(tokens)
+        if self.shortcut is not None:
+            assert tokens.summary is not None
+            x = torch.cat([x, self.shortcut(tokens.summary)], 1)
+        return self.head(x)
+
+    def _pooled(self, tokens: Tokens) -> Tensor:
         x, mask = self.embedding(tokens), tokens.mask  # (b, t, d), (b, t)
-        if self.config.pooling == "mean":
-            x = self.encoder(x, mask if tokens.padded else None) * mask[..., None]
-            return self.head(x.sum(1) / mask.sum(1, keepdim=True))
+        if self.config.pooling != "first":
+            x = self.encoder(x, mask if tokens.padded else None)
+            mean = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            if self.config.pooling == "mean":
+                return mean
+            return torch.cat([mean, x.masked_fill(~mask[..., None], -torch.inf).amax(1)], 1)
         learnt = self.first.expand(len(x), 1, -1)
         seen = torch.ones_like(mask[:, :1])
         if self.config.causal:
             x, mask = torch.cat([x, learnt], 1), torch.cat([mask, seen], 1)
-            return self.head(self.encoder(x, mask if tokens.padded else None)[:, -1])
+            return self.encoder(x, mask if tokens.padded else None)[:, -1]
         x, mask = torch.cat([learnt, x], 1), torch.cat([seen, mask], 1)
-        return self.head(self.encoder(x, mask if tokens.padded else None)[:, 0])
+        return self.encoder(x, mask if tokens.padded else None)[:, 0]
 
 
 class MetaModel:
@@ -110,13 +123,18 @@ class MetaModel:
         self.normaliser = Normaliser.fit(training.networks, config.normalisation == "layer", config.training.seed)
         with torch.random.fork_rng():
             torch.manual_seed(config.training.seed)
-            self.model = Transformer(config, self.tokens, [len(target.classes) for target in self.targets])
+            classes = [len(target.classes) for target in self.targets]
+            self.model = Transformer(config, self.tokens, classes, self.leaves)
         chunks = config.reading == "chunks"
         permuter = Permuter(specs, config.permutations, config.training.seed) if config.permute and chunks else None
         # Statistics of neurons take longer than a step, and no order of neurons changes them
-        known = None if chunks else tokens_of(training.networks, self.normaliser)
+        known = None if chunks else self._tokens(training.networks)
         if known is not None and isinstance(self.model.embedding, NeuronEmbedding):
             self.model.embedding.standardise(known)
+        if self.model.shortcut is not None:
+            some = known or self._tokens(training.networks)
+            assert some.summary is not None
+            self.model.shortcut.standardise(some.summary)
         labels = self._labels(training)  # (n, targets)
         held_labels = self._labels(validation)
 
@@ -240,21 +258,29 @@ class MetaModel:
         self, networks: Population, permuter: Permuter | None = None, generator: torch.Generator | None = None
     ) -> Tokens:
         """Networks as one batch, each in a random order of neurons where there is a permuter."""
-        if self.config.reading == "neurons":
-            return tokens_of(networks, self.normaliser)
         parts = []
         for spec, positions in networks.groups():
-            weights = torch.from_numpy(networks.read(positions))
-            if permuter is not None and generator is not None:
-                weights = permuter.permute(spec, weights, generator)
-            parts.append((positions, self.read(weights, spec)))
+            for block in np.array_split(positions, -(-len(positions) * spec.size // BLOCK)):
+                weights = torch.from_numpy(networks.read(block))
+                if permuter is not None and generator is not None:
+                    weights = permuter.permute(spec, weights, generator)
+                parts.append((block, self.read(weights, spec)))
         return gather_tokens(parts)
 
     def read(self, weights: Tensor, spec: NetworkSpec) -> Tokens:
         """Flat weights (b, spec.size) as the tokens that the model reads, with gradients."""
         if self.config.reading == "neurons":
-            return neuron_tokens(weights, spec, self.normaliser)
-        return tokenise(weights, spec, self.normaliser, self.config.chunk_size)
+            tokens = neuron_tokens(weights, spec, self.normaliser)
+        else:
+            tokens = tokenise(weights, spec, self.normaliser, self.config.chunk_size)
+        if not self.config.summary:
+            return tokens
+        return replace(tokens, summary=leaf_summary(weights, spec, self.normaliser, self.leaves))
+
+    @property
+    def leaves(self) -> int:
+        """Arrays of the training network that has most of them."""
+        return max((len(spec.leaves) for spec in self.specs), default=0)
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -305,7 +331,8 @@ class MetaModel:
             loaded.specs = tuple(NetworkSpec.from_json(spec) for spec in record["specs"])
             loaded.tokens = int(record["tokens"])
             loaded.normaliser = Normaliser.from_json(record["normaliser"])
-            loaded.model = Transformer(loaded.config, loaded.tokens, [len(t.classes) for t in loaded.targets])
+            classes = [len(t.classes) for t in loaded.targets]
+            loaded.model = Transformer(loaded.config, loaded.tokens, classes, loaded.leaves)
             loaded.model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
             loaded.facts = record["facts"]
             loaded.history = History(**record["history"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from weightspace.baselines.final_layer import AllStatisticsBoosting, FinalLayerBoosting
-from weightspace.baselines.linear import AlignedLinear, Linear
+from weightspace.baselines.linear import AlignedLinear, Linear, StatisticsLinear
 from weightspace.baselines.queries import MNTD, ULP, OneClassMNTD
 from weightspace.baselines.statistics import StatisticsBoosting
 from weightspace.evaluation.detection import Answers, DetectionRow, detection_row, markdown, roc_curve
@@ -55,10 +55,16 @@ def backdoor_metamodel(
     )
 
 
-def neuron_metamodel(*, steps: int = 1_000, rate: float = 1e-3, dropout: float = 0.2) -> MetaModelConfig:
-    """A token a neuron, for the same networks."""
+def neuron_metamodel(
+    *, steps: int = 600, rate: float = 1e-3, dropout: float = 0.2, summary: bool = True
+) -> MetaModelConfig:
+    """A token a neuron, and statistics of each array beside them, for the same networks.
+
+    Width, depth and pooling were chosen by cross-validation on 386 training and validation networks of an unfinished
+    zoo: AUROC .56 with the mean over tokens, .66 with extremes, .72 with a second layer, .83 with the summary.
+    """
     chunks = backdoor_metamodel(64, steps=steps, rate=rate)
-    return replace(chunks, reading="neurons", pooling="first", dropout=dropout)
+    return replace(chunks, reading="neurons", width=32, depth=2, pooling="extremes", dropout=dropout, summary=summary)
 
 
 Make = Callable[[Path], Predictor]
@@ -76,28 +82,30 @@ def _chunks(name: str, chunk_size: int = 1024, permute: bool = True) -> Make:
     return make
 
 
-def _neurons(folder: Path) -> Predictor:
-    configs = [neuron_metamodel(rate=rate) for rate in RATES]
-    makes = [partial(MetaModel, config, folder=folder / str(n)) for n, config in enumerate(configs)]
-    return LowestLoss("meta-model, neurons", makes)
+def _neurons(name: str, summary: bool = True, pretraining: int = 0) -> Make:
+    def make(folder: Path) -> Predictor:
+        makes: list[Callable[[], Predictor]] = []
+        for n, rate in enumerate(RATES):
+            config = neuron_metamodel(rate=rate, summary=summary)
+            if pretraining:
+                makes.append(partial(PretrainedMetaModel, config, steps=pretraining, folder=folder / str(n)))
+            else:
+                makes.append(partial(MetaModel, config, folder=folder / str(n)))
+        return LowestLoss(name, makes)
 
-
-def _pretrained(folder: Path) -> Predictor:
-    configs = [neuron_metamodel(rate=rate) for rate in RATES]
-    makes = [
-        partial(PretrainedMetaModel, config, steps=1_000, folder=folder / str(n)) for n, config in enumerate(configs)
-    ]
-    return LowestLoss("meta-model, neurons, pretrained", makes)
+    return make
 
 
 DETECTORS: dict[str, Make] = {
     "final layer": lambda _: FinalLayerBoosting(),
     "weight statistics": lambda _: StatisticsBoosting(),
+    "weight statistics, linear": lambda _: StatisticsLinear(),
     "statistics and final layer": lambda _: AllStatisticsBoosting(),
     "linear": lambda _: Linear(),
     "linear, aligned": lambda _: AlignedLinear(),
-    "meta-model, neurons": _neurons,
-    "meta-model, neurons, pretrained": _pretrained,
+    "meta-model, neurons and statistics": _neurons("meta-model, neurons and statistics"),
+    "meta-model, neurons alone": _neurons("meta-model, neurons alone", summary=False),
+    "meta-model, neurons, pretrained": _neurons("meta-model, neurons, pretrained", summary=False, pretraining=600),
     "meta-model, chunks of 1,024": _chunks("meta-model, chunks of 1,024"),
     "meta-model, chunks of 1,024, not permuted": _chunks("meta-model, chunks of 1,024, not permuted", permute=False),
     "meta-model, chunks of 256": _chunks("meta-model, chunks of 256", 256),
@@ -177,9 +185,10 @@ def _one(name: str, config: MetaModelConfig) -> Make:
 QUICK: dict[str, Make] = {
     "final layer": DETECTORS["final layer"],
     "weight statistics": DETECTORS["weight statistics"],
+    "weight statistics, linear": DETECTORS["weight statistics, linear"],
     "statistics and final layer": DETECTORS["statistics and final layer"],
     "linear, aligned": DETECTORS["linear, aligned"],
-    "meta-model, neurons": _one("meta-model, neurons", neuron_metamodel(steps=500)),
+    "meta-model, neurons and statistics": _one("meta-model, neurons and statistics", neuron_metamodel(steps=300)),
     "meta-model, chunks of 1,024": _one("meta-model, chunks of 1,024", backdoor_metamodel(steps=500)),
     "MNTD": lambda _: MNTD(steps=700, rates=(3e-3,)),
     "ULP 10": lambda _: ULP(10, steps=700, settings=((1e-2, 10.0),)),

@@ -14,9 +14,10 @@ from weightspace.evaluation.metrics import auroc, bootstrap_interval
 from weightspace.evaluation.plots import reliability
 from weightspace.models.detector import AT_ONCE, Calibration, Detector, Judgement, Scope
 from weightspace.models.metamodel import MetaModel
-from weightspace.recipes.backdoors import neuron_metamodel
+from weightspace.recipes.backdoors import RATES, neuron_metamodel
 from weightspace.tasks.backdoor import backdoor_examples
 from weightspace.tasks.base import TaskError
+from weightspace.tasks.choice import validation_loss
 from weightspace.tasks.scan import Finding, Scan, Verdict
 from weightspace.weights.checkpoints import SUFFIXES, Outline, UnreadableError, arrays_of, file_hash, outline
 from weightspace.weights.network import Network, NetworkError, write_atomically
@@ -38,7 +39,7 @@ BLAMED = 8
 def train_detector(zoo: Zoo, folder: Path, *, steps: int | None = None, show: bool = True) -> Detector:
     """A detector for the networks of a zoo: trained on its training split, calibrated on half of its validation split.
 
-    The other half chooses when training stops. Attacks that do not work are left out of training, and count as
+    The other half chooses the learning rate, and when training stops. Attacks that do not work are left out of training, and count as
     backdoored nowhere.
 
     Args:
@@ -52,8 +53,12 @@ def train_detector(zoo: Zoo, folder: Path, *, steps: int | None = None, show: bo
     if len(training.networks.specs) != 1:
         raise TaskError(f"zoo {zoo.folder} has networks of several shapes: a detector is made for one")
     halves = [validation.select(np.arange(first, len(validation), 2)) for first in (0, 1)]
-    config = neuron_metamodel() if steps is None else neuron_metamodel(steps=steps)
-    model = MetaModel(config, folder=folder / "training", show=show).fit(training, halves[0])
+    settings = {} if steps is None else {"steps": steps}
+    tried = [
+        MetaModel(neuron_metamodel(rate=rate, **settings), folder=folder / f"rate-{rate:g}", show=show)
+        for rate in RATES
+    ]
+    model = min((one.fit(training, halves[0]) for one in tried), key=lambda one: validation_loss(one, halves[0]))
     bare = Detector(model, Calibration(1.0, 0.0, np.zeros(0)), Scope.fit(training.networks, validation.networks), {})
     labels = halves[1].labels["backdoor"]
     detector = Detector(model, Calibration.fit(bare.scores(halves[1].networks), labels), bare.scope, {})

@@ -1,0 +1,65 @@
+"""A few numbers for each array of a network, as a meta-model's shortcut from weights to answer."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weightspace.models.embed import Normaliser, squash
+from weightspace.weights.spec import NetworkSpec
+
+QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+STATISTICS = 2 + len(QUANTILES)
+"""Mean, standard deviation and quantiles of each array."""
+DROPPED = 0.5
+"""Share of the numbers that are dropped in training: there are hundreds, and few networks."""
+TINY = 1e-12
+
+
+def leaf_summary(
+    weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: Normaliser, leaves: int
+) -> Float[Tensor, "b s"]:
+    """Statistics of all weights together and of each array, in the spirit of Unterthiner et al. (2020), section 4.
+
+    Args:
+        weights: (b, spec.size).
+        leaves: how many arrays there is room for; further ones are left out, missing ones are zero.
+    Returns:
+        (b, (leaves + 1) * 9).
+    """
+    mean, deviation = normaliser.columns(spec)
+    parts = [_statistics(weights)]
+    parts += [_statistics(squash((weights - mean) / deviation)[:, place]) for _, place in list(spec.slices())[:leaves]]
+    missing = weights.new_zeros(len(weights), (leaves + 1 - len(parts)) * STATISTICS)
+    return torch.cat([*parts, missing], 1)
+
+
+def _statistics(x: Float[Tensor, "b k"]) -> Float[Tensor, "b s"]:
+    ordered = x.sort(1).values
+    last = x.shape[1] - 1
+    quantiles = ordered[:, [round(q * last) for q in QUANTILES]]
+    return torch.cat([x.mean(1, keepdim=True), (x.var(1, correction=0, keepdim=True) + TINY).sqrt(), quantiles], 1)
+
+
+class Shortcut(nn.Module):
+    """The summary on the scale of the training networks, some of it dropped in training."""
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+        self.dropout = nn.Dropout(DROPPED)
+
+    def standardise(self, summary: Float[Tensor, "n s"]) -> None:
+        """Take mean and standard deviation of every number from the training networks."""
+        spread = summary.std(0, correction=0)
+        self.centre.copy_(summary.mean(0))
+        self.scale.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
+
+    def forward(self, summary: Float[Tensor, "b s"]) -> Float[Tensor, "b s"]:
+        x = (summary - self.centre) / self.scale
+        return self.dropout(x / (1 + x.abs() / 10))
