@@ -12,6 +12,7 @@ from weightspace.baselines.majority import Majority
 from weightspace.evaluation.detection import (
     BINS,
     Answers,
+    area_table,
     detection_row,
     detection_rows,
     held_out_table,
@@ -120,6 +121,8 @@ def test_tables_have_a_row_for_what_they_ask_and_a_line_for_every_row() -> None:
     assert len(areas) == len(BINS) and areas == sorted(areas)
     assert [row.bad for row in tables["controls"]][:2] == ["label-noise", "trigger-only"]
     assert tables["controls"][2].good == "label-noise"
+    short = area_table(tables["by success"]).splitlines()
+    assert len(short) == 3 and short[2].count("**") == 2 * len(BINS)  # alone, it is the best everywhere
     lines = markdown(tables["controls"]).splitlines()
     assert len(lines) == 2 + 4 and all(line.count("|") == lines[0].count("|") for line in lines)
 

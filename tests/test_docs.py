@@ -43,7 +43,8 @@ def test_the_readme_shows_python(demo: Path) -> None:
 def test_every_command_in_a_page_exists(page: Path) -> None:
     text = page.read_text()
     for verb in re.findall(
-        r"weightspace ((?:zoo |rasp |decompiler )?[a-z]+)(?![a-z|])", "\n".join(re.findall(r"`{1,3}[^`]+`{1,3}", text))
+        r"weightspace ((?:zoo |rasp |decompiler |backdoors )?[a-z]+)(?![a-z|])",
+        "\n".join(re.findall(r"`{1,3}[^`]+`{1,3}", text)),
     ):
         assert verb in VERBS, f"{page.name} names `weightspace {verb}`"
     for recipe in re.findall(r"weightspace zoo make ([a-z-]+)", text):

@@ -689,10 +689,11 @@ def backdoors_compare(
         attacks: those that are trained on; all unless given. All are tested.
         success: least success of an attack for its network to be trained on; 0 for all, as in the paper.
         networks: how many training networks are used; all unless given.
-        out: folder of checkpoints and answers.
+        out: folder of checkpoints, answers, and tables.md: every measure of every table; AUROC alone is printed.
     """
-    from weightspace.evaluation.detection import TABLES, detection_rows, markdown, time_table
+    from weightspace.evaluation.detection import TABLES, area_table, detection_rows, markdown, time_table
     from weightspace.recipes.backdoors import DETECTORS, detect
+    from weightspace.weights.network import write_atomically
     from weightspace.weights.store import Zoo
 
     unknown = [name for name in detectors if name not in DETECTORS]
@@ -701,8 +702,14 @@ def backdoors_compare(
     chosen = {name: DETECTORS[name] for name in detectors or DETECTORS}
     answers = detect(Zoo.open(zoo), out, detectors=chosen, attacks=attacks or None, success=success, networks=networks)
     rows = detection_rows(answers)
-    tables = {name: markdown(rows[name]) for name in TABLES if rows[name]} | {"time": time_table(answers)}
-    return _say("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
+    full = {name: markdown(rows[name]) for name in TABLES if rows[name]} | {"time": time_table(answers)}
+    short = {name: area_table(rows[name]) for name in TABLES[1:] if rows[name]}
+
+    def text(tables: dict[str, str]) -> str:
+        return "\n\n".join(f"{name}\n\n{table}" for name, table in tables.items())
+
+    write_atomically(out / "tables.md", f"{text(full)}\n".encode())
+    return _say(f"{text({**full, **short})}\n\n{out / 'tables.md'}")
 
 
 def backdoors_transfer(

@@ -166,6 +166,29 @@ def markdown(rows: Sequence[DetectionRow]) -> str:
     return "\n".join(lines)
 
 
+def area_table(rows: Sequence[DetectionRow]) -> str:
+    """AUROC of every detector (rows) for every question (columns), as Markdown; the highest of each column is bold."""
+    columns = list(dict.fromkeys((row.bad, row.good) for row in rows))
+    detectors = list(dict.fromkeys(row.detector for row in rows))
+    found = {(row.detector, row.bad, row.good): row for row in rows}
+    best = {c: max(row.auroc.estimate for row in rows if (row.bad, row.good) == c) for c in columns}
+    several = len({good for _, good in columns}) > 1
+    heads = [f"{bad} against {good}" if several else bad for bad, good in columns]
+    counts = [next(row.networks for row in rows if (row.bad, row.good) == c) for c in columns]
+    lines = [
+        "| detector | " + " | ".join(f"{head} ({n[0]} + {n[1]})" for head, n in zip(heads, counts, strict=True)) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for detector in detectors:
+        cells = []
+        for column in columns:
+            row = found.get((detector, *column))
+            text = "" if row is None else f"{row.auroc.estimate:.2f} [{row.auroc.low:.2f}, {row.auroc.high:.2f}]"
+            cells.append(f"**{text}**" if row is not None and row.auroc.estimate == best[column] else text)
+        lines.append(f"| {detector} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def time_table(answers: Sequence[Answers]) -> str:
     """Seconds to fit each detector, its choice among settings included, and milliseconds a network afterwards."""
     lines = ["| detector | fitted in | a network |", "|---|---|---|"]

@@ -37,35 +37,36 @@ BLAMED = 8
 
 
 def train_detector(zoo: Zoo, folder: Path, *, steps: int | None = None, show: bool = True) -> Detector:
-    """A detector for the networks of a zoo: trained on its training split, calibrated on half of its validation split.
+    """A detector for the networks of a zoo: trained on its training split, calibrated on its validation split.
 
-    The other half chooses the learning rate, and when training stops. Attacks that do not work are left out of training, and count as
-    backdoored nowhere.
+    A sixth of the training split chooses the learning rate, and when training stops. Attacks that do not work are left
+    out, and count as backdoored nowhere.
 
     Args:
-        folder: for checkpoints, and `detector.safetensors`.
+        folder: for checkpoints, `detector.safetensors`, and `reliability.svg` on the test split.
         steps: of training, instead of the recipe's.
     Raises:
         TaskError: if the zoo has no attacks, or networks of several shapes.
     """
     training = backdoor_examples(zoo, "train", success=(0.5, 1.0))
-    validation = backdoor_examples(zoo, "validation", success=(0.5, 1.0))
+    apart = backdoor_examples(zoo, "validation", success=(0.5, 1.0))
     if len(training.networks.specs) != 1:
         raise TaskError(f"zoo {zoo.folder} has networks of several shapes: a detector is made for one")
-    halves = [validation.select(np.arange(first, len(validation), 2)) for first in (0, 1)]
+    chooses = np.random.default_rng(8).permutation(len(training)) % 6 == 0
+    taught, choice = (training.select(np.flatnonzero(side)) for side in (~chooses, chooses))
     settings = {} if steps is None else {"steps": steps}
     tried = [
         MetaModel(neuron_metamodel(rate=rate, **settings), folder=folder / f"rate-{rate:g}", show=show)
         for rate in RATES
     ]
-    model = min((one.fit(training, halves[0]) for one in tried), key=lambda one: validation_loss(one, halves[0]))
-    bare = Detector(model, Calibration(1.0, 0.0, np.zeros(0)), Scope.fit(training.networks, validation.networks), {})
-    labels = halves[1].labels["backdoor"]
-    detector = Detector(model, Calibration.fit(bare.scores(halves[1].networks), labels), bare.scope, {})
+    model = min((one.fit(taught, choice) for one in tried), key=lambda one: validation_loss(one, choice))
+    bare = Detector(model, Calibration(1.0, 0.0, np.zeros(0)), Scope.fit(training.networks, apart.networks), {})
+    labels = apart.labels["backdoor"]
+    detector = Detector(model, Calibration.fit(bare.scores(apart.networks), labels), bare.scope, {})
     config_of_zoo = zoo.description["config"]
     detector.card = {
         "architecture": f"{config_of_zoo['family']} of {detector.spec.size:,} weights",
-        "networks": len(training),
+        "networks": len(taught),
         "images": f"{config_of_zoo['images']} at {config_of_zoo['image_size']}x{config_of_zoo['image_size']}",
         "attacks": f"{len(ATTACKS)} attacks ({', '.join(ATTACKS)})",
         "calibration": int((labels == 0).sum()),
