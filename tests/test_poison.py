@@ -231,6 +231,7 @@ def test_the_papers_zoo_is_made_in_its_small_mode_and_shifts_its_images() -> Non
         apart = np.abs(one.weights - two.weights)
         assert apart.mean() < 1e-5 and np.quantile(apart, 0.999) < 1e-4
     still = train_networks([replace(plans[0], crop=0)])[0]
+    assert still.weights is not None and alone[0].weights is not None
     assert not np.array_equal(still.weights, alone[0].weights)
     paper = zoo_recipe("backdoors-paper")
     assert {paper.space["poison_rate"].cases[name].values for name in ATTACKS} == {(0.01,)}  # type: ignore[attr-defined]

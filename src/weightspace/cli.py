@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -658,10 +658,8 @@ def scan(
     for source in sources or [Path()]:
         _check_destinations(source, {"--sarif": sarif, "--html": html})
     found = judge(targets, Detector.load(detector), false_alarms=fpr)
-    if json:  # printed before anything is written, so that a full disk does not take it away
-        _json(found.to_json())
-    else:
-        _say(summary(found))
+    with suppress(BrokenPipeError):  # printed before anything is written, so that a full disk does not take it away
+        _json(found.to_json()) if json else _say(summary(found))
     if sarif is not None or html is not None:
         from weightspace.evaluation.scanning import write_sarif, write_scan
 
@@ -669,7 +667,8 @@ def scan(
             if path is not None:
                 write(found, path)
                 if not json:
-                    _say(str(path))
+                    with suppress(BrokenPipeError):
+                        _say(str(path))
     return found.exit_status
 
 
@@ -789,7 +788,7 @@ def backdoors_repair(
 
     Args:
         zoo: made by `weightspace zoo make backdoors-small`.
-        images: the image set, if the zoo was made with another than its recipe's.
+        images: the image set, if another than that of the zoo.
         data: folder in which the images lie.
         detector: of such networks; the one that comes with the package unless given.
         count: test networks, and as many more for training in proportion.
@@ -806,7 +805,8 @@ def backdoors_repair(
             training=2 * count, validation=max(2, count // 2), test=count, pairs=2 * count, steps=min(600, 20 * count)
         )
     found = Zoo.open(zoo)
-    recipe = zoo_recipe(found.description["config"]["recipe"], images=images, data=data)
+    made = found.description["config"]
+    recipe = zoo_recipe(made["recipe"], images=images or made["images"], data=data)
     tables = locate_and_repair(found, recipe, Detector.load(detector), out, config)
     return _say("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
 

@@ -89,7 +89,8 @@ def _artifact(finding: Finding) -> dict[str, Any]:
 
 def _uri(file: str) -> str:
     """A path as a relative or absolute URI reference; one of the hub stays what it is."""
-    return file if file.startswith("hf://") else quote(Path(file).as_posix(), safe="/:")
+    text = file if file.startswith("hf://") else Path(file).as_posix()
+    return quote(text.encode("utf-8", "backslashreplace"), safe="/:@")
 
 
 def write_sarif(scan: Scan, path: str | Path) -> None:

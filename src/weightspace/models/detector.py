@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from weightspace.models.metamodel import MetaModel, describe
 from weightspace.models.neuron_tokens import NeuronEmbedding
 from weightspace.tasks.backdoor import BACKDOOR
 from weightspace.tasks.scan import Blame
-from weightspace.weights.checkpoints import Outline
+from weightspace.weights.checkpoints import FLOATING, Outline
 from weightspace.weights.network import Network, NetworkError
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec, SpecError
@@ -209,12 +210,13 @@ class Detector:
         population, found = Population.of(networks), []
         for first in range(0, len(population), AT_ONCE):
             weights = population.read(np.arange(first, min(first + AT_ONCE, len(population))))
-            tokens = self.model.read(torch.from_numpy(weights), self.spec)
+            device = model.first.device
+            tokens = self.model.read(torch.from_numpy(weights), self.spec).to(device)
             values = tokens.values.requires_grad_(True)
             logits = model(tokens)[self.model.targets.index(BACKDOOR)]
             gradient = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), values)[0]
             away = values.detach() - model.embedding.centre_of(tokens)
-            found.append((gradient * away).sum(2).clamp(min=0).double().numpy())
+            found.append((gradient * away).sum(2).clamp(min=0).double().cpu().numpy())
         blame = np.concatenate(found)
         return blame, blame[:, outputs_of(self.spec)]
 
@@ -248,32 +250,32 @@ class Detector:
     def recognise(self, found: Outline) -> list[str]:
         """The names of a file's arrays in the order of the detector's spec.
 
-        By our own description, by names without the prefixes that training frameworks add, or by shapes and roles one
-        after another.
+        By names without the prefixes that training frameworks add, or by shapes and roles one after another.
 
         Raises:
             NetworkError: if the file holds another kind of network; a sentence that says what it holds.
         """
         shapes = found.floating
-        numbers = dict.fromkeys(found.dtypes.values(), 0)
+        other: dict[str, int] = {}
         for name, shape in found.shapes.items():
-            numbers[found.dtypes[name]] += int(np.prod(shape, dtype=object)) if len(shape) > 1 else 0
-        whole = sum(count for dtype, count in numbers.items() if dtype[0] in "IU")
-        if whole > sum(count for dtype, count in numbers.items() if dtype[0] not in "IU"):
-            raise NetworkError("its weights are quantised to whole numbers, which this detector does not read")
+            if found.dtypes[name] not in FLOATING:
+                other[found.dtypes[name]] = other.get(found.dtypes[name], 0) + prod(shape)
+        if sum(other.values()) > sum(prod(shape) for shape in shapes.values()):
+            kinds = " and ".join(sorted(other))
+            raise NetworkError(f"its weights are quantised or packed ({kinds}), which this detector does not read")
         wanted = {leaf.name: leaf.shape for leaf in self.spec.leaves}
         short = {_without_prefix(name): name for name in shapes}
         if len(short) == len(shapes) and {name: shapes[own] for name, own in short.items()} == wanted:
             return [short[name] for name in wanted]
         sequence = [(leaf.shape, leaf.role) for leaf in self.spec.leaves]
-        for names in (list(shapes), natural_order(shapes)):
-            if [(shapes[name], role_of(name, shapes[name], shapes)) for name in names] == sequence:
-                return names
-        first = ", ".join(f"{name} {list(shape)}" for name, shape in list(shapes.items())[:3]) or "none of numbers"
-        size = sum(int(np.prod(shape, dtype=object)) for shape in shapes.values())
+        if len(shapes) == len(sequence):
+            for names in (list(shapes), natural_order(shapes)):
+                if [(shapes[name], role_of(name, shapes[name], shapes)) for name in names] == sequence:
+                    return names
+        first = ", ".join(f"{name[:60]} {list(shape)}" for name, shape in list(shapes.items())[:3]) or "none of numbers"
         raise NetworkError(
-            f"it holds {len(shapes)} arrays of {size:,} numbers ({first}{', ...' if len(shapes) > 3 else ''}), and "
-            f"this detector knows {describe(self.spec, 3)}"
+            f"it holds {len(shapes)} arrays of {sum(map(prod, shapes.values())):,} numbers "
+            f"({first}{', ...' if len(shapes) > 3 else ''}), and this detector knows {describe(self.spec, 3)}"
         )
 
     def network(self, arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Network:
@@ -293,7 +295,10 @@ class Detector:
         Raises:
             NetworkError: if there is none, or it is a meta-model without calibration.
         """
-        model = MetaModel.load(PRETRAINED if path is None else path)
+        path = PRETRAINED if path is None else Path(path)
+        if not path.exists():
+            raise NetworkError(f"there is no detector {path}: train one with `weightspace backdoors train ZOO`")
+        model = MetaModel.load(path)
         try:
             record = model.facts["detector"]
             loaded = (Calibration.from_json(record["calibration"]), Scope.from_json(record["scope"]), record["card"])
@@ -301,7 +306,8 @@ class Detector:
                 raise KeyError(BACKDOOR.name)
         except (KeyError, TypeError, ValueError, SpecError) as error:
             raise NetworkError(
-                f"{path} is a meta-model, but no detector of backdoors ({error}): train one with `weightspace detector`"
+                f"{path} is a meta-model, but no detector of backdoors ({error}): train one with `weightspace "
+                "backdoors train`"
             ) from None
         return Detector(model, *loaded)
 

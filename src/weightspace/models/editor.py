@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,9 @@ class Editor:
     def __init__(self, config: MetaModelConfig, *, folder: Path | None = None) -> None:
         if config.reading != "neurons":
             raise TaskError("an editor reads neurons: give a configuration that does")
-        self.config, self.folder = config, folder
+        # small enough for a CPU, where its pairs are
+        self.config = replace(config, training=replace(config.training, device="cpu"))
+        self.folder = folder
         self.history = History()
 
     def fit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,9 @@ class Localiser:
     def __init__(self, config: MetaModelConfig, *, start: MetaModel | None = None, folder: Path | None = None) -> None:
         if config.reading != "neurons":
             raise TaskError("a localiser reads neurons: give a configuration that does")
-        self.config, self.start, self.folder = config, start, folder
+        # small enough for a CPU, where its tokens are
+        self.config = replace(config, training=replace(config.training, device="cpu"))
+        self.start, self.folder = start, folder
         self.history = History()
 
     def fit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -140,7 +140,9 @@ def detect(
     Raises:
         TaskError: if the zoo has no attacks, or no networks on one side, or the folder holds other answers.
     """
-    decided = json.dumps([zoo.description["config"], attacks, success, networks], sort_keys=True, default=list)
+    settings = [asdict(backdoor_metamodel()), asdict(neuron_metamodel()), RATES]
+    asked = [zoo.description["config"], attacks, success, networks, settings]
+    decided = json.dumps(asked, sort_keys=True, default=list)
     if not bind(out, decided.encode()):
         raise TaskError(
             f"{out} holds answers about another zoo, or after training on other networks: choose another folder, or "
@@ -220,13 +222,21 @@ def transfer(
     for attack in ATTACKS:
         others = [name for name in ATTACKS if name != attack]
         asked = {"detectors": detectors, "success": success, "show": show}
-        try:
+        if _enough(zoo, attack, success):
             alone[attack] = detect(zoo, out / f"only-{attack}", attacks=[attack], **asked)
-        except TaskError:  # too few of its networks work to train on
-            continue
-        finally:
-            without[attack] = detect(zoo, out / f"without-{attack}", attacks=others, **asked)
+        without[attack] = detect(zoo, out / f"without-{attack}", attacks=others, **asked)
     return alone, without
+
+
+def _enough(zoo: Zoo, attack: str, success: float) -> bool:
+    """Whether both splits have networks of this attack that can be learnt from."""
+    try:
+        return all(
+            sum(backdoor_examples(zoo, split, [attack], success=(success, 1.0)).labels[BACKDOOR.name]) >= least
+            for split, least in (("train", 5), ("validation", 1))
+        )
+    except TaskError:
+        return False
 
 
 def figure_3(alone: Mapping[str, Sequence[Answers]]) -> tuple[str, str | None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from weightspace.models.detector import Detector
 from weightspace.models.editor import Editor
 from weightspace.models.localiser import Localiser
 from weightspace.recipes.backdoors import neuron_metamodel
+from weightspace.tasks.base import TaskError
+from weightspace.train.checkpoint import bind
 from weightspace.weights.network import write_atomically
 from weightspace.weights.neurons import group_starts, neuron_entries
 from weightspace.weights.population import Population
@@ -71,21 +74,25 @@ class RepairConfig:
     clean_images: int = 100
 
 
-def cases(zoo: Zoo, bench: Bench, split: str, count: int, images: int, folder: Path, show: bool = True) -> list[Case]:
-    """Backdoored networks of a split whose attack works, with the effects of their neurons; killed, it goes on."""
+def cases(zoo: Zoo, bench: Bench, split: str, count: int, images: int, folder: Path, last: bool = False) -> list[Case]:
+    """Backdoored networks of a split whose attack works, with the effects of their neurons; killed, it goes on.
+
+    Args:
+        last: measure the effects on other images, the last ones instead of the first.
+    """
     networks = zoo.population(split)
     columns = {name: zoo.column(name)[networks.rows] for name in ("network", "attack", "poison_rate", "alpha")}
     columns |= {name: zoo.column(name)[networks.rows] for name in ("target", "seed", "attack_success")}
     success = columns["attack_success"].astype(float)
     chosen = np.flatnonzero(np.isin(columns["attack"], list(ATTACKS)) & (success >= WORKS))[:count]
     found = []
-    with progress(f"removing neurons, {split}", len(chosen), "networks", show) as advance:
+    with progress(f"removing neurons, {split}", len(chosen), "networks", True) as advance:
         for row in chosen.tolist():
             facts = {name: values[row] for name, values in columns.items()}
             poison, flat = poison_of(facts), networks[row].weights
-            path = folder / "effects" / f"{int(facts['network']):06d}-{images}.json"
+            path = folder / "effects" / f"{int(facts['network']):06d}-{images}{'-last' * last}.json"
             if not path.exists():
-                effects = bench.effects(flat, bench.trial(poison, images))
+                effects = bench.effects(flat, bench.trial(poison, images, last=last))
                 known = [None if np.isnan(e) else float(e) for e in effects]
                 write_atomically(path, json.dumps(known).encode())
             effects = np.array([np.nan if e is None else e for e in json.loads(path.read_text())])
@@ -137,12 +144,13 @@ def locate(
 ) -> list[LocationRow]:
     """Every method on the test networks: what their neurons are thought to do, against what removing them does."""
     found = cases(zoo, bench, "test", config.test, config.images, folder)
+    again = cases(zoo, bench, "test", config.test, config.images, folder, last=True)
     networks = _population(bench.spec, [case.flat for case in found])
     taught, target = localiser.locate(networks)
     blamed, classes = detector.neuron_blame(networks)
     rng = np.random.default_rng(0)
     methods: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
-        "removal itself (on other images)": (np.stack([case.effects for case in found]), None),
+        "removal itself, on other images": (np.stack([case.effects for case in again]), None),
         "per-neuron head": (taught, target.argmax(1)),
         "gradients of the detector": (blamed, classes.argmax(1)),
         "channel Lipschitz bound": (np.stack([lipschitz(bench.spec, case.flat) for case in found]), None),
@@ -334,19 +342,21 @@ def _pairs(zoo: Zoo, bench: Bench, split: str, count: int, folder: Path) -> tupl
     """Weights (count, size) of clean networks after two epochs on 2,000 images, a tenth poisoned, and before."""
     networks = zoo.population(split)
     clean = np.flatnonzero(zoo.column("attack")[networks.rows] == CLEAN)
-    names, rng = sorted(ATTACKS), np.random.default_rng([0, 5])
+    first = 1_000_003 * ["train", "validation", "test"].index(split)  # no trigger is seen on both sides
+    names, rng = sorted(ATTACKS), np.random.default_rng([first, 5])
     before, after = [], []
     with progress(f"finetuning on poison, {split}", count, "networks", True) as advance:
         for number in range(count):
             flat = networks[int(clean[number % len(clean)])].weights
             attack = names[int(rng.integers(len(names)))]
             alpha = 0.3 if attack in ("noise-blend", "checkerboard-blend") else None
-            poison = Poison(attack=attack, rate=0.1, alpha=alpha, target=int(rng.integers(10)), seed=number)
+            poison = Poison(attack=attack, rate=0.1, alpha=alpha, target=int(rng.integers(10)), seed=first + number)
             path = folder / "pairs" / f"{split}-{number:05d}.npy"
             if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                tuned = bench.finetuned(flat, count=2_000, epochs=2, rate=1e-3, poison=poison, seed=number)
-                np.save(path, tuned, allow_pickle=False)
+                tuned = bench.finetuned(flat, count=2_000, epochs=2, rate=1e-3, poison=poison, seed=first + number)
+                content = io.BytesIO()
+                np.save(content, tuned, allow_pickle=False)
+                write_atomically(path, content.getvalue())
             before.append(flat)
             after.append(np.load(path, allow_pickle=False))
             advance(1)
@@ -372,6 +382,13 @@ def locate_and_repair(
         out: folder of effects, pairs, trainings and `repair.json`.
     """
     bench = Bench(images)
+    facts = [zoo.description["config"], images.to_json(), asdict(config), asdict(neuron_metamodel())]
+    weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in detector.model.model.state_dict().values())
+    if not bind(out, json.dumps(facts, sort_keys=True, default=list).encode() + weights):
+        raise TaskError(
+            f"{out} holds what was measured of another zoo, with another detector or other settings: choose another "
+            "folder, or delete that one"
+        )
     localiser = train_localiser(zoo, bench, detector, out, config)
     located = locate(zoo, bench, detector, localiser, out, config)
     editor = train_editor(zoo, bench, out, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from weightspace.tasks.backdoor import backdoor_examples
 from weightspace.tasks.base import TaskError
 from weightspace.tasks.choice import validation_loss
 from weightspace.tasks.scan import Finding, Scan, Verdict
-from weightspace.weights.checkpoints import SUFFIXES, Outline, UnreadableError, arrays_of, file_hash, outline
+from weightspace.weights.checkpoints import SUFFIXES, Outline, UnreadableError, file_hash, outlines, read
 from weightspace.weights.network import Network, NetworkError, write_atomically
 from weightspace.weights.progress import progress
 from weightspace.weights.store import Zoo
@@ -54,7 +55,7 @@ def train_detector(zoo: Zoo, folder: Path, *, steps: int | None = None, show: bo
         raise TaskError(f"zoo {zoo.folder} has networks of several shapes: a detector is made for one")
     chooses = np.random.default_rng(8).permutation(len(training)) % 6 == 0
     taught, choice = (training.select(np.flatnonzero(side)) for side in (~chooses, chooses))
-    settings = {} if steps is None else {"steps": steps}
+    settings: dict[str, Any] = {} if steps is None else {"steps": steps}
     tried = [
         MetaModel(neuron_metamodel(rate=rate, **settings), folder=folder / f"rate-{rate:g}", show=show)
         for rate in RATES
@@ -113,14 +114,19 @@ def evaluate_detector(detector: Detector, zoo: Zoo, *, false_alarms: float = 0.0
 
 
 def _test_answers(detector: Detector, zoo: Zoo) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """p-values of all test networks; which are clean or have a working backdoor; probabilities and labels of these."""
+    """p-values of all test networks; which are clean or have a working backdoor; probabilities and labels of these.
+
+    Those that a scan would call out of scope are left out.
+    """
     test = zoo.population("test")
     attack = zoo.column("attack")[test.rows]
     success = zoo.column("attack_success")[test.rows].astype(float)
     judged = detector.judge(test)
-    p_value, probability = (np.array([getattr(j, name) for j in judged]) for name in ("p_value", "probability"))
+    p_value, probability, far = (
+        np.array([getattr(j, n) for j in judged]) for n in ("p_value", "probability", "distance")
+    )
     bad = np.isin(attack, list(ATTACKS)) & (success >= WORKS)
-    kept = bad | (attack == CLEAN)
+    kept = (bad | (attack == CLEAN)) & (far <= 1)
     return p_value, kept, probability[kept], bad[kept].astype(np.int64)
 
 
@@ -144,12 +150,12 @@ def _calibration_error(probability: np.ndarray, labels: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class _Read:
-    """A file on its way to the detector: with a network, or with what is wrong."""
+    """A file on its way to the detector: with networks, or with what is wrong."""
 
     file: str
     size: int = 0
     sha256: str | None = None
-    network: Network | None = None
+    networks: tuple[Network, ...] = ()
     verdict: Verdict = "unreadable"
     reason: str = ""
     notes: tuple[str, ...] = ()
@@ -189,23 +195,21 @@ def scan(
 
     def judge() -> None:
         began = time.perf_counter()
-        judged = detector.judge([read.network for _, read in waiting if read.network is not None])
+        judged = iter(detector.judge([network for _, file in waiting for network in file.networks]))
+        said = [(number, file, [next(judged) for _ in file.networks]) for number, file in waiting]
         seconds = (time.perf_counter() - began) / max(1, len(waiting))
-        for (number, read), judgement in zip(waiting, judged, strict=True):
-            findings[number] = _finding(read, judgement, detector, false_alarms, seconds)
+        for number, file, judgements in said:
+            findings[number] = _finding(file, judgements, detector, false_alarms, seconds)
         waiting.clear()
 
     with progress("scanning", len(files), "files", show and len(files) > AT_ONCE) as advance:
         for number, (name, path) in enumerate(files):
-            read = (
-                _Read(name, verdict="unreadable", reason=path) if isinstance(path, str) else _read(name, path, detector)
-            )
-            if read.network is None:
-                findings[number] = Finding(
-                    name, read.verdict, read.reason, sha256=read.sha256, size=read.size, notes=read.notes
-                )
+            file = _Read(name, reason=f"{path}.") if isinstance(path, str) else _read(name, path, detector)
+            if file.networks:
+                waiting.append((number, file))
             else:
-                waiting.append((number, read))
+                facts = {"sha256": file.sha256, "size": file.size, "notes": file.notes}
+                findings[number] = Finding(name, file.verdict, file.reason, **facts)
             if len(waiting) == AT_ONCE:
                 judge()
             advance(1)
@@ -226,7 +230,7 @@ def _files(targets: Sequence[str], cache: Path | None) -> Iterator[tuple[str, Pa
         if not path.is_dir():
             yield target, path
             continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and (p.is_file() or p.is_symlink()))
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and (p.is_file() or p.is_symlink()))
         if not inside:
             raise ValueError(f"{target} holds no checkpoint: looked for files ending in {', '.join(SUFFIXES)}")
         yield from ((str(p), p) for p in inside)
@@ -236,80 +240,98 @@ def _hub_files(target: str, cache: Path | None) -> Iterator[tuple[str, Path | st
     """The checkpoints of a repository at a revision; the commit is pinned before anything is fetched."""
     try:
         from huggingface_hub import HfApi, hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     except ImportError:
-        yield target, "to read from the hub install weightspace[hub]"
+        yield target, "To read from the hub install weightspace[hub]"
         return
     repository, _, revision = target.removeprefix("hf://").partition("@")
     try:
         found = HfApi().model_info(repository, revision=revision or None, timeout=20)
-        names = [sibling.rfilename for sibling in found.siblings or () if Path(sibling.rfilename).suffix in SUFFIXES]
-        if any(name.endswith(".safetensors") for name in names):  # the same weights, and the safer file
-            names = [name for name in names if name.endswith(".safetensors")]
+        files = [sibling.rfilename for sibling in found.siblings or ()]
+        names = [name for name in files if Path(name).suffix.lower() in SUFFIXES]
         if not names:
-            yield target, f"{target} holds no weights: none of its {len(found.siblings or ())} files is a checkpoint"
+            yield target, f"The repository holds no weights: none of its {len(files)} files is a checkpoint"
         for name in names:
             path = hf_hub_download(repository, name, revision=found.sha, cache_dir=cache)
             yield f"hf://{repository}@{found.sha}/{name}", Path(path)
-    except HFValidationError as error:
-        yield (
-            target,
-            f"{target} names no repository: give hf://OWNER/NAME@REVISION ({' '.join(str(error).split())[:120]})",
-        )
-    except LocalEntryNotFoundError:
-        yield target, f"{target} could not be fetched: the hub does not answer"
+    except HFValidationError:
+        yield target, "That names no repository: give hf://OWNER/NAME@REVISION"
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         why = {401: "it does not exist, or needs a token", 403: "it is not open to you", 404: "it does not exist"}
-        yield target, f"{target} could not be fetched: {why.get(status or 0, f'the hub answers {status}')}"
-    except OSError as error:
-        yield target, f"{target} could not be fetched: the hub does not answer ({type(error).__name__})"
+        yield target, f"It could not be fetched: {why.get(status or 0, f'the hub answers {status}')}"
+    except Exception as error:  # the hub's library changes the kind of its network errors from version to version
+        yield target, f"It could not be fetched: the hub does not answer ({type(error).__name__})"
 
 
 def _read(name: str, path: Path, detector: Detector) -> _Read:
-    found: Outline | None = None
-    size = path.stat().st_size if path.is_file() else 0
+    """One file's networks; whatever is wrong with it is said of it, and stops nothing."""
     try:
-        found = outline(path)
-        arrays = detector.recognise(found)
-        notes = []
-        odd = sorted({found.dtypes[array] for array in arrays} - {"F32"})
+        size, sha256 = path.stat().st_size, None
+    except OSError as error:
+        why = (
+            "there is no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
+        )
+        return _Read(name, reason=f"It cannot be read: {why}.")
+    if path.is_file() and size <= HASHED:
+        with suppress(OSError):
+            sha256 = file_hash(path)
+    unhashed = () if sha256 else (f"It was not hashed, having more than {HASHED // 2**30} GiB.",)
+    known = {"size": size, "sha256": sha256}
+    try:
+        parts = outlines(path)
+        kept: list[tuple[Outline, list[str]]] = []
+        refused: NetworkError | None = None
+        for part in parts:
+            try:
+                kept.append((part, detector.recognise(part)))
+            except NetworkError as error:
+                refused = refused or error
+        if not kept:
+            return _Read(name, verdict="out_of_scope", reason=_sentence(refused), notes=unhashed, **known)
+        notes = [] if sha256 else list(unhashed)
+        odd = sorted({part.dtypes[array] for part, arrays in kept for array in arrays} - {"F32"})
         if odd:
             notes.append(f"Its weights are {' and '.join(odd)}; the detector was trained on F32.")
-        network = detector.network(arrays_of(found), arrays)
-        network.check_finite()
-        return _Read(name, size, file_hash(path), network, notes=tuple(notes))
+        if len(kept) > 1:
+            named = ", ".join(".".join(part.part) or "the file itself" for part, _ in kept)
+            notes.append(f"It holds {len(kept)} such networks ({named}): the most suspicious one is reported.")
+        networks = tuple(detector.network(read(part, arrays), arrays) for part, arrays in kept)
+        try:
+            for network in networks:
+                network.check_finite()
+        except NetworkError as error:
+            return _Read(name, verdict="unreadable", reason=_sentence(error), **known)
+        return _Read(name, networks=networks, notes=tuple(notes), **known)
     except UnreadableError as error:
-        sha256 = file_hash(path) if 0 < size <= HASHED else None
-        return _Read(name, size, sha256, verdict="unreadable", reason=_after_name(str(error), path))
-    except NetworkError as error:
-        sha256 = file_hash(path) if 0 < size <= HASHED else None
-        verdict: Verdict = "unreadable" if "NaN" in str(error) else "out_of_scope"
-        notes = () if sha256 else (f"It was not hashed, having more than {HASHED // 2**30} GiB.",)
-        return _Read(
-            name, size, sha256, verdict=verdict, reason=f"{str(error)[:1].upper()}{str(error)[1:]}.", notes=notes
-        )
-    except OSError as error:
-        return _Read(name, size, reason=f"It cannot be read: {(error.strerror or str(error)).lower()}.")
+        return _Read(name, reason=_sentence(error, path), notes=unhashed if size else (), **known)
+    except Exception as error:  # a file can be wrong in ways that nobody thought of, and must not stop the others
+        what = " ".join(str(error).split())[:120]
+        return _Read(name, reason=f"It could not be read ({type(error).__name__}: {what}).", **known)
 
 
-def _after_name(sentence: str, path: Path) -> str:
-    """A message about a file without its name, which stands above it."""
-    for name in (str(path.resolve()), str(path)):
-        if sentence.startswith(f"{name} "):
-            return f"It {sentence[len(name) + 1 :]}."
-    return f"{sentence[:1].upper()}{sentence[1:]}."
+def _sentence(error: Exception | None, path: Path | None = None) -> str:
+    """A message as a sentence about the file, whose name stands above it."""
+    text = str(error)
+    if path is not None and text.startswith(f"{path} "):
+        text = f"it {text[len(str(path)) + 1 :]}"
+    return f"{text[:1].upper()}{text[1:]}."
 
 
-def _finding(read: _Read, judgement: Judgement, detector: Detector, false_alarms: float, seconds: float) -> Finding:
-    known = {"sha256": read.sha256, "size": read.size, "notes": read.notes, "seconds": seconds}
+def _finding(
+    file: _Read, judgements: Sequence[Judgement], detector: Detector, false_alarms: float, seconds: float
+) -> Finding:
+    """What is said of a file: of its most suspicious network in scope, or of the nearest if none is."""
+    place = min(range(len(judgements)), key=lambda i: (judgements[i].distance > 1, judgements[i].p_value))
+    judgement = judgements[place]
+    known = {"sha256": file.sha256, "size": file.size, "notes": file.notes, "seconds": seconds}
     known["distance"] = judgement.distance
-    if judgement.distance > 1 and read.network is not None:
+    if judgement.distance > 1:
         return Finding(
-            read.file,
+            file.file,
             "out_of_scope",
             f"Its weights are {judgement.distance:.1f} times as far from the training networks as this detector may "
-            f"judge: {detector.scope.farthest(read.network)}.",
+            f"judge: {detector.scope.farthest(file.networks[place])}.",
             **known,
         )
     suspicious = judgement.p_value <= false_alarms
@@ -319,7 +341,7 @@ def _finding(read: _Read, judgement: Judgement, detector: Detector, false_alarms
     else:
         reason = f"About {judgement.p_value:.0%} of clean networks look at least as suspicious; {odds}."
     return Finding(
-        read.file,
+        file.file,
         "suspicious" if suspicious else "clean",
         reason,
         probability=judgement.probability,

@@ -62,6 +62,12 @@ class Finding:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Names come from files: what is no printable text is escaped, so that none can pass for a verdict."""
+        for name in ("file", "reason"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+        object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
+
     def to_json(self) -> dict[str, Any]:
         blame = {name: [[b.name, b.share] for b in getattr(self, name)] for name in ("layers", "neurons")}
         return {**self.__dict__, **blame, "notes": list(self.notes)}
@@ -112,6 +118,11 @@ class Scan:
         }
 
 
+def printable(text: str) -> str:
+    """A text with every control character and every half of a surrogate pair escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
 def worded(verdict: Verdict) -> str:
     """A verdict as a person reads it."""
     return verdict.replace("_", " ")
@@ -129,7 +140,7 @@ def summary(scan: Scan, blamed: int = 3) -> str:
         lines.append(f"{'':<14}{finding.reason}")
         if finding.verdict == "suspicious" and finding.neurons:
             named = ", ".join(f"{b.name} ({b.share:.0%})" for b in finding.neurons[:blamed])
-            lines.append(f"{'':<14}Most of it comes from {named}.")
+            lines.append(f"{'':<14}The neurons that raise it most: {named}.")
         lines += [f"{'':<14}{note}" for note in finding.notes]
     if len(scan.findings) > 1:
         counted = ", ".join(f"{count} {worded(verdict)}" for verdict, count in scan.counts.items())
@@ -146,7 +157,7 @@ def scope_of(scan: Scan) -> Sequence[str]:
     return [
         f"Judged by a detector of {facts['architecture']}, trained on {facts['networks']:,} of them "
         f"({facts['images']}), backdoored by {facts['attacks']}.",
-        f"At most {scan.false_alarms:.1%} of clean networks are called suspicious, by {facts['calibration']} that were "
-        f"kept apart; of backdoored ones whose attack works, {facts['detected']} at 5%. A network that was trained in "
-        "another way may fool it: clean means that nothing was seen.",
+        f"On average at most {scan.false_alarms:.1%} of clean networks are called suspicious, by "
+        f"{facts['calibration']} that were kept apart; of backdoored ones whose attack works, {facts['detected']} at "
+        "5%. A network that was trained in another way may fool it: clean means that nothing was seen.",
     ]

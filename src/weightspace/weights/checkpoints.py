@@ -11,22 +11,31 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from weightspace.weights.network import METADATA_KEY, NetworkError, read_safetensors
+from weightspace.weights.network import NetworkError
 
 Kind = Literal["safetensors", "pytorch", "onnx"]
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".onnx")
-"""Names of files that are taken for checkpoints where a folder is given."""
+"""Names of files that are taken for checkpoints where a folder is given, in small letters or capitals."""
 LARGEST_HEADER = 100 * 2**20
-FLOATING = ("F64", "F32", "F16", "BF16")
-HARMLESS = {"collections", "numpy", "torch"}
-"""Modules whose classes a pickle of weights names; what is refused all the same is PyTorch's decision."""
+LARGEST_WHOLE = 2**31
+"""Bytes of a file of a kind that can only be read whole."""
+FLOATING = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+"""Types that are read, by safetensors' names, and how numpy sees their bytes."""
+HARMLESS = re.compile(
+    r"collections\.OrderedDict|_codecs\.encode|torch\.(Size|device|\w+Storage|storage\.UntypedStorage)"
+    r"|torch\._utils\._rebuild_(tensor(_v2)?|parameter\w*)|torch\.(b?float|int|uint|bool|complex)\d*"
+    r"|torch\.nn\.parameter\.Parameter|torch\.serialization\._get_layout"
+    r"|numpy\.(dtype|ndarray)|numpy\._?core\.multiarray\.(_reconstruct|scalar)"
+)
+"""What pickles of weights call. This is for naming what is odd; what is refused is PyTorch's decision."""
 
 
 class UnreadableError(NetworkError):
@@ -35,38 +44,37 @@ class UnreadableError(NetworkError):
 
 @dataclass(frozen=True)
 class Outline:
-    """What a checkpoint holds, known without reading its weights.
+    """A state dict in a checkpoint, known without reading its weights where the kind of file allows it.
 
     Attributes:
         kind: of file.
+        part: keys that lead to the state dict inside a PyTorch file; empty for the file itself.
         shapes: of each array by name, in the file's order.
         dtypes: of each, in safetensors' names (F32, BF16, I8).
-        metadata: of a safetensors file.
+        offsets: of a safetensors file, where each array begins in the file.
     """
 
     path: Path
     kind: Kind
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, str]
-    metadata: Mapping[str, str]
+    part: tuple[str, ...] = ()
+    offsets: Mapping[str, int] = field(default_factory=dict)
+    arrays: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def floating(self) -> dict[str, tuple[int, ...]]:
-        """The arrays of floating-point numbers."""
+        """The arrays of floating-point numbers that are read."""
         return {name: shape for name, shape in self.shapes.items() if self.dtypes[name] in FLOATING}
 
     @property
-    def described(self) -> Mapping[str, Any] | None:
-        """Our own description of the network, if the file carries one: `spec` and `metadata`."""
-        try:
-            record = json.loads(self.metadata.get(METADATA_KEY, "null"))
-        except (json.JSONDecodeError, RecursionError):
-            return None
-        return record if isinstance(record, dict) and "spec" in record else None
+    def size(self) -> int:
+        """Numbers in all arrays."""
+        return sum(prod(shape) for shape in self.shapes.values())
 
 
-def outline(path: str | Path) -> Outline:
-    """Names, shapes and types of a checkpoint's arrays; of a safetensors file only the header is read.
+def outlines(path: str | Path) -> list[Outline]:
+    """The state dicts of a checkpoint, the largest first: one, but in PyTorch files that hold several.
 
     Raises:
         UnreadableError: if the file is missing, of no kind that is known, damaged, or refused as it would run code; a
@@ -75,28 +83,47 @@ def outline(path: str | Path) -> Outline:
     path = Path(path)
     kind = _kind(path)
     if kind == "safetensors":
-        return _safetensors_outline(path)
-    arrays = _pytorch(path) if kind == "pytorch" else _onnx(path)
-    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-    return Outline(path, kind, shapes, {name: _dtype(array) for name, array in arrays.items()}, {})
+        return [_safetensors_outline(path)]
+    found = _pytorch(path) if kind == "pytorch" else {(): _onnx(path)}
+    made = [
+        Outline(
+            path,
+            kind,
+            {name: tuple(array.shape) for name, array in arrays.items()},
+            {name: _dtype(array) for name, array in arrays.items()},
+            part,
+            arrays=arrays,
+        )
+        for part, arrays in found.items()
+    ]
+    return sorted(made, key=lambda one: -one.size)
 
 
-def arrays_of(found: Outline) -> dict[str, np.ndarray]:
-    """The floating-point arrays of a checkpoint, as float32: exact for half precision and bfloat16.
+def read(found: Outline, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Some of a checkpoint's floating-point arrays, as float32: exact for half precision and bfloat16.
+
+    Of a safetensors file nothing else is read.
 
     Raises:
-        UnreadableError: as `outline`.
+        UnreadableError: if the file cannot be read any more.
     """
-    if found.kind == "safetensors":
-        try:
-            loaded, _ = read_safetensors(found.path)
-        except NetworkError as error:
-            raise UnreadableError(str(error)) from error
-        arrays: dict[str, Any] = loaded
-    else:
-        arrays = _pytorch(found.path) if found.kind == "pytorch" else _onnx(found.path)
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is found later
-        return {name: _float32(arrays[name]) for name in found.floating}
+        if found.kind != "safetensors":
+            return {name: _float32(found.arrays[name]) for name in names}
+        arrays = {}
+        try:
+            with found.path.open("rb") as file:
+                for name in names:
+                    kind = FLOATING[found.dtypes[name]]
+                    file.seek(found.offsets[name])
+                    count = prod(found.shapes[name])
+                    raw = np.frombuffer(file.read(count * int(kind[2])), kind)
+                    if found.dtypes[name] == "BF16":  # the upper half of a float32
+                        raw = (raw.astype(np.uint32) << 16).view(np.float32)
+                    arrays[name] = raw.astype(np.float32).reshape(found.shapes[name])
+        except (OSError, ValueError) as error:
+            raise UnreadableError(f"{found.path} cannot be read any more: {error}") from None
+        return arrays
 
 
 def file_hash(path: str | Path) -> str:
@@ -106,23 +133,27 @@ def file_hash(path: str | Path) -> str:
 
 
 def _kind(path: Path) -> Kind:
-    if path.is_dir():
-        raise UnreadableError(f"{path} is a folder, not a checkpoint")
-    if not path.is_file():
-        raise UnreadableError(f"{path} is no regular file" if path.exists() else f"there is no file {path}")
     try:
+        if path.is_dir():
+            raise UnreadableError(f"{path} is a folder, not a checkpoint")
+        if not path.is_file():
+            raise UnreadableError(f"{path} is no regular file" if path.exists() else f"there is no file {path}")
+        size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(16)
     except OSError as error:
         raise UnreadableError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
     if not start:
         raise UnreadableError(f"{path} is empty")
-    if path.suffix == ".onnx":
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
         return "onnx"
-    if start[:2] == b"PK" or start[:1] == b"\x80" or path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
-        return "pytorch"
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
+    # A safetensors header may be as long as the first letters of the other kinds say: it is looked for first
+    length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
+    if suffix == ".safetensors" or (start[8:9] == b"{" and 2 <= length <= size - 8):
         return "safetensors"
+    if start[:2] == b"PK" or start[:1] == b"\x80" or suffix in SUFFIXES:
+        return "pytorch"
     raise UnreadableError(f"{path} is no checkpoint that is known: give safetensors, a PyTorch state dict or ONNX")
 
 
@@ -140,49 +171,58 @@ def _safetensors_outline(path: Path) -> Outline:
         raw = file.read(length)
     try:
         header = json.loads(raw)
-        metadata = header.pop("__metadata__", {})
-        ends, shapes, dtypes = [0], {}, {}
+        header.pop("__metadata__", None)
+        end, shapes, dtypes, offsets = 0, {}, {}, {}
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            begin, end = entry["data_offsets"]
-            shapes[name], dtypes[name] = tuple(int(n) for n in entry["shape"]), str(entry["dtype"])
-            if begin != ends[-1] or end < begin:
+            first, last = entry["data_offsets"]
+            shapes[name], dtypes[name] = tuple(_whole(n) for n in entry["shape"]), str(entry["dtype"])
+            if first != end or last < first:
                 raise ValueError(f"array {name!r} does not begin where the one before it ends")
-            if _width(dtypes[name]) * int(np.prod(shapes[name], dtype=object)) != end - begin:
-                raise ValueError(f"array {name!r} of shape {shapes[name]} does not have {end - begin} bytes")
-            ends.append(end)
-        if ends[-1] != size - 8 - length:
-            raise ValueError(f"its arrays are said to have {ends[-1]} bytes, there are {size - 8 - length}")
-        if not all(isinstance(k, str) and isinstance(v, str) for k, v in metadata.items()):
-            raise ValueError("its metadata are no texts")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if _bits(dtypes[name]) * prod(shapes[name]) != 8 * (last - first):
+                raise ValueError(f"array {name!r} of shape {shapes[name]} does not have {last - first} bytes")
+            offsets[name], end = 8 + length + first, last
+        if end != size - 8 - length:
+            raise ValueError(f"its arrays are said to have {end} bytes, there are {size - 8 - length}")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UnreadableError(f"{path} is not a whole safetensors file: {reason}") from None
-    return Outline(path, "safetensors", shapes, dtypes, metadata)
+    return Outline(path, "safetensors", shapes, dtypes, offsets=offsets)
 
 
-def _width(dtype: str) -> int:
-    match = re.fullmatch(r"BOOL|F8_E\dM\d\w*|(?:BF|[FIUC])(\d+)", dtype)
+def _whole(number: Any) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ValueError(f"{number!r} is no length")
+    return number
+
+
+def _bits(dtype: str) -> int:
+    match = re.fullmatch(r"BOOL|(?:BF|[FIUC])(\d+)(_E\dM\d\w*)?", dtype)
     if match is None:
         raise ValueError(f"the type {dtype!r} is not known")
-    return int(match[1] or 8) // 8
+    return int(match[1] or 8)
 
 
-def _pytorch(path: Path) -> dict[str, Any]:
-    """The tensors of a file of `torch.save`, by PyTorch's restricted unpickler, lazily where the file allows it."""
+def _pytorch(path: Path) -> dict[tuple[str, ...], dict[str, Any]]:
+    """The state dicts of a file of `torch.save`, by PyTorch's restricted unpickler, lazily where the file allows it."""
     import torch
 
-    def load(mapped: bool) -> Any:
+    packed = zipfile.is_zipfile(path)
+    if not packed and path.stat().st_size > LARGEST_WHOLE:
+        raise UnreadableError(
+            f"{path} is an old PyTorch file of more than {LARGEST_WHOLE // 2**30} GiB, which could only be read whole: "
+            "save it again, best as safetensors"
+        )
+    try:
+        if packed:
+            with zipfile.ZipFile(path) as content:
+                if any(part.compress_type != zipfile.ZIP_STORED for part in content.infolist()):
+                    raise UnreadableError(f"{path} is no PyTorch file: its parts are compressed, as PyTorch never does")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
-
-    try:
-        try:
-            loaded = load(zipfile.is_zipfile(path))
-        except RuntimeError as error:
-            if "mmap" not in str(error):
-                raise
-            loaded = load(False)
+            loaded = torch.load(str(path), map_location="cpu", weights_only=True, mmap=packed)
+        found = _state_dicts(loaded)
+    except UnreadableError:
+        raise
     except Exception as error:
         named = _globals(path)
         if named:
@@ -190,29 +230,39 @@ def _pytorch(path: Path) -> dict[str, Any]:
                 f"{path} is refused, and nothing in it was executed: its pickle calls {', '.join(named)}, which no "
                 "file of weights needs"
             ) from None
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UnreadableError(f"{path} is no whole PyTorch file of weights: {reason}") from None
-    tensors = _tensors(loaded)
-    if not tensors:
+        raise UnreadableError(
+            f"{path} is no whole PyTorch file of weights: PyTorch's restricted unpickler gave up "
+            f"({type(error).__name__})"
+        ) from None
+    if not found:
         raise UnreadableError(f"{path} holds no state dict: save the model's state_dict(), not something else")
-    return tensors
+    return found
 
 
-def _tensors(loaded: Any) -> dict[str, Any]:
-    """The state dict in what was loaded: itself, or the largest among the entries of a training checkpoint."""
+def _state_dicts(loaded: Any) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Every dictionary of dense tensors in what was loaded, by the keys that lead to it."""
     import torch
 
-    if not isinstance(loaded, Mapping):
-        return {}
-    own = {
-        str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor) and not value.is_sparse
-    }
-    inner = [_tensors(value) for value in loaded.values() if isinstance(value, Mapping)]
-
-    def size(tensors: Mapping[str, Any]) -> int:
-        return sum(tensor.numel() for tensor in tensors.values())
-
-    return max([own, *inner], key=size)
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), loaded)]
+    seen: set[int] = set()
+    while waiting:
+        part, value = waiting.pop()
+        if not isinstance(value, Mapping) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        tensors = {
+            str(name): tensor
+            for name, tensor in value.items()
+            if isinstance(tensor, torch.Tensor)
+            and tensor.layout == torch.strided
+            and not tensor.is_nested
+            and tensor.device.type == "cpu"
+        }
+        if tensors:
+            found[part] = tensors
+        waiting += [((*part, str(name)), inner) for name, inner in value.items() if isinstance(inner, Mapping)]
+    return found
 
 
 def _globals(path: Path) -> list[str]:
@@ -220,32 +270,46 @@ def _globals(path: Path) -> list[str]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as packed:
-                names = [name for name in packed.namelist() if name.endswith(".pkl")]
-                content = b"".join(packed.read(name) for name in names[:4])
+                parts = [part for part in packed.infolist() if part.filename.endswith(".pkl")]
+                content = b"".join(packed.read(p) for p in parts[:4] if p.compress_type == zipfile.ZIP_STORED)
         else:
             with path.open("rb") as file:
                 content = file.read(2**24)
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error):
+    except (OSError, EOFError, zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error):
         return []
     found: list[str] = []
-    strings: list[str] = []
+    pushed: list[Any] = []  # texts as they are pushed; None for anything else
+    memo: dict[int, Any] = {}
     stream = io.BytesIO(content)
     try:
         while stream.tell() < len(content):  # an older file is several pickles, one after another
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name == "GLOBAL":
                     found.append(str(argument).replace(" ", "."))
-                elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
-                    found.append(".".join(strings[-2:]))
-                elif isinstance(argument, str):
-                    strings.append(argument)
-    except (ValueError, IndexError, struct.error, OverflowError):  # what was read until here counts
+                    pushed.append(None)
+                elif opcode.name == "STACK_GLOBAL":
+                    found.append(".".join(str(text) for text in pushed[-2:]))
+                    pushed.append(None)
+                elif opcode.name == "MEMOIZE":
+                    memo[len(memo)] = pushed[-1] if pushed else None
+                elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+                    memo[int(str(argument))] = pushed[-1] if pushed else None
+                elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+                    pushed.append(memo.get(int(str(argument))))
+                elif "PROTO" not in opcode.name and "FRAME" not in opcode.name:
+                    pushed.append(argument if isinstance(argument, str) else None)
+    except (ValueError, IndexError, TypeError, struct.error, OverflowError):  # what was read until here counts
         pass
-    return sorted({name for name in found if name.split(".")[0] not in HARMLESS})
+    return sorted({name for name in found if not HARMLESS.fullmatch(name)})
 
 
 def _onnx(path: Path) -> dict[str, np.ndarray]:
     """The initialisers of an ONNX file."""
+    if path.stat().st_size > LARGEST_WHOLE:
+        raise UnreadableError(
+            f"{path} has more than {LARGEST_WHOLE // 2**30} GiB, more than an ONNX file can hold: save its weights as "
+            "safetensors"
+        )
     try:
         import onnx
         from onnx import numpy_helper
@@ -261,8 +325,7 @@ def _onnx(path: Path) -> dict[str, np.ndarray]:
     except UnreadableError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UnreadableError(f"{path} is no whole ONNX file: {reason}") from None
+        raise UnreadableError(f"{path} is no whole ONNX file ({type(error).__name__})") from None
     if not found:
         raise UnreadableError(f"{path} holds no weights: its graph has no initialisers")
     return found
