@@ -309,13 +309,13 @@ def reliability(probability: np.ndarray, labels: np.ndarray, bins: int = 5) -> s
             share = float(np.average(labels[inside], weights=weight[inside]))
             low, high = np.quantile(draws, [0.025, 0.975])
             axes.plot([said, said], [low, high], color=COLOURS["accent"], linewidth=1.4)
-            axes.plot(said, share, "o", color=COLOURS["accent"], markersize=5)
+            axes.plot(said, share, "o", color=COLOURS["accent"], markersize=5, clip_on=False)
             axes.annotate(
                 f"{int(inside.sum())}", (said, share), xytext=(5, -10), textcoords="offset points", fontsize=8
             )
         axes.set_aspect("equal")
         axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
+        axes.set_ylim(-0.02, 1.02)
         axes.set_xlabel("probability of a backdoor, as said")
         axes.set_ylabel("share that has one")
         return _svg(figure, "white")

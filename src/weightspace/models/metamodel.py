@@ -365,4 +365,4 @@ def epoch_batch(count: int, size: int, step: int, seed: int) -> np.ndarray:
 def describe(spec: NetworkSpec, most: int = 4) -> str:
     """The first few arrays of a spec, for a message."""
     shown = ", ".join(f"{leaf.name} {list(leaf.shape)}" for leaf in spec.leaves[:most])
-    return shown + (", ..." if len(spec.leaves) > most else "") + f" ({spec.size} weights)"
+    return shown + (", ..." if len(spec.leaves) > most else "") + f" ({spec.size:,} weights)"
