@@ -189,11 +189,11 @@ QUICK: dict[str, Make] = {
     "weight statistics": DETECTORS["weight statistics"],
     "weight statistics, linear": DETECTORS["weight statistics, linear"],
     "statistics and final layer": DETECTORS["statistics and final layer"],
-    "linear, aligned": DETECTORS["linear, aligned"],
-    "meta-model, neurons and statistics": _one("meta-model, neurons and statistics", neuron_metamodel(steps=300)),
-    "meta-model, chunks of 1,024": _one("meta-model, chunks of 1,024", backdoor_metamodel(steps=500)),
-    "MNTD": lambda _: MNTD(steps=700, rates=(3e-3,)),
-    "ULP 10": lambda _: ULP(10, steps=700, settings=((1e-2, 10.0),)),
+    "meta-model, neurons and statistics": _one(
+        "meta-model, neurons and statistics", neuron_metamodel(steps=200, rate=3e-3)
+    ),
+    "MNTD": lambda _: MNTD(steps=400, rates=(1e-2,)),
+    "ULP 10": lambda _: ULP(10, steps=400, settings=((1e-2, 10.0),)),
 }
 """Detectors for experiments of many trainings: those that learn by gradients with one setting and fewer steps."""
 
