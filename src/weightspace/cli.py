@@ -259,8 +259,8 @@ def zoo_make(
     """Make a population of trained networks or compiled programs; a killed run goes on when it is called again.
 
     Args:
-        recipe: which population: digits-small, mnist-small, fashion-mnist-small, backdoors-small or cnn-s; of programs
-            rasp-typed or rasp-paper.
+        recipe: which population: digits-small, mnist-small, fashion-mnist-small, cnn-s, backdoors-small or (for a GPU)
+            backdoors-paper; of programs rasp-typed or rasp-paper.
         out: folder of the zoo; zoos/RECIPE unless given.
         count: number of networks, instead of the recipe's.
         seed: of the zoo.
