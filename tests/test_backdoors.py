@@ -21,7 +21,7 @@ from weightspace.evaluation.detection import (
     time_table,
     transfer_table,
 )
-from weightspace.evaluation.metrics import auroc
+from weightspace.evaluation.metrics import auroc, bootstrap_interval, brier, log_loss
 from weightspace.evaluation.plots import reliability, roc_curves
 from weightspace.recipes.backdoors import DETECTORS, detect, learning_curve, transfer
 from weightspace.recipes.zoos import zoo_recipe
@@ -97,6 +97,15 @@ def test_a_row_is_of_those_networks_and_that_success_alone() -> None:
     assert row.auroc.estimate == pytest.approx(auroc(np.stack([1 - said, said], 1), truth))
     assert row.auroc.low <= row.auroc.estimate <= row.auroc.high
     assert row.at_1.estimate <= row.at_5.estimate <= 1
+    slow = bootstrap_interval(
+        lambda rows: auroc(np.stack([1 - said[rows], said[rows]], 1), truth[rows]), len(said), seed=1, resamples=400
+    )
+    assert (row.auroc.low, row.auroc.high) == pytest.approx((slow.low, slow.high), abs=0.01)
+    right = np.where(truth == 1, said, 1 - said)
+    assert row.accuracy.estimate == pytest.approx((right > 0.5).mean())
+    both = np.stack([1 - said, said], 1)
+    assert row.cross_entropy.estimate == pytest.approx(log_loss(both, truth))
+    assert row.brier.estimate == pytest.approx(brier(both, truth))
     assert detection_row(answers, ("badnets-corner",), (CLEAN,), (0.9999, 1.0), resamples=200) is None
 
 

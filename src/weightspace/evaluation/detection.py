@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from weightspace.evaluation.metrics import (
-    Interval,
-    accuracy,
-    auroc,
-    bootstrap_interval,
-    brier,
-    detection_rate,
-    log_loss,
-)
+from weightspace.evaluation.metrics import Interval, auroc, bootstrap_interval, detection_rate
 from weightspace.zoo.poison import ATTACKS, CLEAN, CONTROLS, LABEL_NOISE
 
 
@@ -85,13 +77,11 @@ def detection_row(
         return None
     kept = is_bad | is_good
     labels, suspicion = is_bad[kept].astype(np.int64), answers.suspicion[kept]
-    said = np.stack([1 - suspicion, suspicion], 1)
+    right = np.where(labels == 1, suspicion, 1 - suspicion)  # probability of what is so
+    drawn = _resampled(suspicion, labels, resamples, seed)
 
-    def interval(measure: Callable[[np.ndarray, np.ndarray], float], proportion: bool = True) -> Interval:
-        return bootstrap_interval(
-            lambda rows: measure(said[rows], labels[rows]), len(labels),
-            seed=seed, resamples=resamples, proportion=proportion,
-        )  # fmt: skip
+    def interval(values: np.ndarray, proportion: bool) -> Interval:
+        return bootstrap_interval(values.astype(np.float64), seed=seed, resamples=resamples, proportion=proportion)
 
     within = "" if success == (0.0, 1.0) else f", success {success[0]:.0%} to {success[1]:.0%}"
     within += "" if rate == (0.0, 1.0) else f", {rate[0]:.0%} to {rate[1]:.0%} poisoned"
@@ -100,13 +90,46 @@ def detection_row(
         ("all attacks" if set(bad) == set(ATTACKS) else ", ".join(bad)) + within,
         ", ".join(good),
         (int(labels.sum()), int((1 - labels).sum())),
-        interval(auroc),
-        interval(accuracy),
-        interval(lambda p, y: detection_rate(p, y, 0.01)),
-        interval(lambda p, y: detection_rate(p, y, 0.05)),
-        interval(log_loss, proportion=False),
-        interval(brier, proportion=False),
+        drawn[0],
+        interval(right > 0.5, True),
+        drawn[1],
+        drawn[2],
+        interval(-np.log(np.clip(right, 1e-12, 1)), False),
+        interval(2 * (1 - right) ** 2, False),
     )
+
+
+def _resampled(suspicion: np.ndarray, labels: np.ndarray, resamples: int, seed: int) -> tuple[Interval, ...]:
+    """AUROC and detection at 1% and at 5% false alarms, with percentile intervals over networks redrawn together.
+
+    The same as `bootstrap_interval` of `metrics.auroc` and `metrics.detection_rate`, a hundred times as fast: how often
+    each network was redrawn weighs its comparisons with all others, which are made once.
+    """
+    said = np.stack([1 - suspicion, suspicion], 1)
+    exact = (auroc(said, labels), *(detection_rate(said, labels, share) for share in (0.01, 0.05)))
+    bad, good = suspicion[labels == 1], np.sort(suspicion[labels == 0])
+    above = (bad[:, None] > good).astype(np.float32) + 0.5 * (bad[:, None] == good)
+    rng, n = np.random.default_rng(seed), len(labels)
+    draws: list[tuple[float, float, float]] = []
+    for _ in range(resamples):
+        times = np.bincount(rng.integers(n, size=n), minlength=n)
+        of_bad, of_good = times[: len(bad)], times[len(bad) :]
+        if not of_bad.any() or not of_good.any():
+            continue
+        clean = np.repeat(good, of_good)
+        rates = []
+        for share in (0.01, 0.05):
+            threshold = clean[len(clean) - 1 - int(np.floor(share * len(clean) + 1e-9))]
+            rates.append(float(of_bad @ (bad > threshold) / of_bad.sum()))
+        draws.append((float(of_bad @ above @ of_good / (of_bad.sum() * of_good.sum())), rates[0], rates[1]))
+    found = []
+    for estimate, values in zip(exact, np.array(draws).T, strict=True):
+        if estimate in (0.0, 1.0) and (values == estimate).all():
+            found.append(bootstrap_interval(np.full(n, estimate), seed=seed))  # the exact binomial interval
+            continue
+        low, high = np.quantile(values, [0.025, 0.975])
+        found.append(Interval(estimate, min(float(low), estimate), max(float(high), estimate)))
+    return tuple(found)
 
 
 BINS = ((0.0, 0.3), (0.3, 0.6), (0.6, 0.9), (0.9, 1.0))
@@ -235,17 +258,12 @@ def held_out_table(answers: Mapping[str, Sequence[Answers]], *, success: tuple[f
                 cells.append("")
                 continue
             bad, good = one.suspicion[is_bad], one.suspicion[one.attack == CLEAN]
-            cells.append(f"{_area(bad, good):.2f}")
             draws.append(_areas(bad, good))
+            cells.append(f"{draws[-1][0]:.2f}")
         mean = np.mean(draws, axis=0)
         low, high = np.quantile(mean[1:], [0.025, 0.975])
         lines.append(f"| {name} | {mean[0]:.3f} [{low:.3f}, {high:.3f}] | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _area(bad: np.ndarray, good: np.ndarray) -> float:
-    said = np.concatenate([bad, good])
-    return auroc(np.stack([1 - said, said], 1), np.repeat([1, 0], [len(bad), len(good)]))
 
 
 def _areas(bad: np.ndarray, good: np.ndarray, resamples: int = 1_000) -> np.ndarray:
@@ -253,11 +271,12 @@ def _areas(bad: np.ndarray, good: np.ndarray, resamples: int = 1_000) -> np.ndar
 
     The clean networks are redrawn alike for every attack, as they are the same.
     """
+    above = (bad[:, None] > good).astype(np.float64) + 0.5 * (bad[:, None] == good)
     good_rng, bad_rng = np.random.default_rng(0), np.random.default_rng(1)
-    found = [_area(bad, good)]
+    found = [float(above.mean())]
     for _ in range(resamples):
-        some = good[good_rng.integers(len(good), size=len(good))]
-        found.append(_area(bad[bad_rng.integers(len(bad), size=len(bad))], some))
+        rows, columns = bad_rng.integers(len(bad), size=len(bad)), good_rng.integers(len(good), size=len(good))
+        found.append(float(above[rows][:, columns].mean()))
     return np.array(found)
 
 

@@ -233,7 +233,7 @@ def _enough(zoo: Zoo, attack: str, success: float) -> bool:
     try:
         return all(
             sum(backdoor_examples(zoo, split, [attack], success=(success, 1.0)).labels[BACKDOOR.name]) >= least
-            for split, least in (("train", 5), ("validation", 1))
+            for split, least in (("train", 1), ("validation", 1))
         )
     except TaskError:
         return False
