@@ -256,7 +256,16 @@ def roc_curves(panels: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     dashes = [(), (4.0, 1.5), (1.2, 1.2), (6.0, 1.5, 1.2, 1.5)]
     colours = [COLOURS["accent"], COLOURS["second"], COLOURS["ink"], COLOURS["muted"]]
     with rc_context(_STYLE):
-        figure = Figure(figsize=(2.6 * columns, 2.75 * rows + 0.5), layout="constrained", facecolor="white")
+        width, height = 2.6 * columns + 0.4, 2.9 * rows + 0.75
+        figure = Figure(figsize=(width, height), facecolor="white")
+        figure.subplots_adjust(
+            left=0.62 / width,
+            right=1 - 0.15 / width,
+            top=1 - 0.55 / height,
+            bottom=1.25 / height,
+            hspace=0.5,
+            wspace=0.25,
+        )
         for number, (title, curves) in enumerate(panels.items()):
             axes = figure.add_subplot(rows, columns, number + 1)
             axes.plot([0, 1], [0, 1], color=COLOURS["line"], linewidth=1)
@@ -271,7 +280,7 @@ def roc_curves(panels: Mapping[str, Mapping[str, np.ndarray]]) -> str:
             axes.set_xlabel("false positives")
             axes.set_ylabel("true positives" if number % columns == 0 else "")
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)))
+        figure.legend(handles, labels, loc="lower center", ncols=2)
         return _svg(figure, "white")
 
 
