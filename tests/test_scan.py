@@ -27,7 +27,7 @@ from weightspace.models.metamodel import MetaModel
 from weightspace.recipes.scanner import scan
 from weightspace.tasks.backdoor import BACKDOOR
 from weightspace.tasks.base import Examples
-from weightspace.tasks.scan import EXIT_STATUS, GRAVITY, Finding, Scan
+from weightspace.tasks.scan import EXIT_STATUS, GRAVITY, Finding, Scan, Verdict
 from weightspace.weights.checkpoints import Outline, UnreadableError, outlines, read
 from weightspace.weights.network import Network, NetworkError
 from weightspace.weights.population import Population
@@ -281,8 +281,8 @@ def test_in_a_folder_one_bad_file_does_not_stop_the_rest_and_the_gravest_decides
 
 
 @pytest.mark.parametrize("verdict", GRAVITY)
-def test_the_exit_status_is_that_of_the_gravest_verdict(verdict: str) -> None:
-    milder = GRAVITY[GRAVITY.index(verdict) :]  # type: ignore[arg-type]
+def test_the_exit_status_is_that_of_the_gravest_verdict(verdict: Verdict) -> None:
+    milder = GRAVITY[GRAVITY.index(verdict) :]
     found = Scan(tuple(Finding(f"{v}.pt", v, "because.") for v in reversed(milder)))
     assert found.gravest == verdict and found.exit_status == {"clean": 0, "suspicious": 1}.get(
         verdict, 3 if verdict == "unreadable" else 4

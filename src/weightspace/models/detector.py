@@ -18,6 +18,7 @@ from weightspace.models.metamodel import MetaModel, describe
 from weightspace.models.neuron_tokens import NeuronEmbedding
 from weightspace.tasks.backdoor import BACKDOOR
 from weightspace.tasks.scan import Blame
+from weightspace.train.loop import choose_device
 from weightspace.weights.checkpoints import FLOATING, Outline
 from weightspace.weights.network import Network, NetworkError
 from weightspace.weights.population import Population
@@ -175,8 +176,7 @@ class Detector:
 
     def scores(self, networks: Sequence[Network]) -> np.ndarray:
         """(n,) log-odds of a backdoor, as the meta-model has them."""
-        said = np.clip(self.model.predict(networks)[BACKDOOR.name], 1e-12, 1)
-        return np.log(said[:, 1] / said[:, 0])
+        return self._look(Population.of(networks))[0]
 
     def judge(self, networks: Sequence[Network]) -> list[Judgement]:
         """Each network alone; those far from the training zoo too, by their distance.
@@ -188,12 +188,16 @@ class Detector:
         population = Population.of(networks)
         if not len(population):
             return []
-        scores, far = self.scores(population), self.scope.distance(population)
+        population.check_finite()
+        for spec in population.specs:
+            self.model.check_scope(spec)
+        scores, blame = self._look(population)
+        far = self.scope.distance(population)
         probability, p_value = self.calibration.probability(scores), self.calibration.p_value(scores)
         found = []
-        for row, (layers, neurons) in enumerate(self._blame(population)):
+        for row, values in enumerate(blame):
             facts = (float(scores[row]), float(probability[row]), float(p_value[row]), float(far[row]))
-            found.append(Judgement(*facts, layers, neurons))
+            found.append(Judgement(*facts, *self._named(values)))
         return found
 
     def neuron_blame(self, networks: Sequence[Network]) -> tuple[np.ndarray, np.ndarray]:
@@ -205,33 +209,36 @@ class Detector:
         Returns:
             (n, neurons of all groups), 0 or more; and of these the outputs, (n, classes).
         """
-        model = self.model.model.eval()
+        blame = self._look(Population.of(networks))[1]
+        return blame, blame[:, outputs_of(self.spec)]
+
+    def _look(self, population: Population) -> tuple[np.ndarray, np.ndarray]:
+        """Log-odds (n,) as `scores`, and blame as `neuron_blame`, at one reading of the weights."""
+        device = choose_device(self.model.config.training.device)
+        model = self.model.model.to(device).eval()
         assert isinstance(model.embedding, NeuronEmbedding)
-        population, found = Population.of(networks), []
+        scores, found = [], []
         for first in range(0, len(population), AT_ONCE):
             weights = population.read(np.arange(first, min(first + AT_ONCE, len(population))))
-            device = model.first.device
             tokens = self.model.read(torch.from_numpy(weights), self.spec).to(device)
             values = tokens.values.requires_grad_(True)
             logits = model(tokens)[self.model.targets.index(BACKDOOR)]
-            gradient = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), values)[0]
+            odds = logits[:, 1] - logits[:, 0]
+            scores.append(odds.detach().double().cpu().numpy())
+            gradient = torch.autograd.grad(odds.sum(), values)[0]
             away = values.detach() - model.embedding.centre_of(tokens)
             found.append((gradient * away).sum(2).clamp(min=0).double().cpu().numpy())
-        blame = np.concatenate(found)
-        return blame, blame[:, outputs_of(self.spec)]
+        return np.concatenate(scores), np.concatenate(found)
 
-    def _blame(self, networks: Population) -> list[tuple[tuple[Blame, ...], tuple[Blame, ...]]]:
-        """Of each network the layers and the neurons, the most suspicious first."""
-        found = []
-        for row in self.neuron_blame(networks)[0]:
-            layers: dict[str, float] = {}
-            neurons: dict[str, float] = {}
-            for (layer, neuron), value in zip(self._names, row, strict=True):
-                if layer:
-                    layers[layer] = layers.get(layer, 0.0) + float(value)
-                    neurons[neuron] = float(value)
-            found.append((_shares(layers), _shares(neurons)))
-        return found
+    def _named(self, blame: np.ndarray) -> tuple[tuple[Blame, ...], tuple[Blame, ...]]:
+        """One network's layers and neurons, the most suspicious first, out of the blame of each neuron."""
+        layers: dict[str, float] = {}
+        neurons: dict[str, float] = {}
+        for (layer, neuron), value in zip(self._names, blame, strict=True):
+            if layer:
+                layers[layer] = layers.get(layer, 0.0) + float(value)
+                neurons[neuron] = float(value)
+        return _shares(layers), _shares(neurons)
 
     @cached_property
     def _names(self) -> list[tuple[str, str]]:

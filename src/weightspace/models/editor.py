@@ -18,7 +18,7 @@ from weightspace.models.neuron_tokens import NeuronEmbedding, neuron_tokens, tok
 from weightspace.tasks.base import TaskError
 from weightspace.train.log import History
 from weightspace.train.loop import train
-from weightspace.weights.neurons import neuron_entries
+from weightspace.weights.neurons import group_starts, neuron_entries
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec
 
@@ -31,6 +31,10 @@ class _Edit(nn.Module):
 
     So another order of neurons gives the same changes in that order. At first it changes nothing.
     """
+
+    rows: Tensor
+    columns: Tensor
+    leaves: Tensor
 
     def __init__(self, config: MetaModelConfig, spec: NetworkSpec, normaliser: Normaliser) -> None:
         super().__init__()
@@ -55,14 +59,14 @@ class _Edit(nn.Module):
         ends = self.ends(x)  # (b, t, 2 inner)
         nobody = ends.new_zeros(len(flat), 1, ends.shape[2])
         ends = torch.cat([ends, nobody], 1)
-        inner = ends[:, self.rows, :INNER] + ends[:, self.columns, INNER:] + self.leaf[self.leaves]  # type: ignore[index]
+        inner = ends[:, self.rows, :INNER] + ends[:, self.columns, INNER:] + self.leaf[self.leaves]
         weights = ((flat - mean) / deviation)[..., None]
         return self.out(nn.functional.gelu(inner + weights * self.own))[..., 0]
 
 
 def _ends(spec: NetworkSpec) -> tuple[Tensor, Tensor, Tensor]:
     """For each weight the token of the neuron that reads by it, of the one that is read, and its array."""
-    starts = np.cumsum([0, *(group.size for group in spec.groups)])
+    starts = group_starts(spec)
     rows, columns = (np.full(spec.size, starts[-1]) for _ in range(2))  # the last token is nobody
     for group, _, reads, places in neuron_entries(spec):
         ends = rows if reads else columns
@@ -94,7 +98,7 @@ class Editor:
 
         The loss is the squared error relative to that of changing nothing: 1 at first.
         """
-        networks = _population(spec, after)
+        networks = Population.of_weights(spec, after.astype(np.float32))
         normaliser = Normaliser.fit(networks, True, self.config.training.seed)
         with torch.random.fork_rng():
             torch.manual_seed(self.config.training.seed)
@@ -140,9 +144,3 @@ class Editor:
         with torch.no_grad():
             x = torch.from_numpy(flat.astype(np.float32))
             return torch.cat([part + self.model(part) * self.deviation for part in x.split(32)]).numpy()
-
-
-def _population(spec: NetworkSpec, flat: np.ndarray) -> Population:
-    from weightspace.weights.network import Network
-
-    return Population.of([Network(spec, row.astype(np.float32)) for row in flat])

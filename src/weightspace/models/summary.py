@@ -29,8 +29,9 @@ def leaf_summary(
         (b, (leaves + 1) * 9).
     """
     mean, deviation = normaliser.columns(spec)
+    normal = squash((weights - mean) / deviation)
     parts = [_statistics(weights)]
-    parts += [_statistics(squash((weights - mean) / deviation)[:, place]) for _, place in list(spec.slices())[:leaves]]
+    parts += [_statistics(normal[:, place]) for _, place in list(spec.slices())[:leaves]]
     missing = weights.new_zeros(len(weights), (leaves + 1 - len(parts)) * STATISTICS)
     return torch.cat([*parts, missing], 1)
 

@@ -136,7 +136,11 @@ def train_localiser(zoo: Zoo, bench: Bench, detector: Detector, folder: Path, co
 
 def _taught(spec: NetworkSpec, found: Sequence[Case]) -> tuple[Population, np.ndarray, np.ndarray]:
     targets = np.array([case.poison.target for case in found])
-    return _population(spec, [case.flat for case in found]), np.stack([case.effects for case in found]), targets
+    return (
+        Population.of_weights(spec, [case.flat for case in found]),
+        np.stack([case.effects for case in found]),
+        targets,
+    )
 
 
 def locate(
@@ -145,7 +149,7 @@ def locate(
     """Every method on the test networks: what their neurons are thought to do, against what removing them does."""
     found = cases(zoo, bench, "test", config.test, config.images, folder)
     again = cases(zoo, bench, "test", config.test, config.images, folder, last=True)
-    networks = _population(bench.spec, [case.flat for case in found])
+    networks = Population.of_weights(bench.spec, [case.flat for case in found])
     taught, target = localiser.locate(networks)
     blamed, classes = detector.neuron_blame(networks)
     rng = np.random.default_rng(0)
@@ -255,10 +259,10 @@ def repairs(
         return pruned(spec, flat, hidden[np.argsort(-values[hidden], kind="stable")[:count]].tolist())
 
     def taught(flat: np.ndarray, count: int) -> np.ndarray:
-        return cut(localiser.locate(_population(spec, [flat]))[0][0], flat, count)
+        return cut(localiser.locate(Population.of_weights(spec, [flat]))[0][0], flat, count)
 
     def blamed(flat: np.ndarray, count: int) -> np.ndarray:
-        return cut(detector.neuron_blame(_population(spec, [flat]))[0][0], flat, count)
+        return cut(detector.neuron_blame(Population.of_weights(spec, [flat]))[0][0], flat, count)
 
     def bounded(flat: np.ndarray, u: float) -> np.ndarray:
         values = lipschitz(spec, flat)
@@ -361,12 +365,6 @@ def _pairs(zoo: Zoo, bench: Bench, split: str, count: int, folder: Path) -> tupl
             after.append(np.load(path, allow_pickle=False))
             advance(1)
     return np.stack(after), np.stack(before)
-
-
-def _population(spec: NetworkSpec, flats: Sequence[np.ndarray]) -> Population:
-    from weightspace.weights.network import Network
-
-    return Population.of([Network(spec, flat) for flat in flats])
 
 
 # -- all of it --------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from weightspace.weights.store import Zoo
 from weightspace.zoo.poison import ATTACKS, CLEAN
 
 HASHED = 2**31
-"""Bytes up to which a file that is not judged is hashed all the same."""
+"""Bytes up to which a file is hashed."""
 WORKS = 0.9
 """Success from which an attack is said to work."""
 BLAMED = 8
@@ -137,11 +137,7 @@ def _calibration_error(probability: np.ndarray, labels: np.ndarray) -> float:
     total = 0.0
     for number in range(10):
         inside = bins == number
-        if inside.any():
-            share = weight[inside].sum()
-            total += (
-                abs(float((weight * probability)[inside].sum() - (weight * labels)[inside].sum())) if share else 0.0
-            )
+        total += abs(float((weight * (probability - labels))[inside].sum()))
     return total
 
 
@@ -276,7 +272,7 @@ def _read(name: str, path: Path, detector: Detector) -> _Read:
     if path.is_file() and size <= HASHED:
         with suppress(OSError):
             sha256 = file_hash(path)
-    unhashed = () if sha256 else (f"It was not hashed, having more than {HASHED // 2**30} GiB.",)
+    unhashed = (f"It was not hashed, having more than {HASHED // 2**30} GiB.",) if size > HASHED else ()
     known = {"size": size, "sha256": sha256}
     try:
         parts = outlines(path)
@@ -289,7 +285,7 @@ def _read(name: str, path: Path, detector: Detector) -> _Read:
                 refused = refused or error
         if not kept:
             return _Read(name, verdict="out_of_scope", reason=_sentence(refused), notes=unhashed, **known)
-        notes = [] if sha256 else list(unhashed)
+        notes = list(unhashed)
         odd = sorted({part.dtypes[array] for part, arrays in kept for array in arrays} - {"F32"})
         if odd:
             notes.append(f"Its weights are {' and '.join(odd)}; the detector was trained on F32.")
@@ -304,7 +300,7 @@ def _read(name: str, path: Path, detector: Detector) -> _Read:
             return _Read(name, verdict="unreadable", reason=_sentence(error), **known)
         return _Read(name, networks=networks, notes=tuple(notes), **known)
     except UnreadableError as error:
-        return _Read(name, reason=_sentence(error, path), notes=unhashed if size else (), **known)
+        return _Read(name, reason=_sentence(error, path), notes=unhashed, **known)
     except Exception as error:  # a file can be wrong in ways that nobody thought of, and must not stop the others
         what = " ".join(str(error).split())[:120]
         return _Read(name, reason=f"It could not be read ({type(error).__name__}: {what}).", **known)

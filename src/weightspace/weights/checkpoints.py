@@ -223,7 +223,7 @@ def _pytorch(path: Path) -> dict[tuple[str, ...], dict[str, Any]]:
         found = _state_dicts(loaded)
     except UnreadableError:
         raise
-    except Exception as error:
+    except Exception as error:  # a damaged or hostile pickle makes the unpickler raise nearly anything
         named = _globals(path)
         if named:
             raise UnreadableError(
@@ -324,7 +324,7 @@ def _onnx(path: Path) -> dict[str, np.ndarray]:
             found[tensor.name] = np.asarray(numpy_helper.to_array(tensor))
     except UnreadableError:
         raise
-    except Exception as error:
+    except Exception as error:  # what the parser of protobuf raises is not part of its interface
         raise UnreadableError(f"{path} is no whole ONNX file ({type(error).__name__})") from None
     if not found:
         raise UnreadableError(f"{path} holds no weights: its graph has no initialisers")

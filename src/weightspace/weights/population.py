@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, overload, runtime_checkable
 
@@ -52,6 +52,11 @@ class Population(Sequence[Network]):
             return networks
         memory = _Memory(networks)
         return Population(memory, np.arange(len(networks)))
+
+    @staticmethod
+    def of_weights(spec: NetworkSpec, flat: Iterable[np.ndarray]) -> Population:
+        """Networks of one spec and nothing known about them, from flat float32 weights (size,) of each."""
+        return Population.of([Network(spec, row) for row in flat])
 
     def __len__(self) -> int:
         return len(self.rows)
