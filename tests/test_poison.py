@@ -14,13 +14,14 @@ from weightspace.baselines.final_layer import FinalLayerBoosting
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.tasks.backdoor import backdoor_examples
 from weightspace.tasks.base import TaskError
+from weightspace.zoo.distortion import shifted
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.generate import check_zoo, make_zoo
 from weightspace.zoo.hyperparameters import Choice, Given, ZooConfig, plan
 from weightspace.zoo.networks import architecture_of, spec_of
 from weightspace.zoo.poison import ATTACKS, CONTROLS, Poison, PoisonError
 from weightspace.zoo.records import TrainingPlan
-from weightspace.zoo.trained import shifted, train_networks
+from weightspace.zoo.trained import train_networks
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (3, 16, 16)]
 

@@ -101,6 +101,39 @@ def test_the_same_zoo_comes_out_of_any_number_of_workers(zoo: Zoo, tmp_path: Pat
     assert contents(other.folder) == contents(zoo.folder)
 
 
+def test_checkpoints_are_stored_beside_the_last_and_never_cross_a_split(tmp_path: Path) -> None:
+    fixed = {"batch_size": 64, "epochs": 3, "test_count": 50, "checkpoints": (0, 1)}
+    stored = make_zoo(tiny(fixed=fixed), tmp_path / "stored", HERE, show=False)
+    short = make_zoo(tiny(fixed={**fixed, "epochs": 1, "checkpoints": ()}), tmp_path / "short", HERE, show=False)
+    every, last = stored.population(checkpoints=True), stored.population()
+    assert len(every) == 30 and len(last) == 10
+    assert [network.metadata["epoch"] for network in every[:3]] == [0, 1, 3]
+    assert {network.metadata["epoch"] for network in last} == {3}
+    for number, network in enumerate(short.population()):
+        first = every[3 * number + 1]
+        np.testing.assert_array_equal(first.weights, network.weights)
+        assert first.metadata["test_accuracy"] == network.metadata["test_accuracy"]
+        assert len(every[3 * number].metadata["test_accuracy_by_epoch"]) == 0
+        assert len({every[3 * number + k].metadata["split"] for k in range(3)}) == 1
+    assert check_zoo(stored.folder) == []
+    assert info(stored.folder)["networks"] == 10 and info(stored.folder)["checkpoints"] == 30
+    before = contents(stored.folder)
+    shard_path(stored.folder, 1).unlink()
+    make_zoo(tiny(fixed=fixed), stored.folder, HERE, show=False)
+    assert contents(stored.folder) == before
+
+
+def test_a_checkpoint_after_the_last_epoch_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot be stored after epochs \[1, 4\]: name epochs from 0 to 2"):
+        make_zoo(tiny(fixed={"batch_size": 64, "epochs": 3, "checkpoints": (1, 4)}), tmp_path, HERE, show=False)
+
+
+def test_images_drawn_for_each_network_are_chosen_by_a_list_and_epochs_take_later_checkpoints_away() -> None:
+    config = zoo_recipe("eilertsen-varied", images="mnist,cifar10-jpeg", epochs=2)
+    assert config.space["images"] == Choice(("mnist", "cifar10-jpeg")) and config.images == "mnist"
+    assert config.fixed["checkpoints"] == (1,)
+
+
 def test_a_network_can_be_made_alone(zoo: Zoo, tmp_path: Path) -> None:
     """Network 7 of a zoo of 8 is network 7 of a zoo of 10: it depends on recipe, seed and number alone."""
     smaller = make_zoo(tiny(count=8, shard_size=8), tmp_path / "smaller", HERE, show=False)

@@ -259,12 +259,13 @@ def zoo_make(
     """Make a population of trained networks or compiled programs; a killed run goes on when it is called again.
 
     Args:
-        recipe: which population: digits-small, mnist-small, fashion-mnist-small, cnn-s, backdoors-small or (for a GPU)
-            backdoors-paper; of programs rasp-typed or rasp-paper.
+        recipe: which population: digits-small, mnist-small, fashion-mnist-small, cnn-s, smallcnn, eilertsen-varied,
+            eilertsen-fixed, backdoors-small or backdoors-wide; for a GPU cnn-s-paper, smallcnn-paper,
+            eilertsen-varied-paper, eilertsen-fixed-paper or backdoors-paper; of programs rasp-typed or rasp-paper.
         out: folder of the zoo; zoos/RECIPE unless given.
         count: number of networks, instead of the recipe's.
         seed: of the zoo.
-        images: image set, instead of the recipe's.
+        images: image set, instead of the recipe's; several, separated by commas, where a recipe draws it.
         data: folder in which the images are looked for first.
         epochs: passes over the training images, instead of the recipe's.
         shard_size: networks a shard, the unit that is made anew after a kill; the engine `stacked` wants thousands.

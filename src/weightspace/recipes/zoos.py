@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 from weightspace.rasp.validate import Mode
 from weightspace.zoo.compiled import ProgramZooConfig
@@ -68,16 +68,37 @@ def _on_images(recipe: str, images: str) -> ZooConfig:
 
 
 def cnn_s() -> ZooConfig:
+    """1,500 of Schurholt's ModelZoos "CNN-s" (2,464 weights) on 2,000 MNIST images, 4 epochs in batches of 16.
+
+    A quarter of an hour on two cores. Activation, dropout, initialisation, optimiser and weight decay as in
+    `cnn_s_paper`; learning rates ten times theirs with Adam and a hundred times with SGD, as there are 600 times fewer
+    steps. Each network is also stored after one and two epochs.
+    """
+    paper = cnn_s_paper()
+    rates = Given("optimiser", {"adam": Choice((1e-2, 1e-3)), "sgd": Choice((1e-1, 1e-2))})
+    return replace(
+        paper,
+        recipe="cnn-s",
+        count=1_500,
+        image_count=2_000,
+        space={**paper.space, "learning_rate": rates},
+        fixed={"batch_size": 16, "epochs": 4, "checkpoints": (1, 2), "test_count": 1_000},
+    )
+
+
+def cnn_s_paper() -> ZooConfig:
     """Schurholt's ModelZoos "CNN-s" on all of MNIST: 2,464 weights, 50 epochs, batch 10; an hour a network on one core.
 
     Activation, dropout, initialisation, optimiser, learning rate and weight decay as they list them; the scales of the
     uniform and normal initialisations are ours (0.1), and seeds are drawn, not ten for each combination.
     """
     return ZooConfig(
-        recipe="cnn-s",
+        recipe="cnn-s-paper",
         count=2560,
         family="cnn-s",
         images="mnist",
+        image_size=28,
+        image_channels=1,
         space={
             "activation": Choice(("tanh", "relu", "sigmoid", "gelu")),
             "dropout": Choice((0.0, 0.5)),
@@ -86,7 +107,130 @@ def cnn_s() -> ZooConfig:
             "learning_rate": Choice((1e-3, 1e-4)),
             "weight_decay": Choice((1e-3, 1e-4)),
         },
-        fixed={"batch_size": 10, "epochs": 50},
+        fixed={"batch_size": 10, "epochs": 50, "checkpoints": (1, 5, 10, 20, 30, 40)},
+    )
+
+
+def smallcnn() -> ZooConfig:
+    """1,500 of the Small CNN Zoo's networks (4,970 weights) on 2,000 MNIST images, 6 epochs in batches of 32.
+
+    The distributions of `smallcnn_paper`. Each network is also stored after one and two epochs.
+    """
+    return replace(
+        smallcnn_paper(),
+        recipe="smallcnn",
+        count=1_500,
+        image_count=2_000,
+        fixed={"batch_size": 32, "epochs": 6, "checkpoints": (1, 2), "test_count": 1_000},
+    )
+
+
+def smallcnn_paper() -> ZooConfig:
+    """Unterthiner's Small CNN Zoo on all of MNIST: 30,000 networks of 4,970 weights, 86 epochs; for a GPU.
+
+    Three convolutions of 16, one channel, checkpoints after epochs 0, 1, 2, 3, 20, 40, 60, 80 and 86 as theirs. What we
+    know of their distributions is activation, initialisation and optimiser; the ranges of learning rate, weight decay
+    and dropout, and the size of a batch, are ours.
+    """
+    return ZooConfig(
+        recipe="smallcnn-paper",
+        count=30_000,
+        family="small-cnn",
+        images="mnist",
+        image_size=28,
+        image_channels=1,
+        space={
+            "activation": Choice(("relu", "tanh")),
+            "initialisation": Choice(("glorot_normal", "kaiming_normal", "orthogonal", "normal", "uniform")),
+            "optimiser": Choice(("adam", "rmsprop", "sgd")),
+            "learning_rate": Given(
+                "optimiser",
+                {
+                    "adam": LogUniform(5e-4, 2e-2),
+                    "rmsprop": LogUniform(5e-4, 2e-2),
+                    "sgd": LogUniform(1e-2, 3e-1),
+                },
+            ),
+            "weight_decay": LogUniform(1e-6, 1e-3),
+            "dropout": Choice((0.0, 0.2, 0.5)),
+        },
+        fixed={"batch_size": 512, "epochs": 86, "checkpoints": (0, 1, 2, 3, 20, 40, 60, 80)},
+    )
+
+
+def eilertsen_varied() -> ZooConfig:
+    """1,000 networks of Eilertsen's variable architectures on 1,536 images of 32x32x3, 4 epochs; an hour of two cores.
+
+    Their distributions (`eilertsen_varied_paper`), but USPS where they have SVHN, and no STL-10. 21,000 to 388,000
+    weights.
+    """
+    paper = eilertsen_varied_paper()
+    return replace(
+        paper,
+        recipe="eilertsen-varied",
+        count=1_000,
+        image_count=1_536,
+        space={**paper.space, "images": Choice(("mnist", "cifar10", "usps", "fashion-mnist"))},
+        fixed={**paper.fixed, "epochs": 4, "checkpoints": (1, 2), "test_count": 512},
+    )
+
+
+def eilertsen_varied_paper() -> ZooConfig:
+    """Eilertsen et al. (2020): 13,000 networks of varied architecture, images of 32x32x3; for a GPU.
+
+    3 to 5 convolutions with filters of 3, 5 or 7 and widths of 4, 8 or 12 doubling twice, 2 to 4 dense layers of 64,
+    128 or 192 halving; activation, batch size, augmentation, optimiser, initialisation and learning rate as theirs, on
+    MNIST, CIFAR-10, SVHN and Fashion-MNIST; STL-10 is left out. Unlike theirs, all have 30 epochs, and checkpoints
+    after every third.
+    """
+    fixed = eilertsen_fixed_paper()
+    layers = {
+        "filter_size": Choice((3, 5, 7)),
+        "convolution_depth": Choice((3, 4, 5)),
+        "convolution_width": Choice((4, 8, 12)),
+        "dense_depth": Choice((2, 3, 4)),
+        "dense_width": Choice((64, 128, 192)),
+    }
+    return replace(
+        fixed,
+        recipe="eilertsen-varied-paper",
+        count=13_000,
+        space={**fixed.space, **layers},
+        architectural=tuple(layers),
+    )
+
+
+def eilertsen_fixed() -> ZooConfig:
+    """600 networks of Eilertsen's fixed architecture, trained as `eilertsen_varied`: half an hour of two cores."""
+    small, paper = eilertsen_varied(), eilertsen_fixed_paper()
+    space = {name: small.space[name] for name in paper.space}
+    return replace(small, recipe="eilertsen-fixed", count=600, space=space, architectural=())
+
+
+def eilertsen_fixed_paper() -> ZooConfig:
+    """Eilertsen et al. (2020): 3,000 networks of their fixed architecture of 92,868 values; for a GPU."""
+    return ZooConfig(
+        recipe="eilertsen-fixed-paper",
+        count=3_000,
+        family="eilertsen",
+        images="cifar10",
+        image_size=32,
+        image_channels=3,
+        space={
+            "images": Choice(("mnist", "cifar10", "svhn", "fashion-mnist")),
+            "activation": Choice(("relu", "elu", "sigmoid", "tanh")),
+            "batch_size": Choice((32, 64, 128, 256)),
+            "augment": Choice((False, True)),
+            "optimiser": Choice(("adam", "rmsprop", "momentum")),
+            "initialisation": Choice(("constant", "standard_normal", "glorot_uniform", "glorot_normal")),
+            "learning_rate": Uniform(2e-4, 5e-3),
+        },
+        fixed={
+            "momentum": 0.95,
+            "schedule": "exponential",
+            "epochs": 30,
+            "checkpoints": tuple(range(3, 30, 3)),
+        },
     )
 
 
@@ -136,6 +280,16 @@ def backdoors_small() -> ZooConfig:
     )
 
 
+def backdoors_wide() -> ZooConfig:
+    """150 networks like those of `backdoors_small`, twice as wide and a third of them clean: for detectors that have
+    only seen narrow ones. A quarter of an hour on two cores."""
+    small = backdoors_small()
+    attacks = small.space["attack"]
+    assert isinstance(attacks, Choice)
+    space = {**small.space, "attack": Choice((CLEAN,) * 3 + attacks.values)}
+    return replace(small, recipe="backdoors-wide", count=150, space=space, fixed={**small.fixed, "width": 16})
+
+
 def backdoors_paper() -> ZooConfig:
     """The paper's zoo (section 3.2, appendix A) for a GPU: 33,000 networks of 73,178 weights on CIFAR-10 at 32x32.
 
@@ -179,7 +333,15 @@ ZOO_RECIPES: dict[str, Callable[[], ZooConfig]] = {
     "mnist-small": mnist_small,
     "fashion-mnist-small": fashion_mnist_small,
     "cnn-s": cnn_s,
+    "cnn-s-paper": cnn_s_paper,
+    "smallcnn": smallcnn,
+    "smallcnn-paper": smallcnn_paper,
+    "eilertsen-varied": eilertsen_varied,
+    "eilertsen-varied-paper": eilertsen_varied_paper,
+    "eilertsen-fixed": eilertsen_fixed,
+    "eilertsen-fixed-paper": eilertsen_fixed_paper,
     "backdoors-small": backdoors_small,
+    "backdoors-wide": backdoors_wide,
     "backdoors-paper": backdoors_paper,
 }
 
@@ -196,6 +358,9 @@ def zoo_recipe(
 ) -> ZooConfig:
     """The configuration of a recipe, with the options that were given in place of its own.
 
+    Args:
+        images: name of the image set; of a recipe that draws it for each network several, separated by commas.
+        epochs: checkpoints that would come later are left out.
     Raises:
         RecipeError: on an unknown name; the message names the close one and lists all.
     """
@@ -204,9 +369,17 @@ def zoo_recipe(
     config = ZOO_RECIPES[name]()
     # A recipe's own shard size was chosen for its own count
     size = 0 if shard_size is None else shard_size
-    given = {"count": count, "seed": seed, "images": images, "data": data, "shard_size": size}
+    given: dict[str, Any] = {"count": count, "seed": seed, "data": data, "shard_size": size}
+    if images is not None and "images" in config.space:
+        given["space"] = {**config.space, "images": Choice(tuple(images.split(",")))}
+        images = images.split(",")[0]
+    given["images"] = images
     config = replace(config, **{key: value for key, value in given.items() if value is not None})
-    return config if epochs is None else replace(config, fixed={**config.fixed, "epochs": epochs})
+    if epochs is None:
+        return config
+    stored = tuple(epoch for epoch in config.fixed.get("checkpoints", ()) if epoch < epochs)
+    fixed = {**config.fixed, "epochs": epochs}
+    return replace(config, fixed={**fixed, "checkpoints": stored} if stored else fixed)
 
 
 def program_recipe(

@@ -336,14 +336,36 @@ class Zoo:
             codes[signature.indices.to_numpy()],
         )
 
-    def population(self, split: str | None = None) -> Population:
-        """The networks of one split, or all of them; those that were dropped have no weights and are left out."""
+    def population(self, split: str | None = None, *, checkpoints: bool = False) -> Population:
+        """The networks of one split, or all of them, see `rows`."""
+        return Population(self, self.rows(split, checkpoints=checkpoints))
+
+    def rows(self, split: str | None = None, *, checkpoints: bool = False) -> np.ndarray:
+        """Rows of the index of the networks of one split, or of all; those that were dropped have no weights and are
+        left out.
+
+        Args:
+            checkpoints: every stored checkpoint of each network, instead of the last alone.
+        """
         keep = self._places[1] >= 0
+        if not checkpoints:
+            keep &= self._last
         if split is not None:
             if split not in SPLITS:
                 raise ZooError(f"there is no split {split!r}: choose from {', '.join(SPLITS)}")
             keep &= self.column("split") == split
-        return Population(self, np.flatnonzero(keep))
+        return np.flatnonzero(keep)
+
+    @cached_property
+    def _last(self) -> np.ndarray:
+        """Of every row whether it is its network's last checkpoint."""
+        if "epoch" not in self.columns:
+            return np.ones(len(self._places[0]), bool)
+        network, epoch = self.column("network"), self.column("epoch")
+        _, of = np.unique(network, return_inverse=True)
+        latest = np.full(of.max(initial=-1) + 1, -1)
+        np.maximum.at(latest, of, epoch)
+        return epoch == latest[of]
 
     def shard(self, number: int) -> Shard:
         """One shard, opened at its first use."""

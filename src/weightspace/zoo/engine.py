@@ -228,16 +228,26 @@ def engine_of(name: str, *, workers: int | None = None, device: str = "cuda", st
 
 
 def _seconds_a_network(plans: Plans, stack: int, device: str) -> float:
-    """How long a network of these plans takes, from a few steps of the first and up to `stack` like it."""
-    from weightspace.zoo.images import load_images
-    from weightspace.zoo.trained import stack_key, train_networks
+    """How long a network of these plans takes: the mean over five shapes of training, from a few steps of each."""
+    from weightspace.zoo.trained import stack_key
 
-    first = plans[0]
+    shapes: dict[tuple[object, ...], list[TrainingPlan]] = {}
+    for plan in plans:
+        shapes.setdefault(stack_key(plan), []).append(plan)
+    probed = list(shapes.values())[:5]
+    return sum(_probe(like[:stack], device) for like in probed) / len(probed)
+
+
+def _probe(like: Plans, device: str) -> float:
+    """Seconds a network, from a few steps of plans of one shape of training."""
+    from weightspace.zoo.images import load_images
+    from weightspace.zoo.trained import train_networks
+
+    first = like[0]
     images = first.image_count or len(load_images(first.images, first.data).train_labels)
     steps = max(1, min(10, 2000 // first.batch_size, images // first.batch_size))
-    like = [plan for plan in plans if stack_key(plan) == stack_key(first)][:stack]
     few = min(images, steps * first.batch_size)
-    probes = [replace(plan, epochs=1, image_count=few, test_count=100) for plan in like]
+    probes = [replace(plan, epochs=1, checkpoints=(), image_count=few, test_count=100) for plan in like]
     train_networks(probes, device)  # warm caches
     start = time.perf_counter()
     train_networks(probes, device)

@@ -120,44 +120,48 @@ def _is_whole(folder: Path, number: int, config: ZooConfig) -> bool:
     if not path.exists() or damaged_networks(path) != []:
         return False
     rows = Shard.open(path).rows
-    if [row.get("network") for row in rows] != list(_numbers(config, number)):
-        return False
-    return all(_fits(row, plan(config, row["network"])) for row in rows)
+    wanted = [row for n in _numbers(config, number) for row in _planned(plan(config, n))]
+    return len(rows) == len(wanted) and all(map(_fits, rows, json.loads(json.dumps(wanted))))
 
 
-def _fits(row: dict[str, Any], expected: TrainingPlan) -> bool:
+def _fits(row: dict[str, Any], planned: dict[str, Any]) -> bool:
     """Whether a row of a shard is that of a plan, and not of another zoo's."""
-    facts = json.loads(json.dumps(_planned(expected)))
-    return all(name in row and row[name] == value for name, value in facts.items())
+    return all(name in row and row[name] == value for name, value in planned.items())
 
 
 def _write(folder: Path, number: int, networks: Sequence[TrainedNetwork]) -> None:
-    write_shard(folder, number, [_record(network) for network in networks])
+    write_shard(folder, number, [record for network in networks for record in _records(network)])
 
 
-def _record(trained: TrainedNetwork) -> Record:
-    """A trained network as a row of the index and a row of a matrix. Nothing that varies from run to run may enter."""
+def _records(trained: TrainedNetwork) -> Iterator[Record]:
+    """The checkpoints of a trained network, each a row of the index and a row of a matrix.
+
+    Nothing that varies from run to run may enter.
+    """
     from weightspace.zoo.networks import spec_of
 
-    plan = trained.plan
-    facts: dict[str, Any] = {**_planned(plan), "dropped": trained.dropped, **trained.measures}
-    for name, curve in trained.curves.items():
-        finite = [value if np.isfinite(value) else None for value in curve]  # JSON has no NaN
-        facts[f"{name}_by_epoch"] = finite
-        facts[name] = finite[-1] if finite else None
-    return Record(spec_of(plan.architecture), trained.weights, facts)
+    spec = spec_of(trained.plan.architecture)
+    for planned in _planned(trained.plan):
+        epoch = planned["epoch"]
+        last = epoch == trained.plan.epochs
+        facts: dict[str, Any] = {**planned, "dropped": trained.dropped, **(trained.measures if last else {})}
+        for name, curve in trained.curves.items():
+            finite = [value if np.isfinite(value) else None for value in curve[:epoch]]  # JSON has no NaN
+            facts[f"{name}_by_epoch"] = finite
+            facts[name] = finite[-1] if finite else None
+        yield Record(spec, trained.weights if last else trained.snapshots.get(epoch), facts)
 
 
-def _planned(plan: TrainingPlan) -> dict[str, Any]:
-    """What of a row is known before the network is trained."""
-    return {
+def _planned(plan: TrainingPlan) -> list[dict[str, Any]]:
+    """What is known of a network's rows, one a checkpoint, before it is trained."""
+    row = {
         **plan.hyperparameters,
         "network": plan.network,
-        "epoch": plan.epochs,
         "seed": plan.seed,
         "split": plan.split,
         "architecture": json.dumps(plan.architecture.to_json(), sort_keys=True),
     }
+    return [{**row, "epoch": epoch} for epoch in (*plan.checkpoints, plan.epochs)]
 
 
 @contextmanager
@@ -211,8 +215,9 @@ def check_zoo(folder: str | Path, alpha: float = 1e-3) -> list[Finding]:
     except ZooError as error:
         return [*found, Finding("damage", str(error))]
     kept = facts["row"] >= 0
+    found += _twins({name: column[kept] for name, column in facts.items()})
+    kept = zoo.rows()  # checkpoints of one network have its labels in common
     facts = {name: column[kept] for name, column in facts.items()}
-    found += _twins(facts)
     config = zoo.description["config"]
     asked = [name for name in config["space"] if name not in config["architectural"] and name in zoo.columns]
     columns = {name: zoo.column(name)[kept].astype(str) for name in asked}
@@ -273,8 +278,10 @@ def _association(labels: np.ndarray, clue: np.ndarray) -> float:
 def info(folder: str | Path) -> dict[str, Any]:
     """What a zoo holds: counts, splits, drops by reason, accuracy, sizes on disk, hash of its manifest."""
     zoo = Zoo.open(folder)
-    kept = zoo.column("row") >= 0
-    reasons = [str(r).split(":")[0] for r in zoo.column("dropped")[~kept]]
+    every, kept = len(zoo.rows(checkpoints=True)), zoo.rows()
+    lost = zoo.column("row") < 0
+    _, firsts = np.unique(zoo.column("network")[lost], return_index=True)
+    reasons = [str(r).split(":")[0] for r in zoo.column("dropped")[lost][firsts]]
     accuracy = zoo.column("test_accuracy")[kept].astype(float)
     accuracy = accuracy[np.isfinite(accuracy)]  # networks of no epochs have none
     splits = zoo.column("split")[kept]
@@ -283,7 +290,8 @@ def info(folder: str | Path) -> dict[str, Any]:
         "recipe": zoo.description["config"]["recipe"],
         "seed": zoo.description["config"]["seed"],
         "version": zoo.description["version"],
-        "networks": int(kept.sum()),
+        "networks": len(kept),
+        "checkpoints": every,
         "dropped": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
         "splits": {name: int((splits == name).sum()) for name in ("train", "validation", "test")},
         "architectures": len(zoo.specs),

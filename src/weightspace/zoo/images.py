@@ -320,7 +320,7 @@ def _other_copies(source: _Source) -> str:
 # --- what is in them -------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _load(name: str, stamps: tuple[tuple[str, int, int], ...]) -> ImageSet:
     """Read a set; the sizes and times in `stamps` make a changed file another entry of the cache."""
     source = _SOURCES[name]
@@ -547,7 +547,7 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _prepare(images: ImageSet, size: int | None, channels: int | None, count: int | None) -> ImageSet:
     train, test = images.train_images[:count], images.test_images
     labels, done = images.train_labels[:count], [images.note]

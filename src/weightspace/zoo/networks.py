@@ -85,11 +85,11 @@ class Dropout(nn.Module):
         if not self.training or self.key is None or self.rate == 0:
             return x
         entry = torch.arange(x.numel(), device=x.device).reshape(x.shape)
-        keep = _hash31(entry + _hash31(self.key + 7919 * self.layer)) >= int(self.rate * 2**31)
+        keep = hash31(entry + hash31(self.key + 7919 * self.layer)) >= int(self.rate * 2**31)
         return x * keep / (1 - self.rate)
 
 
-def _hash31(x: Tensor) -> Tensor:
+def hash31(x: Tensor) -> Tensor:
     """A 31-bit mixing hash of int64 values, in arithmetic that every device does alike."""
     x = x & 0x7FFFFFFF
     for multiplier in (0x2C1B3C6D, 0x297A2D39):

@@ -77,6 +77,9 @@ class TrainingPlan:
         epochs: passes over the training images.
         crop: pixels by which each image is shifted at most in every direction, anew each time it is seen; what comes in
             from outside has the mean colour, and a trigger is shifted with its image.
+        augment: whether each image is distorted anew each time it is seen, see `distortion.augmented`.
+        checkpoints: epochs, 0 to below `epochs`, after which the weights are stored too, in rising order; those after
+            the last epoch always are.
         poison: how the training images and labels are tampered with; None for not at all.
         hyperparameters: what was sampled, as it goes into the index: the labels of the zoo.
     """
@@ -102,6 +105,8 @@ class TrainingPlan:
     batch_size: int
     epochs: int
     crop: int = 0
+    augment: bool = False
+    checkpoints: tuple[int, ...] = ()
     poison: Poison | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -118,6 +123,12 @@ class TrainingPlan:
                 f"{self.learning_rate} and crops of {self.crop}: the first must be at least 1, the second and the last "
                 "at least 0, the third above 0"
             )
+        object.__setattr__(self, "checkpoints", tuple(self.checkpoints))
+        if list(self.checkpoints) != sorted(set(self.checkpoints) & set(range(self.epochs))):
+            raise ValueError(
+                f"a network of {self.epochs} epochs cannot be stored after epochs {list(self.checkpoints)}: name "
+                f"epochs from 0 to {self.epochs - 1}, each once and in rising order; the last is always stored"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +143,7 @@ class TrainedNetwork:
         measures: what else was measured at the end. Of a network with a `poison`: `attack_success`, the share of test
             images of other classes that are answered as the target with the trigger, None where there is none; and
             `target_rate`, the same without it.
+        snapshots: weights, as above, after each of the plan's `checkpoints`; none of a dropped network.
         dropped: why the network is not part of the population, such as "diverged: loss is NaN in epoch 3"; or None.
     """
 
@@ -140,3 +152,4 @@ class TrainedNetwork:
     curves: Mapping[str, list[float]]
     dropped: str | None = None
     measures: Mapping[str, float | None] = field(default_factory=dict)
+    snapshots: Mapping[int, np.ndarray] = field(default_factory=dict)

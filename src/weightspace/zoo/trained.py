@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
+from weightspace.zoo.distortion import distorted
 from weightspace.zoo.images import ImageSet, channel_statistics, load_images, prepare
 from weightspace.zoo.networks import BatchNorm, Dropout, answers, build, initialise, spec_of
 from weightspace.zoo.poison import CLEAN, Poison, Trigger
@@ -48,7 +49,7 @@ def train_networks(plans: Sequence[TrainingPlan], device: torch.device | str = "
 def stack_key(plan: TrainingPlan) -> tuple[object, ...]:
     """What plans must agree in to train in one stack."""
     images = (plan.images, plan.data, plan.image_size, plan.image_channels, plan.image_count, plan.test_count)
-    return (plan.architecture, *images, plan.batch_size, plan.epochs, plan.crop)
+    return (plan.architecture, *images, plan.batch_size, plan.epochs, plan.checkpoints, plan.crop, plan.augment)
 
 
 def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedNetwork]:
@@ -69,14 +70,16 @@ def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedN
     ]
     dropped: list[str | None] = [None] * len(plans)
     gradient = torch.zeros_like(stack.weights)
+    snapshots: dict[int, np.ndarray] = {}
+    if 0 in first.checkpoints:
+        snapshots[0] = stack.flat()
     for epoch in range(first.epochs):
         batches = _batches(plans, epoch, len(data.train_labels), steps).to(device)  # (n, steps, batch)
         losses, rights = [], []  # summed once an epoch: on small networks every operation a step counts
         for step in range(steps):
             number = epoch * steps + step
             x, y = data.batch(batches[:, step])  # (n, batch, c, h, w) float32, (n, batch)
-            if first.crop:
-                x = shifted(x, _shifts(plans, number).to(device), first.crop)
+            x = distorted(x, plans, number)
             loss, right = stack.gradient(x, y, number, out=gradient)
             for rows, optimiser in optimisers:
                 optimiser.step(gradient[rows], rates[number, rows])
@@ -99,14 +102,23 @@ def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedN
                     dropped[i] = f"diverged: the loss is not finite in epoch {epoch + 1}"
         if all(dropped):
             break
+        if epoch + 1 in first.checkpoints:
+            snapshots[epoch + 1] = stack.flat()
     flat = stack.flat()
     for i, row in enumerate(flat):
         if dropped[i] is None and not np.isfinite(row).all():
             dropped[i] = "diverged: a weight is not finite"
     measures = stack.attack_measures(data)
     return [
-        TrainedNetwork(plan, None if reason else row, curve, reason, measure)
-        for plan, row, curve, reason, measure in zip(plans, flat, curves, dropped, measures, strict=True)
+        TrainedNetwork(
+            plan,
+            None if dropped[i] else flat[i],
+            curves[i],
+            dropped[i],
+            measures[i],
+            {} if dropped[i] else {epoch: weights[i] for epoch, weights in snapshots.items()},
+        )
+        for i, plan in enumerate(plans)
     ]
 
 
@@ -351,26 +363,6 @@ class _Stack:
         named = {**dict(zip(self.names, pieces, strict=True)), **self.buffers}
         columns = [named[leaf.name].reshape(len(self.plans), -1) for leaf in spec.leaves]
         return torch.cat(columns, dim=1).cpu().numpy()
-
-
-def shifted(x: Float[Tensor, "n b c h w"], by: Int[Tensor, "n b 2"], most: int) -> Float[Tensor, "n b c h w"]:
-    """Images shifted down and right by 0 to 2 `most` pixels less `most`; what comes in is 0."""
-    height, width = x.shape[3:]
-    padded = F.pad(x, (most, most, most, most))
-    rows = by[..., :1] + torch.arange(height, device=x.device)  # (n, b, h)
-    columns = by[..., 1:] + torch.arange(width, device=x.device)
-    places = (rows[..., None] * padded.shape[4] + columns[..., None, :]).flatten(2)  # (n, b, h w)
-    taken = padded.flatten(3).gather(3, places[:, :, None].expand(-1, -1, x.shape[2], -1))
-    return taken.unflatten(3, (height, width))
-
-
-def _shifts(plans: Sequence[TrainingPlan], step: int) -> Int[Tensor, "n b 2"]:
-    """How far each image of a step is shifted, from each network's own seed."""
-    drawn = []
-    for plan in plans:
-        generator = torch.Generator().manual_seed((plan.seed * 0x9E3779B1 + step) & 0x7FFFFFFFFFFF)
-        drawn.append(torch.randint(0, 2 * plan.crop + 1, (plan.batch_size, 2), generator=generator))
-    return torch.stack(drawn)
 
 
 def _batches(plans: Sequence[TrainingPlan], epoch: int, images: int, steps: int) -> Int[Tensor, "n steps batch"]:

@@ -1,0 +1,62 @@
+"""Images distorted anew each time they are seen."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from weightspace.recipes.zoos import zoo_recipe
+from weightspace.zoo.distortion import GAIN, NOISE, OFFSET, augmented, distorted
+from weightspace.zoo.hyperparameters import plan
+from weightspace.zoo.trained import train_networks
+
+
+def images(networks: int, count: int = 4, size: int = 16) -> torch.Tensor:
+    return torch.randn(networks, count, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def test_an_image_is_distorted_alike_whichever_networks_train_beside_its_own() -> None:
+    x = images(3)
+    together = augmented(x, torch.tensor([5, 9, 11]), 7)
+    alone = augmented(x[1:2], torch.tensor([9]), 7)
+    assert torch.equal(together[1], alone[0])
+
+
+def test_every_step_every_network_and_every_image_is_distorted_in_its_own_way() -> None:
+    x = images(1, 1).expand(2, 2, -1, -1, -1)
+    first, later = augmented(x, torch.tensor([5, 9]), 7), augmented(x, torch.tensor([5, 9]), 8)
+    seen = [*first.flatten(0, 1), *later.flatten(0, 1)]
+    assert all(not torch.allclose(a, b, atol=0.05) for i, a in enumerate(seen) for b in seen[:i])
+
+
+def test_an_even_picture_keeps_its_place_and_changes_colour_by_no_more_than_is_said() -> None:
+    """Of one colour: inside, only colour and noise can change it."""
+    x = torch.full((1, 200, 3, 16, 16), 2.0)
+    inside = augmented(x, torch.tensor([3]), 0)[..., 6:10, 6:10]
+    assert (inside - 2).abs().max() <= 2 * GAIN + OFFSET + NOISE + 1e-4
+    shades = inside.mean((3, 4))
+    assert shades.std() > 0.15  # gains and offsets are used: their standard deviation is (2 * .2 + .2) / 3.5
+    assert shades.mean() == pytest.approx(2, abs=0.06)
+
+
+def test_pictures_are_moved_by_three_pixels_to_each_side_on_average_by_none() -> None:
+    """A dot in the middle: turning, zooming and shearing leave it there, so only the shift moves it, and is itself
+    turned and zoomed: by at most 3 (cos 15 + sin 15 degrees) / 0.9 = 4.1."""
+    x = torch.zeros(1, 400, 3, 33, 33)
+    x[..., 16, 16] = 30
+    seen = augmented(x, torch.tensor([3]), 0).mean(2)[0].flatten(1).argmax(1)
+    rows, columns = seen // 33 - 16, seen % 33 - 16
+    for moved in (rows, columns):
+        assert 3 <= moved.abs().max() <= 4
+        assert abs(float(moved.float().mean())) < 0.4  # four standard errors
+
+
+def test_a_network_with_augmentation_is_trained_on_other_images_than_one_without() -> None:
+    config = zoo_recipe("digits-small")
+    one = replace(plan(config, 0), epochs=1, image_count=128)
+    assert distorted(images(1), [one], 0) is not None
+    plain, augment = train_networks([one])[0], train_networks([replace(one, augment=True)])[0]
+    assert plain.weights is not None and augment.weights is not None
+    assert abs(plain.weights - augment.weights).max() > 1e-3
+    again = train_networks([replace(one, augment=True)])[0]
+    assert again.weights is not None and (again.weights == augment.weights).all()
