@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -46,6 +46,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "scan": ("scan", "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
     "backdoors compare": ("backdoors_compare", "every detector of backdoors on one zoo, and the tables"),
     "backdoors transfer": ("backdoors_transfer", "detectors after training on each attack alone, and on all but each"),
+    "backdoors curve": ("backdoors_curve", "detectors by the number of networks that they are trained on"),
+    "backdoors widths": ("backdoors_widths", "detectors trained on networks of one width, asked about another"),
+    "backdoors families": ("backdoors_families", "which kind of trigger a backdoor has"),
     "backdoors train": ("backdoors_train", "train and calibrate a detector that `scan` can use"),
     "backdoors repair": ("backdoors_repair", "which neurons carry backdoors, and ways to take them out, side by side"),
     "backdoors evaluate": ("backdoors_evaluate", "the figures of a detector's card, on a zoo's test networks"),
@@ -66,7 +69,8 @@ RESUMED = {
     for verb in (
         *("demo", "zoo make", "train", "compare"),
         *("decompiler train", "decompiler readers", "decompiler ladder"),
-        *("backdoors compare", "backdoors transfer", "backdoors train", "backdoors repair"),
+        *("backdoors compare", "backdoors transfer", "backdoors curve", "backdoors widths", "backdoors families"),
+        *("backdoors train", "backdoors repair"),
     )
 }
 """Long work that keeps what is finished and goes on when it is called again."""
@@ -731,10 +735,7 @@ def backdoors_transfer(
     from weightspace.weights.network import write_atomically
     from weightspace.weights.store import Zoo
 
-    unknown = [name for name in detectors if name not in QUICK]
-    if unknown:
-        raise ValueError(f"no quick detector is named {unknown[0]!r}: there are {'; '.join(QUICK)}")
-    chosen = {name: QUICK[name] for name in detectors or QUICK}
+    chosen = _quick(detectors, QUICK)
     alone, without = transfer(Zoo.open(zoo), out, detectors=chosen, success=success)
     tables = {"all attacks but one, tested on that one": held_out_table(without)}
     for position, name in enumerate(chosen):
@@ -744,6 +745,82 @@ def backdoors_transfer(
     if picture is not None:
         write_atomically(out / "figure3.svg", picture.encode())
     return _say("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
+
+
+def backdoors_curve(
+    zoo: Positional[Path],
+    counts: tuple[int, ...] = (75, 150, 300, 600),
+    detectors: tuple[str, ...] = (),
+    success: float = 0.5,
+    out: Path = Path("runs/curve"),
+) -> int:
+    """AUROC on working attacks after training on so many networks; a killed run goes on.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        counts: of training networks.
+        detectors: some of the quick ones; all of these unless given.
+        success: least success of an attack for its network to be trained on.
+        out: folder of checkpoints and answers.
+    """
+    from weightspace.evaluation.detection import side_by_side
+    from weightspace.recipes.backdoors import QUICK, learning_curve
+    from weightspace.weights.store import Zoo
+
+    found = learning_curve(Zoo.open(zoo), out, counts, detectors=_quick(detectors, QUICK), success=success)
+    return _say(side_by_side({f"{count} networks": answers for count, answers in found.items()}))
+
+
+def backdoors_widths(
+    zoo: Positional[Path],
+    wide: Positional[Path],
+    detectors: tuple[str, ...] = (),
+    success: float = 0.5,
+    out: Path = Path("runs/widths"),
+) -> int:
+    """AUROC on working attacks in networks of the width that was trained on, and of another; a killed run goes on.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        wide: made by `weightspace zoo make backdoors-wide`; all of its networks are asked about.
+        detectors: some of the quick ones; all of these unless given.
+        success: least success of an attack for its network to be trained on.
+        out: folder of checkpoints and answers.
+    """
+    from weightspace.evaluation.detection import side_by_side
+    from weightspace.recipes.backdoors import WIDTHS, other_widths
+    from weightspace.weights.store import Zoo
+
+    chosen = _quick(detectors, WIDTHS)
+    return _say(side_by_side(other_widths(Zoo.open(zoo), Zoo.open(wide), out, detectors=chosen, success=success)))
+
+
+def backdoors_families(zoo: Positional[Path], success: float = 0.5, out: Path = Path("runs/families")) -> int:
+    """Which kind of trigger a backdoor has, where it works: accuracy of every method with its interval.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        success: least success of an attack for its network to be trained on.
+        out: folder of checkpoints.
+    """
+    from weightspace.evaluation.results import Results, format_table
+    from weightspace.recipes.backdoors import family_rows
+    from weightspace.weights.store import Zoo
+
+    rows = family_rows(Zoo.open(zoo), out, success=success)
+    return _say(format_table(Results(task=f"kind of trigger in {zoo}", rows=tuple(rows))))
+
+
+def _quick(names: tuple[str, ...], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Some of the quick detectors, or all.
+
+    Raises:
+        ValueError: on an unknown name; the message lists all.
+    """
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"no quick detector is named {unknown[0]!r}: there are {'; '.join(known)}")
+    return {name: known[name] for name in names or known}
 
 
 def backdoors_train(zoo: Positional[Path], steps: int | None = None, out: Path = Path("runs/detector")) -> int:

@@ -238,6 +238,35 @@ def transfer_table(answers: Mapping[str, Answers], *, success: tuple[float, floa
     return "\n".join(lines)
 
 
+def side_by_side(answers: Mapping[str, Sequence[Answers]], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
+    """AUROC against clean networks, over all attacks that work, of every detector (rows) in several settings (columns).
+
+    Args:
+        answers: of all detectors, by the name of the setting.
+        success: of the tested networks' attacks.
+    """
+    rows = {
+        setting: {
+            one.detector: row
+            for one in found
+            if (row := detection_row(one, tuple(ATTACKS), success=success)) is not None
+        }
+        for setting, found in answers.items()
+    }
+    heads = []
+    for setting, found in rows.items():
+        bad, good = next(iter(found.values())).networks if found else (0, 0)
+        heads.append(f"{setting} ({bad} + {good})")
+    lines = ["| detector | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for name in dict.fromkeys(name for found in rows.values() for name in found):
+        cells = []
+        for found in rows.values():
+            area = found[name].auroc if name in found else None
+            cells.append("" if area is None else f"{area.estimate:.3f} [{area.low:.3f}, {area.high:.3f}]")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def held_out_table(answers: Mapping[str, Sequence[Answers]], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
     """AUROC of every detector on the one attack that it was not trained on, as Markdown.
 

@@ -45,6 +45,9 @@ class MetaModelConfig:
     """How a chunk becomes a vector: by a linear map, as in the paper, or by a GELU MLP of four times the width, which
     can see the spread of the weights in a chunk where a linear map sees only weighted sums."""
 
+    other_widths: bool = False
+    """Whether networks of the layers of a training network, but other widths, are judged too; only of neurons."""
+
     causal: bool = False
     """Whether a token attends only to itself and those before it, as a decoder's do."""
 
@@ -86,6 +89,10 @@ class MetaModelConfig:
             ),
             f"dropout {self.dropout}": (0 <= self.dropout < 1, "0 to below 1"),
             f"permutations {self.permutations}": (self.permutations >= 1, "at least 1"),
+            f"other_widths {self.other_widths}": (
+                self.reading == "neurons" or not self.other_widths,
+                "False, or reading neurons",
+            ),
             f"reading {self.reading!r}": (self.reading in get_args(Reading), "chunks or neurons"),
             f"pooling {self.pooling!r}": (self.pooling in get_args(Pooling), "first, mean or extremes"),
             f"embedding {self.embedding!r}": (self.embedding in get_args(EmbeddingKind), "linear or mlp"),

@@ -230,7 +230,7 @@ class MetaModel:
         A meta-model trained on one spec judges that one alone: the place of a weight is what tells it apart. One
         trained on several judges every network that is no larger than the largest of them.
         """
-        if spec in self.specs:
+        if spec in self.specs or (self.config.other_widths and layers_of(spec) in map(layers_of, self.specs)):
             return
         if len(self.specs) == 1 or not 0 < self._count(spec) <= self.tokens:
             chunks = self.config.reading == "chunks"
@@ -344,6 +344,11 @@ class MetaModel:
     def parameters(self) -> int:
         """Number of its own weights."""
         return sum(p.numel() for p in self.model.parameters())
+
+
+def layers_of(spec: NetworkSpec) -> list[tuple[str, str, int]]:
+    """What networks of the same layers and other widths have in common: name, role and dimensions of each array."""
+    return [(leaf.name, leaf.role, len(leaf.shape)) for leaf in spec.leaves]
 
 
 def epoch_batch(count: int, size: int, step: int, seed: int) -> np.ndarray:

@@ -13,16 +13,19 @@ import numpy as np
 
 from weightspace.baselines.final_layer import AllStatisticsBoosting, FinalLayerBoosting
 from weightspace.baselines.linear import AlignedLinear, Linear, StatisticsLinear
+from weightspace.baselines.majority import Majority
 from weightspace.baselines.queries import MNTD, ULP, OneClassMNTD
 from weightspace.baselines.statistics import StatisticsBoosting
+from weightspace.evaluation.compare import compare
 from weightspace.evaluation.detection import Answers, DetectionRow, detection_row, markdown, roc_curve
 from weightspace.evaluation.plots import roc_curves
+from weightspace.evaluation.results import Row
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.metamodel import MetaModel
 from weightspace.models.pretraining import PretrainedMetaModel
-from weightspace.tasks.backdoor import BACKDOOR, backdoor_examples
+from weightspace.tasks.backdoor import BACKDOOR, FAMILY, backdoor_examples
 from weightspace.tasks.base import Predictor, TaskError
-from weightspace.tasks.choice import LowestLoss
+from weightspace.tasks.choice import CrossValidated, LowestLoss
 from weightspace.train.checkpoint import bind
 from weightspace.train.config import TrainingConfig
 from weightspace.weights.network import write_atomically
@@ -97,6 +100,28 @@ def _neurons(name: str, summary: bool = True, pretraining: int = 0) -> Make:
     return make
 
 
+def _five_folds(name: str) -> Make:
+    """The meta-model that reads neurons and statistics, from scratch, quickly or after pretraining; see
+    `CrossValidated`."""
+
+    def make(folder: Path) -> Predictor:
+        quick, slow = neuron_metamodel(steps=200, rate=3e-3), neuron_metamodel(steps=600, rate=1e-3)
+
+        def fresh(config: MetaModelConfig, place: str, fold: int) -> Predictor:
+            return MetaModel(_reseeded(config, fold), folder=folder / f"{place}-{fold}")
+
+        def pretrained(fold: int) -> Predictor:
+            return PretrainedMetaModel(_reseeded(quick, fold), steps=600, folder=folder / f"pretrained-{fold}")
+
+        return CrossValidated(name, [partial(fresh, quick, "quick"), partial(fresh, slow, "slow"), pretrained])
+
+    return make
+
+
+def _reseeded(config: MetaModelConfig, seed: int) -> MetaModelConfig:
+    return replace(config, training=replace(config.training, seed=seed))
+
+
 DETECTORS: dict[str, Make] = {
     "final layer": lambda _: FinalLayerBoosting(),
     "weight statistics": lambda _: StatisticsBoosting(),
@@ -104,7 +129,11 @@ DETECTORS: dict[str, Make] = {
     "statistics and final layer": lambda _: AllStatisticsBoosting(),
     "linear": lambda _: Linear(),
     "linear, aligned": lambda _: AlignedLinear(),
+    "weight statistics, five folds": lambda _: CrossValidated(
+        "weight statistics, five folds", [lambda _: StatisticsBoosting(), lambda _: StatisticsLinear()]
+    ),
     "meta-model, neurons and statistics": _neurons("meta-model, neurons and statistics"),
+    "meta-model, neurons and statistics, five folds": _five_folds("meta-model, neurons and statistics, five folds"),
     "meta-model, neurons alone": _neurons("meta-model, neurons alone", summary=False),
     "meta-model, neurons, pretrained": _neurons("meta-model, neurons, pretrained", summary=False, pretraining=600),
     "meta-model, chunks of 1,024": _chunks("meta-model, chunks of 1,024"),
@@ -127,6 +156,7 @@ def detect(
     attacks: Sequence[str] | None = None,
     success: float = 0.5,
     networks: int | None = None,
+    elsewhere: Zoo | None = None,
     show: bool = True,
 ) -> list[Answers]:
     """Fit every detector on the training split, let it choose on the validation split, and ask it about the test split.
@@ -138,11 +168,14 @@ def detect(
         attacks: those that are trained on; None for all. All networks of the test split are asked about.
         success: least success of an attack for its network to be trained on; the paper trains on all, which is 0.
         networks: how many of the training networks are used, drawn by a fixed seed; None for all.
+        elsewhere: a zoo of which every network is asked about, instead of the test split.
     Raises:
-        TaskError: if the zoo has no attacks, or no networks on one side, or the folder holds other answers.
+        TaskError: if a zoo has no attacks, or no networks on one side, or the folder holds other answers.
     """
     settings = [asdict(backdoor_metamodel()), asdict(neuron_metamodel()), RATES]
     asked = [zoo.description["config"], attacks, success, networks, settings]
+    if elsewhere is not None:
+        asked.append(elsewhere.description["config"])
     decided = json.dumps(asked, sort_keys=True, default=list)
     if not bind(out, decided.encode()):
         raise TaskError(
@@ -154,10 +187,11 @@ def detect(
     )
     if networks is not None:
         training = training.select(np.sort(np.random.default_rng(6).permutation(len(training))[:networks]))
-    test = zoo.population("test")
-    attack = zoo.column("attack")[test.rows]
-    worked = zoo.column("attack_success")[test.rows].astype(float)
-    rate = zoo.column("poison_rate")[test.rows].astype(float)
+    source = elsewhere or zoo
+    test = source.population(None if elsewhere else "test")
+    attack = source.column("attack")[test.rows]
+    worked = source.column("attack_success")[test.rows].astype(float)
+    rate = source.column("poison_rate")[test.rows].astype(float)
     found = []
     with progress("detecting", len(detectors), "detectors", show) as advance:
         for name, make in detectors.items():
@@ -272,6 +306,40 @@ def learning_curve(
     """Detectors after training on so many networks; killed and called again, it goes on."""
     asked = {"detectors": detectors, "success": success, "show": show}
     return {count: detect(zoo, out / f"{count}-networks", networks=count, **asked) for count in counts}
+
+
+def other_widths(
+    zoo: Zoo, wide: Zoo, out: Path, *, detectors: Mapping[str, Make], success: float = 0.5, show: bool = True
+) -> dict[str, list[Answers]]:
+    """Detectors trained on one zoo, asked about its own test networks and about those of another width."""
+    asked = {"detectors": detectors, "success": success, "show": show}
+    return {"own": detect(zoo, out / "own", **asked), "other": detect(zoo, out / "other", elsewhere=wide, **asked)}
+
+
+WIDTHS: dict[str, Make] = QUICK | {
+    "meta-model, neurons and statistics": _one(
+        "meta-model, neurons and statistics", replace(neuron_metamodel(steps=200, rate=3e-3), other_widths=True)
+    ),
+    "meta-model, neurons alone": _one(
+        "meta-model, neurons alone", replace(neuron_metamodel(steps=200, rate=3e-3, summary=False), other_widths=True)
+    ),
+}
+"""Quick detectors that answer for networks of other widths than they have seen."""
+
+
+def family_rows(zoo: Zoo, out: Path, *, success: float = 0.5, show: bool = True) -> list[Row]:
+    """What kind of trigger a backdoor has: pixels, a patch, a blend; asked of test networks whose attack works (90%).
+
+    The meta-model answers it as a second output beside whether there is a backdoor; the others are fitted on it alone.
+    """
+    training, validation, test = (
+        backdoor_examples(zoo, split, success=(least, 1.0), families=True)
+        for split, least in (("train", success), ("validation", success), ("test", 0.9))
+    )
+    model = MetaModel(neuron_metamodel(steps=200, rate=3e-3), folder=out / "metamodel")
+    predictors = [Majority(), FinalLayerBoosting(), StatisticsBoosting(), StatisticsLinear(), MNTD(), model]
+    rows, _ = compare(predictors, training, validation, test, show=show)
+    return [row for row in rows if row.target == FAMILY.name]
 
 
 def _file_name(name: str) -> str:

@@ -11,6 +11,13 @@ from weightspace.weights.store import Zoo
 from weightspace.zoo.poison import ATTACKS, CLEAN, CONTROLS
 
 BACKDOOR = Target("backdoor", ("clean", "backdoored"))
+FAMILIES = {
+    "pixels": ("badnets-corner", "badnets-border", "badnets-center", "single-pixel"),
+    "patch": ("ulp-train", "ulp-test", "mntd-patch"),
+    "blend": ("noise-blend", "checkerboard-blend", "mntd-blend"),
+}
+"""Attacks by what their trigger is: up to four white pixels, an opaque patch, a picture blended in."""
+FAMILY = Target("family", tuple(FAMILIES))
 
 
 def backdoor_examples(
@@ -20,6 +27,7 @@ def backdoor_examples(
     controls: Sequence[str] = (CLEAN,),
     *,
     success: tuple[float, float] = (0.0, 1.0),
+    families: bool = False,
 ) -> Examples:
     """The attacked networks of one split against controls; networks of other attacks and controls are left out.
 
@@ -27,6 +35,7 @@ def backdoor_examples(
         attacks: which count as backdoored; None for all that the zoo has.
         controls: which count as clean: clean ones, or also those with mislabelled images and no trigger.
         success: least and greatest success of an attack for its network to count; the others are left out.
+        families: ask for the family of the trigger too, which is not known of networks without a backdoor.
     Raises:
         TaskError: if the zoo has no attacks, or no network on one of the two sides; the message says what it has.
     """
@@ -45,4 +54,9 @@ def backdoor_examples(
         missing = f"of {', '.join(wanted)} with success {success[0]:g} to {success[1]:g}" if not bad.any() else "clean"
         raise TaskError(f"zoo {zoo.folder} has no network {missing} in its {split} split: make it larger with --count")
     kept = np.flatnonzero(bad | good)
-    return Examples(networks.select(kept), {BACKDOOR.name: bad[kept].astype(np.int64)}, (BACKDOOR,))
+    labels = {BACKDOOR.name: bad[kept].astype(np.int64)}
+    if not families:
+        return Examples(networks.select(kept), labels, (BACKDOOR,))
+    place = {name: number for number, family in enumerate(FAMILIES.values()) for name in family}
+    labels[FAMILY.name] = np.array([place.get(name, -1) for name in attack[kept]], np.int64)
+    return Examples(networks.select(kept), labels, (BACKDOOR, FAMILY))

@@ -66,6 +66,12 @@ class Examples:
         labels = {name: values[positions] for name, values in self.labels.items()}
         return Examples(self.networks.select(positions), labels, self.targets)
 
+    def and_then(self, others: Examples) -> Examples:
+        """These, then others of the same source and with the same targets."""
+        networks = self.networks.and_then(others.networks)
+        labels = {t.name: np.concatenate([self.labels[t.name], others.labels[t.name]]) for t in self.targets}
+        return Examples(networks, labels, self.targets)
+
     def known(self, target: str) -> np.ndarray:
         """Positions (k,) of the networks whose class of `target` is known."""
         return np.flatnonzero(self.labels[target] >= 0)

@@ -80,6 +80,12 @@ class Population(Sequence[Network]):
         """The networks at `positions` (n,), in that order."""
         return Population(self.source, self.rows[positions])
 
+    def and_then(self, others: Population) -> Population:
+        """These networks, then others; those of one source stay where they lie, others are read into memory."""
+        if self.source is others.source:
+            return Population(self.source, np.concatenate([self.rows, others.rows]))
+        return Population.of([*self, *others])
+
     @property
     def specs(self) -> tuple[NetworkSpec, ...]:
         """The specs that occur, in the order of the source's list."""
