@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "zoo make": ("zoo_make", "make a population of networks or programs by a recipe, or what is missing of it"),
     "zoo info": ("zoo_info", "what a zoo holds"),
     "zoo check": ("zoo_check", "verify every checksum and look for leaks"),
+    "zoo import": ("zoo_import", "networks that you have already, with labels, into a zoo"),
     "train": ("train", "train a meta-model on a zoo"),
     "evaluate": ("evaluate", "score a trained meta-model on a zoo's held-out networks"),
     "compare": ("compare", "meta-model and baselines on one zoo: table, results.json, report.html"),
@@ -44,6 +45,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "decompiler readers": ("decompiler_readers", "readers of weights under one budget: graph, rows, flat chunks"),
     "decompiler ladder": ("decompiler_ladder", "every method on every rung: noisy, compressed, finetuned, trained"),
     "scan": ("scan", "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
+    "hyperparameters compare": ("hyperparameters_compare", "every method on the properties of a zoo's networks"),
+    "hyperparameters curve": ("hyperparameters_curve", "the methods by the number of networks they are trained on"),
     "backdoors compare": ("backdoors_compare", "every detector of backdoors on one zoo, and the tables"),
     "backdoors transfer": ("backdoors_transfer", "detectors after training on each attack alone, and on all but each"),
     "backdoors curve": ("backdoors_curve", "detectors by the number of networks that they are trained on"),
@@ -67,8 +70,9 @@ GROUPS = {
 RESUMED = {
     f"weightspace {verb}"
     for verb in (
-        *("demo", "zoo make", "train", "compare"),
+        *("demo", "zoo make", "zoo import", "train", "compare"),
         *("decompiler train", "decompiler readers", "decompiler ladder"),
+        *("hyperparameters compare", "hyperparameters curve"),
         *("backdoors compare", "backdoors transfer", "backdoors curve", "backdoors widths", "backdoors families"),
         *("backdoors train", "backdoors repair"),
     )
@@ -346,6 +350,46 @@ def zoo_check(zoo: Positional[Path], json: bool = False) -> int:
     else:
         _say("\n".join(f"{finding.kind}: {finding.text}" for finding in found) or f"{zoo}: sound, no leaks found")
     return 1 if found else 0
+
+
+def zoo_import(
+    kind: Positional[str],
+    sources: Positional[tuple[str, ...]],
+    out: Path,
+    labels: tuple[str, ...] = (),
+    csv: Path | None = None,
+    topology: str = "unknown",
+    images: str | None = None,
+    epochs: tuple[int, ...] = (),
+    count: int | None = None,
+    seed: int = 0,
+    shard_size: int = 0,
+    json: bool = False,
+) -> int:
+    """Import networks that somebody has trained already; a killed run goes on when it is called again.
+
+    Nothing in a file is executed. What cannot be imported is counted, with the first example of each reason.
+
+    Args:
+        kind: modelzoos (Schürholt et al.), small-cnn-zoo (Unterthiner et al.), eilertsen (Eilertsen et al.),
+            state-dicts (files and a CSV of labels) or huggingface; docs/importing.md has the forms.
+        sources: the folder, or of huggingface one or several hf://OWNER/NAME@REVISION.
+        out: folder of the zoo.
+        labels: what to ask for; a network without one of them is skipped. Every column unless given.
+        csv: labels of state-dicts (unless their folder holds one CSV file) and of huggingface.
+        topology: how the arrays of state-dicts and huggingface are connected: unknown, chain or transformer.
+        images: image set that the networks were trained on, if the source does not say it.
+        epochs: which checkpoints; all unless given.
+        count: most networks, drawn at random.
+        seed: decides the order of the networks and their splits.
+        shard_size: networks a shard; 0 chooses.
+        json: print what was imported as JSON.
+    """
+    from weightspace.zoo.imported import import_zoo, summary
+
+    given = {"labels": labels, "table": csv, "topology": topology, "images": images, "epochs": epochs}
+    found = import_zoo(kind, sources, out, count=count, seed=seed, shard_size=shard_size, **given)
+    return _json(found.to_json()) if json else _say(f"{summary(found)}\n{out}")
 
 
 def train(
@@ -630,6 +674,89 @@ def decompiler_ladder(
     return _say(table(run_ladder(config, out)))
 
 
+# -- hyperparameters --------------------------------------------------------------------------------------------------
+
+
+def hyperparameters_compare(
+    zoo: Positional[Path],
+    methods: tuple[str, ...] = (),
+    targets: tuple[str, ...] = (),
+    networks: int | None = None,
+    seeds: int = 1,
+    checkpoints: bool = False,
+    out: Path | None = None,
+) -> int:
+    """Fit every method on a zoo's training split and print the tables of its test split; a killed run goes on.
+
+    Args:
+        zoo: made by `weightspace zoo make`, or imported.
+        methods: some of them, by the names that the tables call them; all unless given.
+        targets: what is asked; all hyperparameters that are choices, and all quantities, unless given.
+        networks: how many training networks are used; all unless given.
+        seeds: trainings of each method.
+        checkpoints: train on and ask about every stored checkpoint, and ask for its epoch too.
+        out: folder of answers, checkpoints and tables.md; runs/hyperparameters/ZOO unless given.
+    """
+    from weightspace.evaluation.properties import cost_table, property_rows, property_table
+    from weightspace.recipes.hyperparameters import METHODS, ask
+    from weightspace.tasks.hyperparameters import categorical_targets, quantities
+    from weightspace.weights.network import write_atomically
+    from weightspace.weights.store import Zoo
+
+    found, place = Zoo.open(zoo), out or Path("runs/hyperparameters") / zoo.name
+    asked = None
+    if targets:
+        numbers = {target.name: target for target in quantities(found)}
+        asked = [
+            *categorical_targets(found, [name for name in targets if name not in numbers] or None),
+            *(numbers[name] for name in targets if name in numbers),
+        ]
+        asked = [target for target in asked if target.name in targets]
+    said, training, test = ask(
+        found,
+        place,
+        methods=_some(methods, METHODS, "method"),
+        targets=asked,
+        networks=networks,
+        seeds=seeds,
+        checkpoints=checkpoints,
+    )
+    rows = property_rows(said, training, test)
+    tables = {
+        f"accuracy in per cent (by bit), {len(training)} training and {len(test)} test networks": property_table(rows),
+        "quantities: R2; Kendall's tau": property_table(rows, quantities=True),
+        "time": cost_table(said, len(test)),
+    }
+    text = "\n\n".join(f"{name}\n\n{table}" for name, table in tables.items() if table)
+    write_atomically(place / "tables.md", f"{text}\n".encode())
+    return _say(f"{text}\n\n{place / 'tables.md'}")
+
+
+def hyperparameters_curve(
+    zoo: Positional[Path],
+    counts: tuple[int, ...] = (60, 120, 240, 480),
+    methods: tuple[str, ...] = (),
+    seeds: int = 1,
+    out: Path | None = None,
+) -> int:
+    """Mean accuracy over all hyperparameters after training on so many networks; a killed run goes on.
+
+    Args:
+        zoo: made by `weightspace zoo make`, or imported.
+        counts: of training networks.
+        methods: some of them, by the names that the tables call them; all unless given.
+        seeds: trainings of each method.
+        out: folder of answers and checkpoints; runs/hyperparameters/ZOO-curve unless given.
+    """
+    from weightspace.evaluation.properties import curve_table
+    from weightspace.recipes.hyperparameters import METHODS, learning_curve
+    from weightspace.weights.store import Zoo
+
+    place = out or Path("runs/hyperparameters") / f"{zoo.name}-curve"
+    chosen = _some(methods, METHODS, "method")
+    return _say(curve_table(learning_curve(Zoo.open(zoo), place, counts, methods=chosen, seeds=seeds)))
+
+
 # -- backdoors --------------------------------------------------------------------------------------------------------
 
 
@@ -700,10 +827,7 @@ def backdoors_compare(
     from weightspace.weights.network import write_atomically
     from weightspace.weights.store import Zoo
 
-    unknown = [name for name in detectors if name not in DETECTORS]
-    if unknown:
-        raise ValueError(f"no detector is named {unknown[0]!r}: there are {'; '.join(DETECTORS)}")
-    chosen = {name: DETECTORS[name] for name in detectors or DETECTORS}
+    chosen = _some(detectors, DETECTORS, "detector")
     answers = detect(Zoo.open(zoo), out, detectors=chosen, attacks=attacks or None, success=success, networks=networks)
     rows = detection_rows(answers)
     full = {name: markdown(rows[name]) for name in TABLES if rows[name]} | {"time": time_table(answers)}
@@ -735,7 +859,7 @@ def backdoors_transfer(
     from weightspace.weights.network import write_atomically
     from weightspace.weights.store import Zoo
 
-    chosen = _quick(detectors, QUICK)
+    chosen = _some(detectors, QUICK, "quick detector")
     alone, without = transfer(Zoo.open(zoo), out, detectors=chosen, success=success)
     tables = {"all attacks but one, tested on that one": held_out_table(without)}
     for position, name in enumerate(chosen):
@@ -767,7 +891,9 @@ def backdoors_curve(
     from weightspace.recipes.backdoors import QUICK, learning_curve
     from weightspace.weights.store import Zoo
 
-    found = learning_curve(Zoo.open(zoo), out, counts, detectors=_quick(detectors, QUICK), success=success)
+    found = learning_curve(
+        Zoo.open(zoo), out, counts, detectors=_some(detectors, QUICK, "quick detector"), success=success
+    )
     return _say(side_by_side({f"{count} networks": answers for count, answers in found.items()}))
 
 
@@ -791,7 +917,7 @@ def backdoors_widths(
     from weightspace.recipes.backdoors import WIDTHS, other_widths
     from weightspace.weights.store import Zoo
 
-    chosen = _quick(detectors, WIDTHS)
+    chosen = _some(detectors, WIDTHS, "quick detector")
     return _say(side_by_side(other_widths(Zoo.open(zoo), Zoo.open(wide), out, detectors=chosen, success=success)))
 
 
@@ -811,15 +937,15 @@ def backdoors_families(zoo: Positional[Path], success: float = 0.5, out: Path = 
     return _say(format_table(Results(task=f"kind of trigger in {zoo}", rows=tuple(rows))))
 
 
-def _quick(names: tuple[str, ...], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Some of the quick detectors, or all.
+def _some(names: tuple[str, ...], known: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Those that are named, or all.
 
     Raises:
         ValueError: on an unknown name; the message lists all.
     """
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"no quick detector is named {unknown[0]!r}: there are {'; '.join(known)}")
+        raise ValueError(f"no {what} is named {unknown[0]!r}: there are {'; '.join(known)}")
     return {name: known[name] for name in names or known}
 
 
