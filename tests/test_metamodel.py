@@ -10,10 +10,11 @@ import torch
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Normaliser, composition, gather_tokens, tokenise
 from weightspace.models.encoder import Encoder
-from weightspace.models.heads import ClassificationHead, classification_loss
-from weightspace.models.metamodel import MetaModel, ScopeError, epoch_batch
+from weightspace.models.heads import Head
+from weightspace.models.metamodel import MetaModel, ScopeError
 from weightspace.tasks.base import Examples, Target, TaskError
 from weightspace.tasks.checks import check_predictor, planted_examples
+from weightspace.tasks.learner import Answering, epoch_batch
 from weightspace.train.config import TrainingConfig
 from weightspace.weights.network import Network, NetworkError
 from weightspace.weights.population import Population
@@ -273,11 +274,18 @@ def test_what_is_masked_cannot_be_seen() -> None:
 
 
 def test_the_loss_of_an_untrained_head_is_that_of_guessing_and_unknown_labels_do_not_count() -> None:
-    head = ClassificationHead(8, [4, 2])
-    logits = head(torch.randn(5, 8))
-    labels = torch.tensor([[0, 1], [1, -1], [2, -1], [3, 0], [-1, 1]])
-    assert float(classification_loss(logits, labels).detach()) == pytest.approx((np.log(4) + np.log(2)) / 2, abs=1e-6)
-    assert float(classification_loss(logits, torch.full((5, 2), -1)).detach()) == 0
+    answering = Answering(
+        (Target("a", tuple("abcd")), Target("b", ("x", "y")), Target("c")), ((0.0, 1.0), (0.0, 1.0), (5.0, 2.0))
+    )
+    head = Head(8, answering.sizes)
+    outputs = head(torch.randn(5, 8))
+    nan = float("nan")
+    labels = torch.tensor([[0, 1, 1], [1, nan, 1], [2, nan, nan], [3, 0, -1], [nan, 1, nan]])
+    guessing = (np.log(4) + np.log(2) + 0.5) / 3
+    assert float(answering.loss(outputs, labels).detach()) == pytest.approx(guessing, abs=1e-6)
+    assert float(answering.loss(outputs, torch.full((5, 3), nan)).detach()) == 0
+    said = answering.predictions([values.detach() for values in outputs])
+    assert said["c"] == pytest.approx(np.full(5, 5.0)) and said["a"] == pytest.approx(np.full((5, 4), 0.25))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +298,7 @@ def test_a_meta_model_that_cannot_be_is_refused(field: dict[str, float]) -> None
 
 def test_targets_and_labels_that_contradict_each_other_are_refused() -> None:
     examples = planted_examples(4, 0)
-    with pytest.raises(TaskError, match="at least two different classes"):
+    with pytest.raises(TaskError, match="at least two different classes, or none for a number"):
         Target("x", ("only",))
     with pytest.raises(TaskError, match="3 labels for 4 networks"):
         Examples(examples.networks, {"x": np.zeros(3, np.int64)}, (Target("x", ("a", "b")),))

@@ -65,7 +65,7 @@ def test_shuffled_labels_teach_nothing(make: Callable[..., Predictor]) -> None:
 
 def test_answers_are_those_of_the_networks_themselves_whatever_their_architecture() -> None:
     some = examples(7, 3, widths=(4, 6))
-    asking = _Asking(some)
+    asking = _Asking(some.networks)
     model = QueryNetwork(QueryConfig(queries=3, hidden=0, limit=1.0), *asking.interface(), 2)
     with torch.inference_mode():
         heard = model.answers(asking.batch(np.arange(7)))

@@ -1,4 +1,4 @@
-"""A linear probe: logistic regression on the raw weights."""
+"""A linear probe: logistic or ridge regression on the raw weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from weightspace.baselines.statistics import weight_statistics
+from weightspace.baselines.statistics import depths, weight_statistics
 from weightspace.tasks.base import Examples, Predictions
 from weightspace.weights.alignment import align
 from weightspace.weights.network import Network
@@ -17,7 +17,8 @@ from weightspace.weights.spec import NetworkSpec
 
 
 class Linear:
-    """Multinomial logistic regression on flat weights, standardised entry by entry on the training split.
+    """Multinomial logistic regression on flat weights, ridge regression for quantities; entries are standardised on the
+    training split.
 
     The strength of the L2 penalty with the lowest validation loss wins. Networks of different sizes are padded with
     zeros to the largest of the training split, or cut to it. Weights are first projected on the span of the training
@@ -53,6 +54,9 @@ class Linear:
             labels, truth = training.labels[target.name][known], validation.labels[target.name][held_known]
             lowest = np.inf
             self.classes[target.name] = len(target.classes)
+            if target.is_quantity:
+                self.models[target.name] = self._ridge(x[known], labels, held[held_known], truth)
+                continue
             for strength in self.strengths:
                 model = LogisticRegression(C=strength, max_iter=300)
                 with warnings.catch_warnings():
@@ -64,9 +68,19 @@ class Linear:
                     self.models[target.name], lowest = model, loss
         return self
 
+    def _ridge(self, x: np.ndarray, values: np.ndarray, held: np.ndarray, truth: np.ndarray) -> Any:
+        """The ridge regression with the lowest validation error; its penalties are those of `strengths`."""
+        from sklearn.linear_model import Ridge
+
+        fits = [Ridge(alpha=1 / strength).fit(x, values) for strength in self.strengths]
+        return min(fits, key=lambda fit: float(np.square(fit.predict(held) - truth).mean()))
+
     def predict(self, networks: Sequence[Network]) -> Predictions:
         x = self._project(self._matrix(networks))
-        return {name: _spread(model, x, self.classes[name]) for name, model in self.models.items()}
+        return {
+            name: _spread(model, x, self.classes[name]) if self.classes[name] else model.predict(x)
+            for name, model in self.models.items()
+        }
 
     def _matrix(self, networks: Sequence[Network]) -> np.ndarray:
         population = Population.of(networks)
@@ -128,12 +142,12 @@ class StatisticsLinear(Linear):
 
     def __init__(self) -> None:
         super().__init__()
-        self.leaves = 0
+        self.leaves, self.both_ends = 0, False
 
     def fit(self, training: Examples, validation: Examples) -> StatisticsLinear:
-        self.leaves = max(len(spec.leaves) for spec in training.networks.specs)
+        self.leaves, self.both_ends = depths(training.networks)
         super().fit(training, validation)
         return self
 
     def _matrix(self, networks: Sequence[Network]) -> np.ndarray:
-        return np.nan_to_num(weight_statistics(networks, self.leaves))
+        return np.nan_to_num(weight_statistics(networks, self.leaves, self.both_ends))

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightspace.tasks.base import Examples, Predictions, Target, TaskError, check_learnable
+from weightspace.tasks.base import Examples, Predictions, TaskError, check_learnable
+from weightspace.tasks.learner import Answering
 from weightspace.train.config import TrainingConfig
 from weightspace.train.loop import choose_device, mix, train
 from weightspace.weights.network import Network
@@ -52,7 +53,7 @@ class Asked:
     Attributes:
         parts: for each architecture a module, the spec of its weights, flat weights (n, size), and the networks' places
             (n,) in the batch.
-        labels: (b, targets) int64, -1 where not known; (b, 0) where nobody asks.
+        labels: (b, targets) as `Answering.labels` has them; (b, 0) where nobody asks.
     """
 
     parts: tuple[tuple[nn.Module, NetworkSpec, Tensor, Tensor], ...]
@@ -117,7 +118,7 @@ class LearntQueries:
     def __init__(self, grid: Sequence[QueryConfig], seed: int = 0) -> None:
         self.grid = tuple(grid)
         self.seed = seed
-        self.targets: tuple[Target, ...] = ()
+        self.answering = Answering((), ())
         self.model: QueryNetwork | None = None
 
     def fit(self, training: Examples, validation: Examples) -> LearntQueries:
@@ -126,7 +127,7 @@ class LearntQueries:
         return self
 
     def _choose(self, training: Examples, validation: Examples) -> None:
-        self.targets = training.targets
+        self.answering = Answering.of(training)
         lowest = np.inf
         for number, config in enumerate(self.grid):
             model, loss = self._fit_one(config, training, validation, number)
@@ -134,23 +135,19 @@ class LearntQueries:
                 self.model, lowest = model, loss
 
     def _outputs(self) -> int:
-        return sum(len(target.classes) for target in self.targets)
+        return sum(self.answering.sizes)
 
     def _loss(self, model: nn.Module, asked: Asked) -> Tensor:
-        """Mean cross-entropy of every target whose class is known."""
-        total = asked.labels.new_zeros((), dtype=torch.float32)
-        for logits, labels in zip(self._split(model(asked)), asked.labels.T, strict=True):
-            known = int((labels >= 0).sum())
-            total = total + F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / max(1, known)
-        return total
+        return self.answering.loss(self._split(model(asked)), asked.labels)
 
     def _split(self, logits: Tensor) -> tuple[Tensor, ...]:
-        return logits.split([len(target.classes) for target in self.targets], 1)
+        return logits.split(self.answering.sizes, 1)
 
     def _fit_one(
         self, config: QueryConfig, training: Examples, validation: Examples, number: int
     ) -> tuple[QueryNetwork, float]:
-        asking, held = _Asking(training), _Asking(validation).batches(AT_ONCE)
+        asking = _Asking(training.networks, self.answering.labels(training))
+        held = _Asking(validation.networks, self.answering.labels(validation)).batches(AT_ONCE)
         size = config.training.batch_size
         shape, answers = asking.interface()
         with torch.random.fork_rng():
@@ -175,9 +172,7 @@ class LearntQueries:
 
     def predict(self, networks: Sequence[Network]) -> Predictions:
         rows = [torch.cat(parts) for parts in zip(*self._answers(networks), strict=True)]
-        return {
-            target.name: logits.softmax(1).double().numpy() for target, logits in zip(self.targets, rows, strict=True)
-        }
+        return self.answering.predictions(rows)
 
     def _answers(self, networks: Sequence[Network]) -> list[tuple[Tensor, ...]]:
         """For each batch of networks the logits of every target."""
@@ -185,7 +180,7 @@ class LearntQueries:
         device = choose_device("auto")
         model, found = self.model.to(device).eval(), []
         with torch.inference_mode():
-            for asked in _Asking(_unlabelled(networks)).batches(AT_ONCE):
+            for asked in _Asking(Population.of(networks)).batches(AT_ONCE):
                 found.append(self._split(model(asked.to(device)).cpu()))
         return found
 
@@ -277,7 +272,7 @@ class OneClassMNTD(LearntQueries):
 
     def predict(self, networks: Sequence[Network]) -> Predictions:
         odd = 1 / (1 + np.exp(-np.clip((self._oddness(networks) - self.centre) / self.scale, -50, 50)))
-        return {self.targets[0].name: np.stack([1 - odd, odd], 1)}
+        return {self.answering.targets[0].name: np.stack([1 - odd, odd], 1)}
 
 
 def _last(model: nn.Module) -> nn.Linear:
@@ -293,18 +288,12 @@ def _training(rate: float, steps: int) -> TrainingConfig:
     )
 
 
-def _unlabelled(networks: Sequence[Network]) -> Examples:
-    return Examples(Population.of(networks), {}, ())
-
-
 class _Asking:
     """Networks by architecture, with a module of each to run their weights through."""
 
-    def __init__(self, examples: Examples) -> None:
-        networks = examples.networks
+    def __init__(self, networks: Population, labels: Tensor | None = None) -> None:
         self.networks = networks
-        labels = [examples.labels[target.name] for target in examples.targets]
-        self.labels = np.array(labels, np.int64).reshape(len(labels), len(networks)).T.copy()  # (n, targets)
+        self.labels = torch.zeros(len(networks), 0) if labels is None else labels  # (n, targets)
         self.modules: list[nn.Module] = []
         self.specs: list[NetworkSpec] = []
         self.of = np.zeros(len(networks), np.int64)  # which module each network has
@@ -334,7 +323,7 @@ class _Asking:
             rows = np.flatnonzero(self.of[positions] == number)
             weights = torch.from_numpy(self.networks.read(positions[rows]))
             parts.append((self.modules[number], self.specs[number], weights, torch.from_numpy(rows)))
-        return Asked(tuple(parts), torch.from_numpy(self.labels[positions]))
+        return Asked(tuple(parts), self.labels[torch.from_numpy(positions)])
 
     def batches(self, size: int) -> list[Asked]:
         return [

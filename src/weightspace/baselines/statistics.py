@@ -11,36 +11,43 @@ import numpy as np
 from weightspace.tasks.base import Examples, Predictions
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
-from weightspace.weights.spec import NetworkSpec
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 STATISTICS = ("mean", "variance", *(f"q{100 * q:.0f}" for q in QUANTILES))
 
 
-def weight_statistics(networks: Sequence[Network], leaves: int | None = None) -> np.ndarray:
+def weight_statistics(networks: Sequence[Network], leaves: int | None = None, both_ends: bool = False) -> np.ndarray:
     """Mean, variance and quantiles 0, 25, 50, 75, 100% of every array (Unterthiner et al. 2020, section 4).
 
     Args:
         leaves: how many arrays the features have room for; None for the most that a network here has.
+        both_ends: whether arrays are counted a second time from the last one, so that the last layers of networks of
+            different depths stand in the same columns; theirs are all of one depth.
     Returns:
-        (n, (leaves + 1) * 7) float64: seven statistics of all weights together, then of each array in order; NaN where
-        a network has fewer arrays, which boosted trees take as they are.
+        (n, k) float64, k 7 * (leaves + 1), or 7 * (2 * leaves + 1) from both ends: seven statistics of all weights
+        together, then of each array in order; NaN where a network has fewer arrays, which boosted trees take as they
+        are.
     """
     population = Population.of(networks)
     room = leaves or max((len(spec.leaves) for spec in population.specs), default=0)
-    features = np.full((len(population), (room + 1) * len(STATISTICS)), np.nan)
+    features = np.full((len(population), (room * (1 + both_ends) + 1) * len(STATISTICS)), np.nan)
     for spec, positions in population.groups():
         for block in np.array_split(positions, -(-len(positions) * spec.size // 2**24)):
-            features[block] = _statistics(spec, population.read(block), room)
+            weights = population.read(block)
+            features[block, : len(STATISTICS)] = _of_block(weights)
+            each = [_of_block(weights[:, place]) for _, place in spec.slices()]
+            first = np.concatenate(each[:room], axis=1)
+            features[block, len(STATISTICS) : len(STATISTICS) + first.shape[1]] = first
+            if both_ends:
+                last = np.concatenate(each[-room:], axis=1)
+                features[block, -last.shape[1] :] = last
     return features
 
 
-def _statistics(spec: NetworkSpec, weights: np.ndarray, room: int) -> np.ndarray:
-    columns = [_of_block(weights)]
-    columns += [_of_block(weights[:, place]) for _, place in list(spec.slices())[:room]]
-    table = np.concatenate(columns, axis=1)
-    missing = (room + 1) * len(STATISTICS) - table.shape[1]
-    return np.pad(table, ((0, 0), (0, missing)), constant_values=np.nan)
+def depths(networks: Population) -> tuple[int, bool]:
+    """Arrays of the network that has most of them, and whether others have fewer."""
+    counts = {len(spec.leaves) for spec in networks.specs}
+    return max(counts), len(counts) > 1
 
 
 def _of_block(values: np.ndarray) -> np.ndarray:
@@ -64,11 +71,11 @@ class StatisticsBoosting:
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
-        self.leaves = 0
+        self.leaves, self.both_ends = 0, False
         self.boosters: dict[str, tuple[Any, int]] = {}
 
     def fit(self, training: Examples, validation: Examples) -> StatisticsBoosting:
-        self.leaves = max(len(spec.leaves) for spec in training.networks.specs)
+        self.leaves, self.both_ends = depths(training.networks)
         features, held_out = self.features(training.networks), self.features(validation.networks)
         for target in training.targets:
             known, held_known = training.known(target.name), validation.known(target.name)
@@ -83,7 +90,7 @@ class StatisticsBoosting:
 
     def features(self, networks: Sequence[Network]) -> np.ndarray:
         """(n, k) what the trees see of each network."""
-        return weight_statistics(networks, self.leaves)
+        return weight_statistics(networks, self.leaves, self.both_ends)
 
     def _fit_one(
         self, x: np.ndarray, y: np.ndarray, held_x: np.ndarray, held_y: np.ndarray, classes: int
@@ -93,9 +100,9 @@ class StatisticsBoosting:
 
         best, lowest = None, np.inf
         for settings in self.grid:
+            task = {"objective": "multiclass", "num_class": classes} if classes else {"objective": "regression"}
             options = {
-                "objective": "multiclass",
-                "num_class": classes,
+                **task,
                 "learning_rate": 0.05,
                 "seed": self.seed,
                 "deterministic": True,
@@ -108,7 +115,7 @@ class StatisticsBoosting:
             held = lightgbm.Dataset(held_x, held_y, reference=data, free_raw_data=False)
             stop = lightgbm.early_stopping(30, verbose=False)
             booster = lightgbm.train(options, data, 400, valid_sets=[held], callbacks=[stop])
-            loss = booster.best_score["valid_0"]["multi_logloss"]
+            (loss,) = booster.best_score["valid_0"].values()
             if loss < lowest:
                 best, lowest = booster, loss
         assert best is not None, "every booster has a finite loss"
@@ -118,7 +125,9 @@ class StatisticsBoosting:
         features = self.features(networks)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="X does not have valid feature names")
-            return {
-                name: np.asarray(booster.predict(features, num_iteration=booster.best_iteration)).reshape(-1, classes)
-                for name, (booster, classes) in self.boosters.items()
+            said = {
+                name: np.asarray(booster.predict(features, num_iteration=booster.best_iteration))
+                for name, (booster, _) in self.boosters.items()
             }
+        classes = {name: classes for name, (_, classes) in self.boosters.items()}
+        return {name: values.reshape(-1, classes[name]) if classes[name] else values for name, values in said.items()}

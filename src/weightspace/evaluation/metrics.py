@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -129,6 +130,46 @@ def detection_rate(probabilities: np.ndarray, labels: np.ndarray, false_alarms: 
     above = int(np.floor(false_alarms * len(clean) + 1e-9))
     threshold = clean[len(clean) - 1 - above] if above < len(clean) else -np.inf
     return float((probabilities[labels == 1, 1] > threshold).mean())
+
+
+def per_bit(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of each network the share of classes of which it is rightly said whether they are its own (probability > 1/2).
+
+    Args:
+        probabilities: (n, classes).
+        labels: (n,); networks whose label is -1 are left out.
+    Returns:
+        (known,) values in [0, 1]. Saying "no" to every class earns 1 - 1 / classes: read it beside the accuracy.
+    """
+    probabilities, labels = _known(probabilities, labels)
+    return ((probabilities > 0.5) == np.eye(probabilities.shape[1], dtype=bool)[labels]).mean(1)
+
+
+def explained(estimates: np.ndarray, truth: np.ndarray) -> float:
+    """R2: the share of the variance of `truth` (n,) that the estimates explain; at most 1, below 0 if worse than the
+    mean.
+
+    Raises:
+        ValueError: if the truth does not vary.
+    """
+    spread = float(np.square(truth - truth.mean()).sum())
+    if spread == 0:
+        raise ValueError("the quantity is the same for all networks: there is no variance to explain")
+    return 1 - float(np.square(estimates - truth).sum()) / spread
+
+
+def kendall(estimates: np.ndarray, truth: np.ndarray) -> float:
+    """Kendall's tau-b of two quantities (n,), -1 to 1; 0 where the estimates do not vary.
+
+    Raises:
+        ValueError: if the truth does not vary.
+    """
+    from scipy.stats import kendalltau
+
+    if (truth == truth[0]).all():
+        raise ValueError("the quantity is the same for all networks: they have no order")
+    found: Any = kendalltau(estimates, truth)  # scipy has no types
+    return 0.0 if np.isnan(found.statistic) else float(found.statistic)
 
 
 def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

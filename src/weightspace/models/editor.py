@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Normaliser
 from weightspace.models.encoder import Encoder
-from weightspace.models.metamodel import epoch_batch
 from weightspace.models.neuron_tokens import NeuronEmbedding, neuron_tokens, tokens_of
 from weightspace.tasks.base import TaskError
+from weightspace.tasks.learner import epoch_batch
 from weightspace.train.log import History
 from weightspace.train.loop import train
 from weightspace.weights.neurons import group_starts, neuron_entries

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from weightspace.models.flat_config import FlatConfig
-from weightspace.models.metamodel import epoch_batch
+from weightspace.tasks.learner import epoch_batch
 from weightspace.tasks.listing import Listing, draw_listings
 from weightspace.zoo.engine import processes
 

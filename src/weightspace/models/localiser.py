@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Normaliser, Tokens
 from weightspace.models.encoder import Encoder
-from weightspace.models.metamodel import MetaModel, epoch_batch
+from weightspace.models.metamodel import MetaModel
 from weightspace.models.neuron_tokens import NeuronEmbedding, tokens_of
 from weightspace.tasks.base import TaskError
+from weightspace.tasks.learner import epoch_batch
 from weightspace.train.log import History
 from weightspace.train.loop import train
 from weightspace.weights.neurons import group_starts

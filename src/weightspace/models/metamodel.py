@@ -16,10 +16,11 @@ from weightspace import __version__
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Embedding, Normaliser, Tokens, gather_tokens, tokenise
 from weightspace.models.encoder import Encoder
-from weightspace.models.heads import ClassificationHead, classification_loss
+from weightspace.models.heads import Head
 from weightspace.models.neuron_tokens import BLOCK, NeuronEmbedding, neuron_count, neuron_tokens
-from weightspace.models.summary import STATISTICS, Shortcut, leaf_summary
+from weightspace.models.summary import Room, Shortcut, leaf_summary
 from weightspace.tasks.base import Examples, Predictions, Target, TaskError, check_learnable
+from weightspace.tasks.learner import Answering, epoch_batch
 from weightspace.train.checkpoint import bind
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.log import History
@@ -41,7 +42,7 @@ class ScopeError(ValueError):
 class Transformer(nn.Module):
     """Embedding, encoder and head (Langosco et al., Figure 1): tokens of a network in, logits of every target out."""
 
-    def __init__(self, config: MetaModelConfig, tokens: int, classes: Sequence[int], leaves: int = 0) -> None:
+    def __init__(self, config: MetaModelConfig, tokens: int, outputs: Sequence[int], room: Room) -> None:
         super().__init__()
         self.config = config
         self.embedding: NeuronEmbedding | Embedding
@@ -51,12 +52,12 @@ class Transformer(nn.Module):
             self.embedding = Embedding(config.chunk_size, config.width, tokens, config.layer_encoding, config.embedding)
         self.first = nn.Parameter(torch.randn(config.width) * 0.02)
         self.encoder = Encoder(config.width, config.depth, config.heads, config.causal, config.dropout)
-        self.shortcut = Shortcut((leaves + 1) * STATISTICS) if config.summary else None
+        self.shortcut = Shortcut(room.size) if config.summary else None
         size = config.width * (1 + (config.pooling == "extremes"))
-        self.head = ClassificationHead(size + ((leaves + 1) * STATISTICS if config.summary else 0), classes)
+        self.head = Head(size + (room.size if config.summary else 0), outputs)
 
     def forward(self, tokens: Tokens) -> tuple[Tensor, ...]:
-        """Logits of each target, (b, classes)."""
+        """Logits of each target, (b, classes), or (b, 1) of a quantity."""
         x = self._pooled(tokens)
         if self.shortcut is not None:
             assert tokens.summary is not None
@@ -98,7 +99,7 @@ class MetaModel:
         self.folder = Path(folder) if folder is not None else None
         self.show = show
         self.history = History()
-        self.targets: tuple[Target, ...] = ()
+        self.answering = Answering((), ())
         self.specs: tuple[NetworkSpec, ...] = ()
         self.tokens = 0
         self.facts: Mapping[str, Any] = {}
@@ -117,14 +118,13 @@ class MetaModel:
         validation.networks.check_finite()
         config = self.config
         specs = self.specs = training.networks.specs
-        self.targets = training.targets
+        answering = self.answering = Answering.of(training)
         read = (*specs, *validation.networks.specs)
         self.tokens = max(map(self._count, read))
         self.normaliser = Normaliser.fit(training.networks, config.normalisation == "layer", config.training.seed)
         with torch.random.fork_rng():
             torch.manual_seed(config.training.seed)
-            classes = [len(target.classes) for target in self.targets]
-            self.model = Transformer(config, self.tokens, classes, self.leaves)
+            self.model = Transformer(config, self.tokens, answering.sizes, self.room)
         chunks = config.reading == "chunks"
         permuter = Permuter(specs, config.permutations, config.training.seed) if config.permute and chunks else None
         # Statistics of neurons take longer than a step, and no order of neurons changes them
@@ -135,8 +135,8 @@ class MetaModel:
             some = known or self._tokens(training.networks)
             assert some.summary is not None
             self.model.shortcut.standardise(some.summary)
-        labels = self._labels(training)  # (n, targets)
-        held_labels = self._labels(validation)
+        labels = answering.labels(training)  # (n, targets)
+        held_labels = answering.labels(validation)
 
         self._bind(labels, held_labels)
 
@@ -151,19 +151,11 @@ class MetaModel:
             return self._tokens(training.networks.select(chosen), permuter, generator), labels[rows]
 
         def loss(model: nn.Module, examples: tuple[Tokens, Tensor]) -> Tensor:
-            return classification_loss(model(examples[0]), examples[1])
+            return answering.loss(model(examples[0]), examples[1])
 
         def evaluate(model: nn.Module) -> dict[str, float]:
-            logits = self._logits(model, validation.networks)
-            truth = held_labels.to(logits[0].device)
-            right = [
-                (values.argmax(1) == answer)[answer >= 0].float().mean()
-                for values, answer in zip(logits, truth.unbind(1), strict=True)
-            ]
-            return {
-                "loss": float(classification_loss(logits, truth)),
-                "accuracy": float(torch.stack(right).mean()),
-            }
+            outputs = self._outputs(model, validation.networks)
+            return answering.measures(outputs, held_labels.to(outputs[0].device))
 
         self.history = train(
             self.model,
@@ -199,13 +191,15 @@ class MetaModel:
                 "delete that one"
             )
 
-    def _labels(self, examples: Examples) -> Tensor:
-        return torch.from_numpy(np.stack([examples.labels[target.name] for target in self.targets], 1))
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What it answers."""
+        return self.answering.targets
 
     # -- answering ----------------------------------------------------------------------------------------------------
 
     def predict(self, networks: Sequence[Network]) -> Predictions:
-        """Probabilities (n, classes) for each target.
+        """Probabilities (n, classes) for each target, estimates (n,) for each quantity.
 
         Raises:
             NetworkError: if a weight is NaN or infinite.
@@ -218,11 +212,7 @@ class MetaModel:
         device = choose_device(self.config.training.device)
         self.model.to(device).eval()
         with torch.no_grad():
-            logits = self._logits(self.model, population)
-        return {
-            target.name: values.double().softmax(1).cpu().numpy()
-            for target, values in zip(self.targets, logits, strict=True)
-        }
+            return self.answering.predictions(self._outputs(self.model, population))
 
     def check_scope(self, spec: NetworkSpec) -> None:
         """Raise a ScopeError unless networks with this spec can be judged.
@@ -245,13 +235,13 @@ class MetaModel:
         chunks = self.config.reading == "chunks"
         return token_count(spec.size, self.config.chunk_size) if chunks else neuron_count(spec)
 
-    def _logits(self, model: nn.Module, population: Population) -> tuple[Tensor, ...]:
+    def _outputs(self, model: nn.Module, population: Population) -> tuple[Tensor, ...]:
         device = next(self.model.parameters()).device
         size = max(1, self.config.training.batch_size)
         blocks = [np.arange(i, min(i + size, len(population))) for i in range(0, len(population), size)]
         parts = [model(to_device(self._tokens(population.select(block)), device)) for block in blocks]
         if not parts:
-            return tuple(torch.zeros(0, len(target.classes)) for target in self.targets)
+            return tuple(torch.zeros(0, size) for size in self.answering.sizes)
         return tuple(torch.cat([part[i].float() for part in parts]) for i in range(len(self.targets)))
 
     def _tokens(
@@ -275,12 +265,12 @@ class MetaModel:
             tokens = tokenise(weights, spec, self.normaliser, self.config.chunk_size)
         if not self.config.summary:
             return tokens
-        return replace(tokens, summary=leaf_summary(weights, spec, self.normaliser, self.leaves))
+        return replace(tokens, summary=leaf_summary(weights, spec, self.normaliser, self.room))
 
     @property
-    def leaves(self) -> int:
-        """Arrays of the training network that has most of them."""
-        return max((len(spec.leaves) for spec in self.specs), default=0)
+    def room(self) -> Room:
+        """Arrays that a summary has room for."""
+        return Room.of(self.specs)
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -298,6 +288,7 @@ class MetaModel:
             "version": __version__,
             "config": asdict(self.config),
             "targets": [{"name": target.name, "classes": list(target.classes)} for target in self.targets],
+            "scales": [list(scale) for scale in self.answering.scales],
             "specs": [spec.to_json() for spec in self.specs],
             "tokens": self.tokens,
             "normaliser": self.normaliser.to_json(),
@@ -327,12 +318,13 @@ class MetaModel:
             training["betas"] = tuple(training["betas"])
             training["device"] = "auto"  # where it was trained says nothing about where it is used
             loaded = MetaModel(MetaModelConfig(**options, training=TrainingConfig(**training)))
-            loaded.targets = tuple(Target(t["name"], tuple(t["classes"])) for t in record["targets"])
+            targets = tuple(Target(t["name"], tuple(t["classes"])) for t in record["targets"])
+            scales = record.get("scales", [(0.0, 1.0)] * len(targets))  # files of before quantities could be asked
+            loaded.answering = Answering(targets, tuple((float(mean), float(spread)) for mean, spread in scales))
             loaded.specs = tuple(NetworkSpec.from_json(spec) for spec in record["specs"])
             loaded.tokens = int(record["tokens"])
             loaded.normaliser = Normaliser.from_json(record["normaliser"])
-            classes = [len(t.classes) for t in loaded.targets]
-            loaded.model = Transformer(loaded.config, loaded.tokens, classes, loaded.leaves)
+            loaded.model = Transformer(loaded.config, loaded.tokens, loaded.answering.sizes, loaded.room)
             loaded.model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
             loaded.facts = record["facts"]
             loaded.history = History(**record["history"])
@@ -349,22 +341,6 @@ class MetaModel:
 def layers_of(spec: NetworkSpec) -> list[tuple[str, str, int]]:
     """What networks of the same layers and other widths have in common: name, role and dimensions of each array."""
     return [(leaf.name, leaf.role, len(leaf.shape)) for leaf in spec.leaves]
-
-
-def epoch_batch(count: int, size: int, step: int, seed: int) -> np.ndarray:
-    """Positions (size,) of the examples of a step: every epoch a new order, each example once an epoch.
-
-    A pure function of its arguments, so that a resumed run goes on with the same batches. An epoch's end may fall
-    inside a batch.
-    """
-    positions = np.arange(step * size, (step + 1) * size)
-    epochs = positions // count
-    batch = np.empty(size, np.int64)
-    for epoch in np.unique(epochs):
-        order = np.random.default_rng([seed, int(epoch)]).permutation(count)
-        inside = epochs == epoch
-        batch[inside] = order[positions[inside] % count]
-    return batch
 
 
 def describe(spec: NetworkSpec, most: int = 4) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import isqrt
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from weightspace.models.embed import MAX_LAYERS, Normaliser, Tokens, gather_tokens, layer_numbers, squash
 from weightspace.weights.neurons import VECTORS, group_starts, neuron_entries
@@ -16,7 +18,7 @@ from weightspace.weights.spec import ROLES, NetworkSpec, SpecError
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 PLACES = 9
-"""Places of a convolution kernel that are told apart: 3x3; kernels with more are only seen as a whole."""
+"""Places of a convolution kernel that are told apart: 3x3; of larger square ones the mean over each of 3x3 parts."""
 POOLED = 4 + len(QUANTILES)
 DIRECTION = POOLED + 2 * PLACES
 FEATURES = 2 * DIRECTION + len(VECTORS)
@@ -46,9 +48,10 @@ def neuron_tokens(weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: 
     """Networks of one spec as a token a neuron, group by group.
 
     Of all weights that a neuron reads by (dimension 0 of a kernel), and of all by which it is read: mean, standard
-    deviation, least, greatest and five quantiles; and for convolutions of up to nine places mean and root mean square
-    at each place over the other neurons. Then its bias, scale, shift and running statistics. What several arrays say is
-    averaged. All but the order of the tokens of a group stays as it is when neurons are put in another order.
+    deviation, least, greatest and five quantiles; and for convolutions mean and root mean square over the other neurons
+    at each place of a kernel, or in each of 3x3 parts of a larger one. Then its bias, scale, shift and running
+    statistics. What several arrays say is averaged. All but the order of the tokens of a group stays as it is when
+    neurons are put in another order.
 
     Args:
         weights: (b, spec.size).
@@ -73,11 +76,17 @@ def neuron_tokens(weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: 
             continue
         values[:, rows, slot : slot + POOLED] += _pooled(own.flatten(2))
         times[rows, slot : slot + POOLED] += 1
-        if 1 < own.shape[3] <= PLACES:
-            for offset, summary in ((0, own.mean(2)), (PLACES, (own.square().mean(2) + TINY).sqrt())):
+        side = isqrt(own.shape[3])
+        if 1 < own.shape[3] <= PLACES or side * side == own.shape[3] > PLACES:
+            for offset, square in ((0, own.mean(2)), (PLACES, own.square().mean(2))):
+                summary = square
+                if square.shape[2] > PLACES:
+                    summary = F.adaptive_avg_pool2d(square.unflatten(2, (side, side)), 3).flatten(2)
+                if offset:
+                    summary = (summary + TINY).sqrt()
                 first = slot + POOLED + offset
-                values[:, rows, first : first + own.shape[3]] += summary
-                times[rows, first : first + own.shape[3]] += 1
+                values[:, rows, first : first + summary.shape[2]] += summary
+                times[rows, first : first + summary.shape[2]] += 1
     values /= times.clamp(min=1)
     mask = torch.ones(values.shape[:2], dtype=torch.bool)
     return Tokens(values, mask, _kinds(spec).expand(len(x), -1, -1))

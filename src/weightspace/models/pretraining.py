@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Tokens
-from weightspace.models.metamodel import MetaModel, Transformer, epoch_batch
+from weightspace.models.metamodel import MetaModel, Transformer
 from weightspace.models.neuron_tokens import FEATURES, NeuronEmbedding
 from weightspace.tasks.base import Examples
+from weightspace.tasks.learner import epoch_batch
 from weightspace.train.loop import mix, train
 
 HIDDEN = 0.3

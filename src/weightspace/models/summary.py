@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,23 +20,48 @@ DROPPED = 0.5
 TINY = 1e-12
 
 
+@dataclass(frozen=True)
+class Room:
+    """Arrays that a summary has room for; further ones are left out, missing ones are zero.
+
+    Attributes:
+        leaves: how many.
+        both_ends: whether arrays are counted from the last one too, so that the last layers of networks of different
+            depths stand under each other.
+    """
+
+    leaves: int
+    both_ends: bool
+
+    @staticmethod
+    def of(specs: Sequence[NetworkSpec]) -> Room:
+        counts = {len(spec.leaves) for spec in specs}
+        return Room(max(counts, default=0), len(counts) > 1)
+
+    @property
+    def size(self) -> int:
+        """Numbers of a summary."""
+        return (1 + self.leaves * (1 + self.both_ends)) * STATISTICS
+
+
 def leaf_summary(
-    weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: Normaliser, leaves: int
+    weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: Normaliser, room: Room
 ) -> Float[Tensor, "b s"]:
     """Statistics of all weights together and of each array, in the spirit of Unterthiner et al. (2020), section 4.
 
     Args:
         weights: (b, spec.size).
-        leaves: how many arrays there is room for; further ones are left out, missing ones are zero.
     Returns:
-        (b, (leaves + 1) * 9).
+        (b, room.size).
     """
     mean, deviation = normaliser.columns(spec)
     normal = squash((weights - mean) / deviation)
-    parts = [_statistics(weights)]
-    parts += [_statistics(normal[:, place]) for _, place in list(spec.slices())[:leaves]]
-    missing = weights.new_zeros(len(weights), (leaves + 1 - len(parts)) * STATISTICS)
-    return torch.cat([*parts, missing], 1)
+    each = [_statistics(normal[:, place]) for _, place in spec.slices()]
+    missing = weights.new_zeros(len(weights), max(0, room.leaves - len(each)) * STATISTICS)
+    parts = [_statistics(weights), *each[: room.leaves], missing]
+    if room.both_ends:
+        parts += [missing, *each[-room.leaves :]]
+    return torch.cat(parts, 1)
 
 
 def _statistics(x: Float[Tensor, "b k"]) -> Float[Tensor, "b s"]:

@@ -12,7 +12,8 @@ from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 
 Predictions = dict[str, np.ndarray]
-"""For each target's name the probabilities of its classes, (networks, classes), rows summing to 1."""
+"""For each target's name the probabilities of its classes, (networks, classes), rows summing to 1; of a quantity its
+estimates, (networks,)."""
 
 
 class TaskError(ValueError):
@@ -21,19 +22,27 @@ class TaskError(ValueError):
 
 @dataclass(frozen=True)
 class Target:
-    """One question with a finite set of answers.
+    """One question: with a finite set of answers, or with a number as its answer.
 
     Attributes:
         name: what is asked, such as "optimiser".
-        classes: the possible answers, at least two, in the order of the probabilities.
+        classes: the possible answers, at least two, in the order of the probabilities; none for a quantity, such as
+            "test_accuracy".
     """
 
     name: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
-            raise TaskError(f"target {self.name!r} needs at least two different classes, not {self.classes}")
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) == 1:
+            raise TaskError(
+                f"target {self.name!r} needs at least two different classes, or none for a number, not {self.classes}"
+            )
+
+    @property
+    def is_quantity(self) -> bool:
+        """Whether the answer is a number."""
+        return not self.classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +51,8 @@ class Examples:
 
     Attributes:
         networks: n networks.
-        labels: for each target's name the position of the true class, (n,) int64; -1 where it is not known.
+        labels: for each target's name the position of the true class, (n,) int64, -1 where it is not known; of a
+            quantity its value, (n,) float64, NaN where it is not known.
         targets: what is asked.
     """
 
@@ -55,7 +65,10 @@ class Examples:
             labels = self.labels[target.name]
             if labels.shape != (len(self.networks),):
                 raise TaskError(f"target {target.name!r} has {len(labels)} labels for {len(self.networks)} networks")
-            if len(labels) and not (labels.min() >= -1 and labels.max() < len(target.classes)):
+            if target.is_quantity:
+                if labels.dtype != np.float64 or np.isinf(labels).any():
+                    raise TaskError(f"target {target.name!r} is a number: its labels are float64, finite or NaN")
+            elif len(labels) and not (labels.min() >= -1 and labels.max() < len(target.classes)):
                 raise TaskError(f"target {target.name!r} has labels outside its {len(target.classes)} classes")
 
     def __len__(self) -> int:
@@ -73,22 +86,24 @@ class Examples:
         return Examples(networks, labels, self.targets)
 
     def known(self, target: str) -> np.ndarray:
-        """Positions (k,) of the networks whose class of `target` is known."""
-        return np.flatnonzero(self.labels[target] >= 0)
+        """Positions (k,) of the networks whose class or value of `target` is known."""
+        labels = self.labels[target]
+        return np.flatnonzero(np.isfinite(labels) if labels.dtype.kind == "f" else labels >= 0)
 
 
 def check_learnable(training: Examples, validation: Examples) -> None:
     """Raise a TaskError that names the target, unless there is something to learn and something to choose by.
 
-    Each target needs two of its classes among the training networks, and one known label among the others.
+    Each target needs two of its classes or values among the training networks, and one known label among the others.
     """
     if len(training) == 0 or len(validation) == 0:
         raise TaskError("there must be networks to train on and others to validate on: make a larger zoo")
     for target in training.targets:
         classes = set(training.labels[target.name][training.known(target.name)].tolist())
         if len(classes) < 2 or len(validation.known(target.name)) == 0:
+            what = "values" if target.is_quantity else "classes"
             raise TaskError(
-                f"target {target.name!r} has {len(classes)} classes among {len(training)} training networks and "
+                f"target {target.name!r} has {len(classes)} {what} among {len(training)} training networks and "
                 f"{len(validation.known(target.name))} known labels for validation: make a larger zoo, or leave it out"
             )
 

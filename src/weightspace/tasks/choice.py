@@ -11,7 +11,7 @@ from weightspace.weights.network import Network
 
 
 class LowestLoss:
-    """Fits every candidate and keeps the one whose mean cross-entropy over the validation networks is lowest.
+    """Fits every candidate and keeps the one with the lowest `validation_loss`.
 
     Args:
         name: what tables call it.
@@ -82,11 +82,19 @@ class CrossValidated:
 
 
 def validation_loss(predictor: Predictor, validation: Examples) -> float:
-    """Mean over the targets of the mean cross-entropy over the networks whose class is known."""
+    """Mean over the targets of the mean loss over the networks whose answer is known.
+
+    Cross-entropy of classes; of quantities half the squared error, as a share of their variance here.
+    """
     said = predictor.predict(validation.networks)
     losses = []
     for target in validation.targets:
         known = validation.known(target.name)
-        right = said[target.name][known, validation.labels[target.name][known]]
-        losses.append(-np.log(np.clip(right, 1e-12, 1)).mean())
+        truth = validation.labels[target.name][known]
+        if target.is_quantity:
+            error = np.square(said[target.name][known] - truth).mean()
+            losses.append(error / max(2 * float(truth.var()), 1e-12))
+        else:
+            right = said[target.name][known, truth]
+            losses.append(-np.log(np.clip(right, 1e-12, 1)).mean())
     return float(np.mean(losses))

@@ -39,17 +39,49 @@ def categorical_targets(zoo: Zoo, names: Sequence[str] | None = None) -> tuple[T
     return tuple(possible[name] for name in wanted)
 
 
-def hyperparameter_examples(zoo: Zoo, split: str, targets: Sequence[Target]) -> Examples:
-    """The networks of one split with their hyperparameters as labels.
+def quantities(zoo: Zoo) -> tuple[Target, ...]:
+    """The numbers that can be asked of a zoo's networks.
 
-    Raises:
-        TaskError: if the zoo has no network in the split.
+    "test_accuracy"; "generalisation_gap", training less test accuracy; "learning_rate", its logarithm to base 10, where
+    it varies; "epoch" after which the checkpoint was stored, where several were.
     """
-    networks = zoo.population(split)
+    possible = {
+        "test_accuracy": "test_accuracy" in zoo.columns,
+        "generalisation_gap": {"train_accuracy", "test_accuracy"} <= set(zoo.columns),
+        "learning_rate": "learning_rate" in zoo.columns and len(set(zoo.column("learning_rate"))) > 1,
+        "epoch": len(zoo.rows(checkpoints=True)) > len(zoo.rows()),
+    }
+    return tuple(Target(name) for name, there in possible.items() if there)
+
+
+def _quantity(zoo: Zoo, name: str, rows: np.ndarray) -> np.ndarray:
+    """Values (n,) float64 of a quantity, NaN where it was not measured."""
+
+    def column(of: str) -> np.ndarray:
+        return zoo.column(of)[rows].astype(np.float64)
+
+    if name == "generalisation_gap":
+        return column("train_accuracy") - column("test_accuracy")
+    return np.log10(column(name)) if name == "learning_rate" else column(name)
+
+
+def hyperparameter_examples(zoo: Zoo, split: str, targets: Sequence[Target], *, checkpoints: bool = False) -> Examples:
+    """The networks of one split with their hyperparameters, and what was measured of them, as labels.
+
+    Args:
+        targets: of `categorical_targets` and `quantities`.
+        checkpoints: every stored checkpoint of each network, instead of the last alone.
+    Raises:
+        TaskError: if the zoo has no network in the split, or a label that is none of a target's classes.
+    """
+    networks = zoo.population(split, checkpoints=checkpoints)
     if len(networks) == 0:
         raise TaskError(f"zoo {zoo.folder} has no networks in its {split} split: make it larger with --count")
     labels = {}
     for target in targets:
+        if target.is_quantity:
+            labels[target.name] = _quantity(zoo, target.name, networks.rows)
+            continue
         position = {name: i for i, name in enumerate(target.classes)}
         values = zoo.column(target.name)[networks.rows]
         strange = {str(value) for value in values} - position.keys()

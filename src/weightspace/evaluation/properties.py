@@ -1,0 +1,200 @@
+"""What methods say of the properties of networks, over several seeds: scores with intervals, and their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from weightspace.evaluation.metrics import (
+    Interval,
+    bootstrap_interval,
+    chance,
+    correct,
+    explained,
+    kendall,
+    majority,
+    per_bit,
+)
+from weightspace.tasks.base import Examples, Predictions, Target
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What one method says of the test networks after each of several trainings that differ in their seed.
+
+    Attributes:
+        method: its name.
+        answers: a seed each.
+        fitted, predicted: seconds, the mean over the seeds.
+        parameters: numbers that it learnt, if it counts them.
+    """
+
+    method: str
+    answers: tuple[Predictions, ...]
+    fitted: float
+    predicted: float
+    parameters: int | None = None
+
+
+@dataclass(frozen=True)
+class PropertyRow:
+    """How well one method answers one question.
+
+    Attributes:
+        target, method: which.
+        seeds, networks: how many.
+        score: accuracy, or R2 of a quantity; with its 95% interval over seeds and networks.
+        other: accuracy by bit, or Kendall's tau of a quantity; likewise.
+        chance: accuracy of guessing; 0 of a quantity.
+        majority: accuracy of the commonest training answer; 0 of a quantity.
+    """
+
+    target: str
+    method: str
+    seeds: int
+    networks: int
+    score: Interval
+    other: Interval
+    chance: float
+    majority: float
+
+
+def property_rows(
+    found: Sequence[Said], training: Examples, test: Examples, *, resamples: int = 1_000
+) -> list[PropertyRow]:
+    """A row for each target and method; intervals by bootstrap over networks and seeds, redrawn together."""
+    rows = []
+    for target in test.targets:
+        known = test.known(target.name)
+        truth = test.labels[target.name][known]
+        floor = (0.0, 0.0)
+        if not target.is_quantity:
+            floor = chance(len(target.classes)), majority(training.labels[target.name], truth)
+        for said in found:
+            answers = [one[target.name][known] for one in said.answers]
+            score, other = _scores(target, answers, truth, resamples)
+            rows.append(PropertyRow(target.name, said.method, len(answers), len(truth), score, other, *floor))
+    return rows
+
+
+def _scores(target: Target, answers: list[np.ndarray], truth: np.ndarray, resamples: int) -> tuple[Interval, Interval]:
+    if not target.is_quantity:
+        hits, bits = (np.stack([measure(one, truth) for one in answers]) for measure in (correct, per_bit))
+        return _mean_interval(hits.astype(np.float64), resamples), _mean_interval(bits, resamples)
+    stacked = np.stack(answers)
+    found = []
+    for measure, draws in ((explained, resamples), (kendall, min(resamples, 200))):  # tau takes milliseconds
+        whole = float(np.mean([measure(one, truth) for one in stacked]))
+        rng, values = np.random.default_rng(0), []
+        for _ in range(draws):
+            networks, seed = rng.integers(len(truth), size=len(truth)), rng.integers(len(stacked))
+            if len(set(truth[networks])) > 1:
+                values.append(measure(stacked[seed][networks], truth[networks]))
+        low, high = np.quantile(values, [0.025, 0.975])
+        found.append(Interval(whole, min(float(low), whole), max(float(high), whole)))
+    return found[0], found[1]
+
+
+def _mean_interval(values: np.ndarray, resamples: int) -> Interval:
+    """Mean of values (seeds, networks), its interval by redrawing networks and seeds."""
+    seeds, n = values.shape
+    if seeds == 1:
+        return bootstrap_interval(values[0], seed=0, resamples=resamples)
+    rng = np.random.default_rng(0)
+    draws = [values[rng.integers(seeds, size=seeds)].mean(0)[rng.integers(n, size=n)].mean() for _ in range(resamples)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    estimate = float(values.mean())
+    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
+
+
+def paired(one: Said, other: Said, test: Examples, *, resamples: int = 2_000) -> Interval:
+    """By how much the first method's mean accuracy over targets is above the second's, on the same networks."""
+    gaps = []
+    for target in test.targets:
+        if target.is_quantity:
+            continue
+        known = test.known(target.name)
+        truth = test.labels[target.name][known]
+        means = [np.mean([correct(a[target.name][known], truth) for a in said.answers], 0) for said in (one, other)]
+        gap = np.full(len(test), np.nan)
+        gap[known] = means[0] - means[1]
+        gaps.append(gap)
+    table = np.stack(gaps)  # (targets, networks)
+
+    def mean(rows: np.ndarray) -> float:
+        return float(np.nanmean(np.nanmean(table[:, rows], axis=1)))
+
+    return bootstrap_interval(mean, table.shape[1], seed=0, resamples=resamples, proportion=False)
+
+
+def property_table(rows: Sequence[PropertyRow], *, quantities: bool = False) -> str:
+    """Markdown: methods down, targets across, each with its interval; the mean of the scores last.
+
+    Args:
+        quantities: those (R2; Kendall's tau), instead of accuracy in per cent (by bit in brackets).
+    """
+    rows = [row for row in rows if (row.chance == 0) == quantities]
+    targets = list(dict.fromkeys(row.target for row in rows))
+    methods = list(dict.fromkeys(row.method for row in rows))
+    if not rows:
+        return ""
+    found = {(row.method, row.target): row for row in rows}
+    heads = "".join(f" {target} |" for target in targets)
+    lines = [f"| method |{heads} mean |", "|---" * (len(targets) + 2) + "|"]
+    best = {t: max(row.score.estimate for row in rows if row.target == t) for t in targets}
+    means = {m: float(np.mean([found[m, t].score.estimate for t in targets])) for m in methods}
+    for method in methods:
+        cells = []
+        for target in targets:
+            row = found[method, target]
+            text = _quantity(row) if quantities else _accuracy(row)
+            cells.append(f"**{text}**" if row.score.estimate == best[target] else text)
+        mean = f"{means[method]:.3f}" if quantities else f"{100 * means[method]:.1f}"
+        cells.append(f"**{mean}**" if means[method] == max(means.values()) else mean)
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    if not quantities:
+        firsts = [found[methods[0], target] for target in targets]
+        lines.append("| *majority answer* | " + " | ".join(f"{100 * row.majority:.1f}" for row in firsts) + " | |")
+        lines.append("| *chance* | " + " | ".join(f"{100 * row.chance:.1f}" for row in firsts) + " | |")
+        always = [f"({100 * (1 - row.chance):.1f})" for row in firsts]
+        lines.append('| *by bit, always "no"* | ' + " | ".join(always) + " | |")
+    return "\n".join(lines)
+
+
+def _accuracy(row: PropertyRow) -> str:
+    score, bits = row.score, row.other.estimate
+    return f"{100 * score.estimate:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}] ({100 * bits:.1f})"
+
+
+def _quantity(row: PropertyRow) -> str:
+    score, tau = row.score, row.other
+    return f"{score.estimate:.3f} [{score.low:.3f}, {score.high:.3f}]; {tau.estimate:.3f}"
+
+
+def cost_table(found: Sequence[Said], networks: int) -> str:
+    """Markdown: seconds to fit, milliseconds a network, and numbers learnt of each method."""
+    lines = ["| method | fitted in | a network | parameters |", "|---|---|---|---|"]
+    for said in found:
+        learnt = "" if said.parameters is None else f"{said.parameters:,}"
+        each = 1000 * said.predicted / max(1, networks)
+        lines.append(f"| {said.method} | {said.fitted:.0f} s | {each:.2f} ms | {learnt} |")
+    return "\n".join(lines)
+
+
+def curve_table(rows: Mapping[int, Sequence[PropertyRow]]) -> str:
+    """Markdown: methods down, numbers of training networks across, accuracy as the mean over all targets of classes."""
+    counts = list(rows)
+    methods = list(dict.fromkeys(row.method for found in rows.values() for row in found))
+    lines = [
+        "| method | " + " | ".join(f"{count} networks" for count in counts) + " |",
+        "|---" * (len(counts) + 1) + "|",
+    ]
+    for method in methods:
+        cells = []
+        for count in counts:
+            scores = [row.score.estimate for row in rows[count] if row.method == method and row.chance]
+            cells.append(f"{100 * np.mean(scores):.1f}" if scores else "")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,243 @@
+"""Hyperparameters from weights: every method on one zoo and one split, over seeds and numbers of training networks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weightspace.baselines.autoencoder import AutoencoderConfig, HyperRepresentation
+from weightspace.baselines.conv1d import SliceConvolutions
+from weightspace.baselines.linear import Linear, StatisticsLinear
+from weightspace.baselines.majority import Majority
+from weightspace.baselines.statistics import StatisticsBoosting
+from weightspace.evaluation.properties import PropertyRow, Said, property_rows
+from weightspace.models.config import MetaModelConfig
+from weightspace.models.metamodel import MetaModel
+from weightspace.models.neural_graph import NeuralGraph
+from weightspace.models.pretraining import PretrainedMetaModel
+from weightspace.tasks.base import Examples, Predictor, Target, TaskError
+from weightspace.tasks.choice import CrossValidated, LowestLoss
+from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples, quantities
+from weightspace.train.checkpoint import bind
+from weightspace.train.config import TrainingConfig
+from weightspace.weights.network import write_atomically
+from weightspace.weights.progress import progress
+from weightspace.weights.store import Zoo
+
+
+def property_metamodel(*, steps: int = 400, rate: float = 3e-3, seed: int = 0, summary: bool = True) -> MetaModelConfig:
+    """A token a neuron, with statistics of each array beside them, for a thousand networks on two cores."""
+    return MetaModelConfig(
+        reading="neurons",
+        width=64,
+        depth=2,
+        heads=4,
+        pooling="extremes",
+        dropout=0.1,
+        summary=summary,
+        training=_training(steps, rate, seed),
+    )
+
+
+def chunk_metamodel(*, chunk_size: int = 512, steps: int = 400, rate: float = 1e-3, seed: int = 0) -> MetaModelConfig:
+    """The paper's reading of flat weights, as small as the other one."""
+    return MetaModelConfig(
+        chunk_size=chunk_size,
+        width=64,
+        depth=2,
+        heads=4,
+        pooling="mean",
+        dropout=0.1,
+        training=_training(steps, rate, seed),
+    )
+
+
+def _training(steps: int, rate: float, seed: int, batch_size: int = 32, decay: float = 1e-2) -> TrainingConfig:
+    return TrainingConfig(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=rate,
+        weight_decay=decay,
+        warmup=0.1,
+        seed=seed,
+        evaluate_every=max(1, steps // 10),
+        checkpoint_every=max(1, steps // 4),
+    )
+
+
+Make = Callable[[Path, int], Predictor]
+"""Makes a method that keeps its checkpoints in a folder of its own, with a seed."""
+
+
+def _tried(name: str, make: Callable[..., Predictor], rates: Sequence[float]) -> Make:
+    """A method in several learning rates, of which validation chooses."""
+
+    def build(folder: Path, seed: int) -> Predictor:
+        return LowestLoss(name, [partial(make, rate=rate, seed=seed, folder=folder / f"{rate:g}") for rate in rates])
+
+    return build
+
+
+def _slices(*, rate: float, seed: int, folder: Path) -> Predictor:
+    return SliceConvolutions(_training(400, rate, seed, 64, 0.0), folder=folder)
+
+
+def _graph(*, rate: float, seed: int, folder: Path) -> Predictor:
+    return NeuralGraph(_training(400, rate, seed, 32), folder=folder)
+
+
+def _chunks(*, rate: float, seed: int, folder: Path) -> Predictor:
+    return MetaModel(chunk_metamodel(rate=rate, seed=seed), folder=folder)
+
+
+def _neurons(*, rate: float, seed: int, folder: Path, summary: bool = True) -> Predictor:
+    return MetaModel(property_metamodel(rate=rate, seed=seed, summary=summary), folder=folder)
+
+
+def _pretrained(*, rate: float, seed: int, folder: Path) -> Predictor:
+    config = property_metamodel(rate=rate, seed=seed)
+    return PretrainedMetaModel(config, steps=config.training.steps, folder=folder)
+
+
+def _codes(*, rate: float, seed: int, folder: Path) -> Predictor:
+    base = AutoencoderConfig()
+    training = replace(base.training, seed=seed, learning_rate=rate)
+    return HyperRepresentation(replace(base, training=training), folder=folder)
+
+
+def _folds(folder: Path, seed: int) -> Predictor:
+    def make(fold: int) -> Predictor:
+        return MetaModel(property_metamodel(seed=100 * seed + fold), folder=folder / f"fold-{fold}")
+
+    return CrossValidated("meta-model, five folds", [make])
+
+
+METHODS: dict[str, Make] = {
+    "majority": lambda *_: Majority(),
+    "linear": lambda *_: Linear(),
+    "statistics, linear": lambda *_: StatisticsLinear(),
+    "statistics + LightGBM": lambda _, seed: StatisticsBoosting(seed),
+    "statistics + LightGBM, five folds": lambda _, seed: CrossValidated(
+        "statistics + LightGBM, five folds", [lambda fold: StatisticsBoosting(100 * seed + fold)]
+    ),
+    "slice convolutions": _tried("slice convolutions", _slices, (1e-3, 3e-3)),
+    "autoencoder + linear": _tried("autoencoder + linear", _codes, (1e-3, 3e-4)),
+    "neural graph": _tried("neural graph", _graph, (1e-3, 3e-3)),
+    "meta-model, chunks": _tried("meta-model, chunks", _chunks, (1e-3, 3e-3)),
+    "meta-model, neurons": _tried("meta-model, neurons", partial(_neurons, summary=False), (1e-3, 3e-3)),
+    "meta-model": _tried("meta-model", _neurons, (1e-3, 3e-3)),
+    "meta-model, pretrained": _tried("meta-model, pretrained", _pretrained, (1e-3, 3e-3)),
+    "meta-model, five folds": _folds,
+}
+"""Every method by the name that tables call it. Those that learn by gradients have two learning rates each."""
+
+
+def ask(
+    zoo: Zoo,
+    out: Path,
+    *,
+    methods: Mapping[str, Make] = METHODS,
+    targets: Sequence[Target] | None = None,
+    networks: int | None = None,
+    seeds: int = 1,
+    checkpoints: bool = False,
+    show: bool = True,
+) -> tuple[list[Said], Examples, Examples]:
+    """Fit every method on the training split, let it choose on the validation split, and ask it about the test split.
+
+    Killed and called again it goes on with what is missing. A method that does not fit the zoo, as the autoencoder does
+    not where networks differ in architecture, is left out.
+
+    Args:
+        out: a folder for what each has said, and for checkpoints.
+        targets: what is asked; all hyperparameters and quantities of the zoo unless given.
+        networks: how many of the training networks are used, drawn by a fixed seed; None for all.
+        seeds: trainings of each method that has anything random about it.
+        checkpoints: train on and ask about every stored checkpoint.
+    Returns:
+        what was said, and the training and test examples.
+    Raises:
+        TaskError: if the zoo cannot be asked, or the folder holds other answers.
+    """
+    if targets is None:
+        targets = (*categorical_targets(zoo), *(t for t in quantities(zoo) if t.name != "epoch" or checkpoints))
+    asked = [zoo.description["config"], [target.name for target in targets], networks, checkpoints]
+    settings = [asdict(property_metamodel()), asdict(chunk_metamodel())]
+    if not bind(out, json.dumps([*asked, settings], sort_keys=True, default=list).encode()):
+        raise TaskError(
+            f"{out} holds answers about another zoo, other questions or after training on other networks: choose "
+            "another folder, or delete that one"
+        )
+    training, validation, test = (
+        hyperparameter_examples(zoo, split, targets, checkpoints=checkpoints)
+        for split in ("train", "validation", "test")
+    )
+    if networks is not None:
+        training = training.select(np.sort(np.random.default_rng(6).permutation(len(training))[:networks]))
+    found = []
+    with progress("asking", len(methods), "methods", show) as advance:
+        for name, make in methods.items():
+            records = [_asked(name, make, seed, out, training, validation, test) for seed in range(seeds)]
+            kept = [record for record in records if record is not None]
+            if kept:
+                answers = tuple({t: np.array(v) for t, v in record["answers"].items()} for record in kept)
+                fitted, predicted = (float(np.mean([r[key] for r in kept])) for key in ("fitted", "predicted"))
+                found.append(Said(name, answers, fitted, predicted, kept[0]["parameters"]))
+            advance(1, note=name)
+    return found, training, test
+
+
+def _asked(
+    name: str, make: Make, seed: int, out: Path, training: Examples, validation: Examples, test: Examples
+) -> dict[str, Any] | None:
+    """What a method says after one training, from its file or anew; None if the zoo is not for it."""
+    place = f"{'-'.join(name.replace(',', '').replace('+', '').split())}-{seed}"
+    path = out / f"{place}.json"
+    if not path.exists():
+        start = time.perf_counter()
+        try:
+            method = make(out / place, seed).fit(training, validation)
+        except TaskError as error:
+            if "architecture" not in str(error):
+                raise
+            return None
+        fitted = time.perf_counter()
+        said = method.predict(test.networks)
+        chosen = getattr(method, "chosen", method)
+        record = {
+            "method": name,
+            "fitted": fitted - start,
+            "predicted": time.perf_counter() - fitted,
+            "parameters": getattr(chosen[0] if isinstance(chosen, list) else chosen, "parameters", None),
+            "answers": {target: np.round(values, 6).tolist() for target, values in said.items()},
+        }
+        write_atomically(path, json.dumps(record).encode())
+    record = json.loads(path.read_text())
+    assert isinstance(record, dict)
+    return record
+
+
+def learning_curve(
+    zoo: Zoo, out: Path, counts: Sequence[int], *, methods: Mapping[str, Make], seeds: int = 1, show: bool = True
+) -> dict[int, list[PropertyRow]]:
+    """Every method after training on so many networks, asked for the zoo's hyperparameters; killed, it goes on."""
+    found = {}
+    for count in counts:
+        said, training, test = ask(
+            zoo,
+            out / f"{count}-networks",
+            methods=methods,
+            targets=categorical_targets(zoo),
+            networks=count,
+            seeds=seeds,
+            show=show,
+        )
+        found[count] = property_rows(said, training, test)
+    return found

@@ -1,0 +1,217 @@
+"""What methods that learn by gradients have in common: batches, the loss over all targets, answers, the fit itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from weightspace.tasks.base import Examples, Predictions, Target, check_learnable
+from weightspace.train.config import TrainingConfig
+from weightspace.train.log import History
+from weightspace.train.loop import choose_device, mix, to_device, train
+from weightspace.weights.network import Network
+from weightspace.weights.population import Population
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How the outputs of a module answer targets: logits of each class, or one standardised number of a quantity.
+
+    Attributes:
+        targets: in the order of the outputs.
+        scales: for each target mean and standard deviation of a quantity among the training networks; (0, 1) of others.
+    """
+
+    targets: tuple[Target, ...]
+    scales: tuple[tuple[float, float], ...]
+
+    @staticmethod
+    def of(training: Examples) -> Answering:
+        scales = []
+        for target in training.targets:
+            values = training.labels[target.name][training.known(target.name)]
+            quantity = target.is_quantity and len(values) > 0
+            scales.append((float(values.mean()), float(values.std()) or 1.0) if quantity else (0.0, 1.0))
+        return Answering(training.targets, tuple(scales))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Outputs of each target."""
+        return tuple(max(1, len(target.classes)) for target in self.targets)
+
+    def labels(self, examples: Examples) -> Float[Tensor, "n targets"]:
+        """The truth as the module is to answer it: numbers of classes, standardised quantities, NaN where not known."""
+        columns = []
+        for target, (mean, deviation) in zip(self.targets, self.scales, strict=True):
+            values = examples.labels[target.name].astype(np.float64)
+            if target.is_quantity:
+                columns.append((values - mean) / deviation)
+            else:
+                columns.append(np.where(values < 0, np.nan, values))
+        return torch.from_numpy(np.stack(columns, 1)).float()
+
+    def loss(self, outputs: Sequence[Tensor], labels: Float[Tensor, "b targets"]) -> Float[Tensor, ""]:
+        """Mean over the targets of the mean over the networks whose answer is known.
+
+        Cross-entropy of classes, half the squared error of standardised quantities.
+        """
+        losses = []
+        for target, values, truth in zip(self.targets, outputs, labels.unbind(1), strict=True):
+            known = truth.isfinite()
+            count = known.sum().clamp(min=1)
+            if target.is_quantity:
+                error = values.float()[:, 0] - truth.nan_to_num()
+                losses.append(0.5 * (error.square() * known).sum() / count)
+            else:
+                classes = truth.nan_to_num(nan=-1).long()
+                losses.append(F.cross_entropy(values.float(), classes, ignore_index=-1, reduction="sum") / count)
+        return torch.stack(losses).mean()
+
+    def measures(self, outputs: Sequence[Tensor], labels: Float[Tensor, "b targets"]) -> dict[str, float]:
+        """The loss, and the mean over the targets of accuracy, or of the share of a quantity's variance explained."""
+        right = []
+        for target, values, truth in zip(self.targets, outputs, labels.unbind(1), strict=True):
+            known = truth.isfinite()
+            if target.is_quantity:
+                error = values.float()[:, 0][known] - truth[known]
+                right.append(1 - error.square().mean() / truth[known].var(correction=0).clamp(min=1e-12))
+            else:
+                right.append((values.argmax(1) == truth)[known].float().mean())
+        return {"loss": float(self.loss(outputs, labels)), "accuracy": float(torch.stack(right).mean())}
+
+    def predictions(self, outputs: Sequence[Tensor]) -> Predictions:
+        """Probabilities (n, classes) of each target, or estimates (n,) of a quantity."""
+        found = {}
+        for target, (mean, deviation), values in zip(self.targets, self.scales, outputs, strict=True):
+            if target.is_quantity:
+                found[target.name] = (values.double()[:, 0] * deviation + mean).cpu().numpy()
+            else:
+                found[target.name] = values.double().softmax(1).cpu().numpy()
+        return found
+
+
+class Learner(ABC):
+    """A `Predictor` that trains a torch module on networks, and keeps the weights with the lowest validation loss.
+
+    Args:
+        training: how it is trained; a network is seen once an epoch, whatever the number of steps.
+        folder: where checkpoints go, so that a killed `fit` goes on when it is called again; None for nowhere.
+        show: whether to show a progress line.
+    """
+
+    name = "learner"
+
+    def __init__(self, training: TrainingConfig, *, folder: str | Path | None = None, show: bool = False) -> None:
+        self.training = training
+        self.folder = Path(folder) if folder is not None else None
+        self.show = show
+        self.history = History()
+        self.answering = Answering((), ())
+
+    @abstractmethod
+    def build(self, training: Examples) -> nn.Module:
+        """A new module for these networks; of what `read` gives, it answers with (b, sum of `answering.sizes`)."""
+
+    @abstractmethod
+    def read(self, networks: Population, generator: torch.Generator | None) -> Any:
+        """A batch of networks as the module reads them: tensors, or an object with `.to(device)`.
+
+        Args:
+            generator: of what is random about it in training; None where networks are judged.
+        """
+
+    def answer(self, module: nn.Module, networks: Population) -> Tensor:
+        """(n, outputs) of networks that are judged, of which one batch is given at a time."""
+        device = next(module.parameters()).device
+        return module(to_device(self.read(networks, None), device))
+
+    def fit(self, training: Examples, validation: Examples) -> Learner:
+        """Train on `training`, keep the weights with the lowest loss on `validation`.
+
+        Raises:
+            NetworkError: if a weight is NaN or infinite.
+            TaskError: if there is nothing to learn.
+        """
+        check_learnable(training, validation)
+        training.networks.check_finite()
+        validation.networks.check_finite()
+        answering = self.answering = Answering.of(training)
+        config = self.training
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.module = self.build(training)
+        labels, held_labels = answering.labels(training), answering.labels(validation)
+
+        def batch(step: int) -> tuple[Any, Tensor]:
+            chosen = epoch_batch(len(training), config.batch_size, step, config.seed)
+            generator = torch.Generator().manual_seed(mix(config.seed, step))
+            return self.read(training.networks.select(chosen), generator), labels[torch.from_numpy(chosen)]
+
+        def loss(module: nn.Module, examples: tuple[Any, Tensor]) -> Tensor:
+            return answering.loss(module(examples[0]).split(answering.sizes, 1), examples[1])
+
+        def evaluate(module: nn.Module) -> dict[str, float]:
+            outputs = self._outputs(module, validation.networks)
+            return answering.measures(outputs, held_labels.to(outputs[0].device))
+
+        self.history = train(
+            self.module,
+            loss,
+            batch,
+            config,
+            evaluate=evaluate,
+            folder=self.folder,
+            description=f"training {self.name}",
+            progress=self.show,
+        )
+        return self
+
+    def predict(self, networks: Sequence[Network]) -> Predictions:
+        """Probabilities (n, classes) for each target, estimates (n,) for each quantity.
+
+        Raises:
+            NetworkError: if a weight is NaN or infinite.
+        """
+        population = Population.of(networks)
+        population.check_finite()
+        self.module.to(choose_device(self.training.device)).eval()
+        with torch.no_grad():
+            return self.answering.predictions(self._outputs(self.module, population))
+
+    def _outputs(self, module: nn.Module, population: Population) -> tuple[Tensor, ...]:
+        size = max(1, self.training.batch_size)
+        blocks = [np.arange(i, min(i + size, len(population))) for i in range(0, len(population), size)]
+        parts = [self.answer(module, population.select(block)).float() for block in blocks]
+        if not parts:
+            parts = [torch.zeros(0, sum(self.answering.sizes))]
+        return torch.cat(parts).split(self.answering.sizes, 1)
+
+    @property
+    def parameters(self) -> int:
+        """Number of its own weights."""
+        return sum(p.numel() for p in self.module.parameters())
+
+
+def epoch_batch(count: int, size: int, step: int, seed: int) -> np.ndarray:
+    """Positions (size,) of the examples of a step: every epoch a new order, each example once an epoch.
+
+    A pure function of its arguments, so that a resumed run goes on with the same batches. An epoch's end may fall
+    inside a batch.
+    """
+    positions = np.arange(step * size, (step + 1) * size)
+    epochs = positions // count
+    batch = np.empty(size, np.int64)
+    for epoch in np.unique(epochs):
+        order = np.random.default_rng([seed, int(epoch)]).permutation(count)
+        inside = epochs == epoch
+        batch[inside] = order[positions[inside] % count]
+    return batch
