@@ -682,8 +682,11 @@ def hyperparameters_compare(
     methods: tuple[str, ...] = (),
     targets: tuple[str, ...] = (),
     networks: int | None = None,
+    labelled: float = 1.0,
+    larger: bool = False,
     seeds: int = 1,
     checkpoints: bool = False,
+    variants: bool = False,
     out: Path | None = None,
 ) -> int:
     """Fit every method on a zoo's training split and print the tables of its test split; a killed run goes on.
@@ -693,17 +696,26 @@ def hyperparameters_compare(
         methods: some of them, by the names that the tables call them; all unless given.
         targets: what is asked; all hyperparameters that are choices, and all quantities, unless given.
         networks: how many training networks are used; all unless given.
+        labelled: share of the training and validation networks whose labels are known, above 0 to 1.
+        larger: train on networks with fewer weights than the median, and ask about those with more.
         seeds: trainings of each method.
+        variants: of the meta-model, one choice changed at a time, instead of the methods.
         checkpoints: train on and ask about every stored checkpoint, and ask for its epoch too.
-        out: folder of answers, checkpoints and tables.md; runs/hyperparameters/ZOO unless given.
+        out: folder of answers, checkpoints and tables.md; in runs/hyperparameters, after the zoo and options, unless
+            given.
     """
     from weightspace.evaluation.properties import cost_table, property_rows, property_table
-    from weightspace.recipes.hyperparameters import METHODS, ask
+    from weightspace.recipes.hyperparameters import METHODS, VARIANTS, ask
     from weightspace.tasks.hyperparameters import categorical_targets, quantities
     from weightspace.weights.network import write_atomically
     from weightspace.weights.store import Zoo
 
-    found, place = Zoo.open(zoo), out or Path("runs/hyperparameters") / zoo.name
+    found = Zoo.open(zoo)
+    options = {"variants": variants, "larger": larger, "checkpoints": checkpoints}
+    name = "-".join([zoo.name, *(option for option, chosen in options.items() if chosen)])
+    name += f"-{labelled:g}-labelled" if labelled < 1 else ""
+    name += f"-{networks}-networks" if networks is not None else ""
+    place = out or Path("runs/hyperparameters") / name
     asked = None
     if targets:
         numbers = {target.name: target for target in quantities(found)}
@@ -715,9 +727,11 @@ def hyperparameters_compare(
     said, training, test = ask(
         found,
         place,
-        methods=_some(methods, METHODS, "method"),
+        methods=_some(methods, VARIANTS if variants else METHODS, "method"),
         targets=asked,
         networks=networks,
+        labelled=labelled,
+        larger=larger,
         seeds=seeds,
         checkpoints=checkpoints,
     )

@@ -109,6 +109,8 @@ class MetaModel:
     def fit(self, training: Examples, validation: Examples) -> MetaModel:
         """Train on `training`, keep the weights with the lowest loss on `validation`.
 
+        Networks of which no label is known teach nothing, but a meta-model that is pretrained learns from them first.
+
         Raises:
             NetworkError: if a weight is NaN or infinite.
             TaskError: if there is nothing to learn, or the folder holds another run.
@@ -136,6 +138,7 @@ class MetaModel:
             assert some.summary is not None
             self.model.shortcut.standardise(some.summary)
         labels = answering.labels(training)  # (n, targets)
+        taught = np.flatnonzero(labels.isfinite().any(1).numpy())  # of the others `prepare` may make use
         held_labels = answering.labels(validation)
 
         self._bind(labels, held_labels)
@@ -143,7 +146,7 @@ class MetaModel:
         self.prepare(training, known)
 
         def batch(step: int) -> tuple[Tokens, Tensor]:
-            chosen = epoch_batch(len(training), config.training.batch_size, step, config.training.seed)
+            chosen = taught[epoch_batch(len(taught), config.training.batch_size, step, config.training.seed)]
             generator = torch.Generator().manual_seed(mix(config.training.seed, step))
             rows = torch.from_numpy(chosen)
             if known is not None:

@@ -19,7 +19,7 @@ from weightspace.baselines.majority import Majority
 from weightspace.baselines.statistics import StatisticsBoosting
 from weightspace.evaluation.properties import PropertyRow, Said, property_rows
 from weightspace.models.config import MetaModelConfig
-from weightspace.models.metamodel import MetaModel
+from weightspace.models.metamodel import MetaModel, ScopeError
 from weightspace.models.neural_graph import NeuralGraph
 from weightspace.models.pretraining import PretrainedMetaModel
 from weightspace.tasks.base import Examples, Predictor, Target, TaskError
@@ -36,6 +36,7 @@ def property_metamodel(*, steps: int = 400, rate: float = 3e-3, seed: int = 0, s
     """A token a neuron, with statistics of each array beside them, for a thousand networks on two cores."""
     return MetaModelConfig(
         reading="neurons",
+        other_widths=True,
         width=64,
         depth=2,
         heads=4,
@@ -146,6 +147,8 @@ def ask(
     methods: Mapping[str, Make] = METHODS,
     targets: Sequence[Target] | None = None,
     networks: int | None = None,
+    labelled: float = 1.0,
+    larger: bool = False,
     seeds: int = 1,
     checkpoints: bool = False,
     show: bool = True,
@@ -153,12 +156,15 @@ def ask(
     """Fit every method on the training split, let it choose on the validation split, and ask it about the test split.
 
     Killed and called again it goes on with what is missing. A method that does not fit the zoo, as the autoencoder does
-    not where networks differ in architecture, is left out.
+    not where networks differ in architecture, or that cannot judge larger networks, is left out.
 
     Args:
         out: a folder for what each has said, and for checkpoints.
         targets: what is asked; all hyperparameters and quantities of the zoo unless given.
         networks: how many of the training networks are used, drawn by a fixed seed; None for all.
+        labelled: share of the training and of the validation networks whose labels are known; of the others, methods
+            that learn without labels may still see the weights.
+        larger: train on networks with fewer weights than the median, and ask about those with more.
         seeds: trainings of each method that has anything random about it.
         checkpoints: train on and ask about every stored checkpoint.
     Returns:
@@ -166,9 +172,11 @@ def ask(
     Raises:
         TaskError: if the zoo cannot be asked, or the folder holds other answers.
     """
+    if not 0 < labelled <= 1:
+        raise TaskError(f"labels of a share of {labelled} of the networks cannot be known: give one above 0, up to 1")
     if targets is None:
         targets = (*categorical_targets(zoo), *(t for t in quantities(zoo) if t.name != "epoch" or checkpoints))
-    asked = [zoo.description["config"], [target.name for target in targets], networks, checkpoints]
+    asked = [zoo.description["config"], [target.name for target in targets], networks, labelled, larger, checkpoints]
     settings = [asdict(property_metamodel()), asdict(chunk_metamodel())]
     if not bind(out, json.dumps([*asked, settings], sort_keys=True, default=list).encode()):
         raise TaskError(
@@ -179,8 +187,18 @@ def ask(
         hyperparameter_examples(zoo, split, targets, checkpoints=checkpoints)
         for split in ("train", "validation", "test")
     )
+    if larger:
+        sizes = np.array([spec.size for spec in zoo.specs])
+        middle = np.median(sizes[zoo.spec_ids(training.networks.rows)])
+        below = [sizes[zoo.spec_ids(e.networks.rows)] < middle for e in (training, validation, test)]
+        sides = (below[0], below[1], ~below[2])
+        training, validation, test = (
+            e.select(np.flatnonzero(side)) for e, side in zip((training, validation, test), sides, strict=True)
+        )
     if networks is not None:
         training = training.select(np.sort(np.random.default_rng(6).permutation(len(training))[:networks]))
+    if labelled < 1:
+        training, validation = (_partly(e, labelled, seed) for seed, e in enumerate((training, validation)))
     found = []
     with progress("asking", len(methods), "methods", show) as advance:
         for name, make in methods.items():
@@ -194,6 +212,12 @@ def ask(
     return found, training, test
 
 
+def _partly(examples: Examples, share: float, seed: int) -> Examples:
+    """Labels of a share of the networks, at least 10 of them."""
+    count = max(10, round(share * len(examples)))
+    return examples.hiding(np.random.default_rng([7, seed]).permutation(len(examples))[:count])
+
+
 def _asked(
     name: str, make: Make, seed: int, out: Path, training: Examples, validation: Examples, test: Examples
 ) -> dict[str, Any] | None:
@@ -204,12 +228,12 @@ def _asked(
         start = time.perf_counter()
         try:
             method = make(out / place, seed).fit(training, validation)
-        except TaskError as error:
+            fitted = time.perf_counter()
+            said = method.predict(test.networks)
+        except (TaskError, ScopeError) as error:
             if "architecture" not in str(error):
                 raise
             return None
-        fitted = time.perf_counter()
-        said = method.predict(test.networks)
         chosen = getattr(method, "chosen", method)
         record = {
             "method": name,
@@ -222,6 +246,40 @@ def _asked(
     record = json.loads(path.read_text())
     assert isinstance(record, dict)
     return record
+
+
+def _variant(name: str, **changes: Any) -> Make:
+    """One training of a meta-model that differs from the chunk reader in a few settings."""
+
+    def make(folder: Path, seed: int) -> Predictor:
+        return LowestLoss(name, [partial(MetaModel, replace(chunk_metamodel(seed=seed), **changes), folder=folder)])
+
+    return make
+
+
+_NEURONS: dict[str, Any] = {"reading": "neurons", "pooling": "extremes"}
+
+VARIANTS: dict[str, Make] = {
+    name: _variant(name, **changes)
+    for name, changes in {
+        "chunks of 512": {},
+        "chunks of 64": {"chunk_size": 64},
+        "chunks of 128": {"chunk_size": 128},
+        "chunks of 1024": {"chunk_size": 1024},
+        "embedded by an MLP": {"embedding": "mlp"},
+        "no layer encoding": {"layer_encoding": False},
+        "one normalisation for all layers": {"normalisation": "global"},
+        "not permuted": {"permute": False},
+        "read at the first token": {"pooling": "first"},
+        "width 128": {"width": 128},
+        "depth 4": {"depth": 4},
+        "statistics beside it": {"summary": True},
+        "neurons": _NEURONS,
+        "neurons and statistics": _NEURONS | {"summary": True},
+        "neurons, mean over them": _NEURONS | {"pooling": "mean"},
+    }.items()
+}
+"""The reader of chunks with one choice changed at a time, then of neurons: as many steps of as many networks each."""
 
 
 def learning_curve(

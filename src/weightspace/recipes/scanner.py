@@ -21,6 +21,7 @@ from weightspace.tasks.base import TaskError
 from weightspace.tasks.choice import validation_loss
 from weightspace.tasks.scan import Finding, Scan, Verdict
 from weightspace.weights.checkpoints import SUFFIXES, Outline, UnreadableError, file_hash, outlines, read
+from weightspace.weights.hub import SCHEME, HubError, repository
 from weightspace.weights.network import Network, NetworkError, write_atomically
 from weightspace.weights.progress import progress
 from weightspace.weights.store import Zoo
@@ -219,7 +220,7 @@ def _files(targets: Sequence[str], cache: Path | None) -> Iterator[tuple[str, Pa
     if not targets:
         raise ValueError("nothing to scan: give files, folders or hf://OWNER/NAME@REVISION")
     for target in targets:
-        if target.startswith("hf://"):
+        if target.startswith(SCHEME):
             yield from _hub_files(target, cache)
             continue
         path = Path(target)
@@ -233,31 +234,17 @@ def _files(targets: Sequence[str], cache: Path | None) -> Iterator[tuple[str, Pa
 
 
 def _hub_files(target: str, cache: Path | None) -> Iterator[tuple[str, Path | str]]:
-    """The checkpoints of a repository at a revision; the commit is pinned before anything is fetched."""
+    """The checkpoints of a repository; the commit is pinned before anything is fetched."""
     try:
-        from huggingface_hub import HfApi, hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    except ImportError:
-        yield target, "To read from the hub install weightspace[hub]"
-        return
-    repository, _, revision = target.removeprefix("hf://").partition("@")
-    try:
-        found = HfApi().model_info(repository, revision=revision or None, timeout=20)
-        files = [sibling.rfilename for sibling in found.siblings or ()]
-        names = [name for name in files if Path(name).suffix.lower() in SUFFIXES]
+        found = repository(target)
+        names = [name for name in found.files if Path(name).suffix.lower() in SUFFIXES]
         if not names:
-            yield target, f"The repository holds no weights: none of its {len(files)} files is a checkpoint"
+            yield target, f"The repository holds no weights: none of its {len(found.files)} files is a checkpoint"
         for name in names:
-            path = hf_hub_download(repository, name, revision=found.sha, cache_dir=cache)
-            yield f"hf://{repository}@{found.sha}/{name}", Path(path)
-    except HFValidationError:
-        yield target, "That names no repository: give hf://OWNER/NAME@REVISION"
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        why = {401: "it does not exist, or needs a token", 403: "it is not open to you", 404: "it does not exist"}
-        yield target, f"It could not be fetched: {why.get(status or 0, f'the hub answers {status}')}"
-    except Exception as error:  # the hub's library changes the kind of its network errors from version to version
-        yield target, f"It could not be fetched: the hub does not answer ({type(error).__name__})"
+            yield f"{found}/{name}", found.fetch(name, cache)
+    except HubError as error:
+        text = str(error)
+        yield target, text[0].upper() + text[1:]
 
 
 def _read(name: str, path: Path, detector: Detector) -> _Read:

@@ -79,6 +79,14 @@ class Examples:
         labels = {name: values[positions] for name, values in self.labels.items()}
         return Examples(self.networks.select(positions), labels, self.targets)
 
+    def hiding(self, kept: np.ndarray) -> Examples:
+        """The same networks, of which only those at positions `kept` (k,) keep their labels."""
+        labels = {}
+        for target in self.targets:
+            labels[target.name] = np.full_like(self.labels[target.name], np.nan if target.is_quantity else -1)
+            labels[target.name][kept] = self.labels[target.name][kept]
+        return Examples(self.networks, labels, self.targets)
+
     def and_then(self, others: Examples) -> Examples:
         """These, then others of the same source and with the same targets."""
         networks = self.networks.and_then(others.networks)

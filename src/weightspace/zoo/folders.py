@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from weightspace.weights.checkpoints import SUFFIXES, Outline, UnreadableError, outlines, read
+from weightspace.weights.hub import SCHEME, HubError, Repository, repository
 from weightspace.weights.spec import NetworkSpec, SpecError
 from weightspace.weights.state_dict import Topology, natural_order, spec_of_state_dict
 from weightspace.zoo.foreign import (
@@ -222,60 +223,46 @@ def hub_repositories(
         labels: a CSV file as for `state_dict_folder`, its `file` OWNER/NAME or OWNER/NAME/FILE; no labels unless given.
         cache: where files are kept; the hub's own cache unless given.
     Raises:
-        SourceError: if a target is no repository's, or the hub's library is not installed.
+        SourceError: if the labels cannot be read.
     """
     rows: dict[str, dict[str, Any]] = {}
     if labels is not None:
         table, key = _labels(labels)
         for place in range(len(table)):
             row = table.row(place)
-            name = str(row[key] or "").removeprefix("hf://")
+            name = str(row[key] or "").removeprefix(SCHEME)
             rows[re.sub(r"@[^/]*", "", name)] = row
     unfit: list[Unfit] = []
     files: list[_File] = []
     commits: list[str] = []
     for target in targets:
-        if not re.fullmatch(r"hf://[^/@]+/[^/@]+(@[^/@]+)?", target):
-            raise SourceError(f"{target} names no repository: give hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
         try:
-            repository, commit, groups = _fetched(target, cache)
+            found, groups = _fetched(target, cache)
         except Unfit as error:
             unfit.append(error)
             continue
-        commits.append(f"hf://{repository}@{commit}")
+        commits.append(str(found))
         for name, paths in groups.items():
-            row = rows.get(f"{repository}/{name}", rows.get(repository, {}))
+            row = rows.get(f"{found.name}/{name}", rows.get(found.name, {}))
             if labels is not None and not row:
-                unfit.append(Unfit("labels", f"{repository}/{name} has no row in {labels}: add one"))
+                unfit.append(Unfit("labels", f"{found.name}/{name} has no row in {labels}: add one"))
                 continue
-            files.append(_File(f"{repository}@{commit}/{name}", paths, row))
+            files.append(_File(f"{found.name}@{found.commit}/{name}", paths, row))
     candidates = _candidates(files, unfit)
     return Source(" ".join(commits), candidates, lambda _, c: _read_files(c.place, topology), unfit=unfit)
 
 
-def _fetched(target: str, cache: Path | None) -> tuple[str, str, dict[str, tuple[Path, ...]]]:
-    """A repository's name, its commit, and the local files of each network in it by the name of its (first) file."""
-    try:
-        from huggingface_hub import HfApi, hf_hub_download
-    except ImportError:
-        raise SourceError("to read from the hub install weightspace[hub]") from None
-    repository, _, revision = target.removeprefix("hf://").partition("@")
+def _fetched(target: str, cache: Path | None) -> tuple[Repository, dict[str, tuple[Path, ...]]]:
+    """A repository, and the local files of each network in it by the name of its (first) file."""
     groups: dict[str, list[str]] = {}
     try:
-        found = HfApi().model_info(repository, revision=revision or None, timeout=20)
-        commit = str(found.sha)
-        for name in sorted(sibling.rfilename for sibling in found.siblings or ()):
+        found = repository(target)
+        for name in found.files:
             if name.endswith(".safetensors"):
                 groups.setdefault(re.sub(r"-\d{5}-of-\d{5}(?=\.safetensors$)", "", name), []).append(name)
-        fetched = {
-            name: tuple(Path(hf_hub_download(repository, part, revision=commit, cache_dir=cache)) for part in parts)
-            for name, parts in groups.items()
-        }
-    except Exception as error:  # the hub's library changes the kind of its errors from version to version
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        why = {401: "it does not exist, or needs a token", 403: "it is not open to you", 404: "it does not exist"}
-        what = why.get(status or 0, f"the hub answers {status or type(error).__name__}")
-        raise Unfit("missing", f"{target} could not be fetched: {what}") from None
+        fetched = {name: tuple(found.fetch(part, cache) for part in parts) for name, parts in groups.items()}
+    except HubError as error:
+        raise Unfit("missing", f"{target}: {error}") from None
     if not fetched:
         raise Unfit("missing", f"{target} holds no safetensors file: others are not fetched, as they may hold code")
-    return repository, commit, fetched
+    return found, fetched
