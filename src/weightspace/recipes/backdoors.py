@@ -227,14 +227,6 @@ QUICK: dict[str, Make] = {
     "meta-model, neurons and statistics": _one(
         "meta-model, neurons and statistics", neuron_metamodel(steps=200, rate=3e-3)
     ),
-    "meta-model, neurons and statistics, five folds": lambda folder: CrossValidated(
-        "meta-model, neurons and statistics, five folds",
-        [
-            lambda fold: MetaModel(
-                _reseeded(neuron_metamodel(steps=200, rate=3e-3), fold), folder=folder / f"fold-{fold}"
-            )
-        ],
-    ),
     "MNTD": lambda _: MNTD(steps=400, rates=(1e-2,)),
     "ULP 10": lambda _: ULP(10, steps=400, settings=((1e-2, 10.0),)),
 }
@@ -324,7 +316,7 @@ def other_widths(
     return {"own": detect(zoo, out / "own", **asked), "other": detect(zoo, out / "other", elsewhere=wide, **asked)}
 
 
-WIDTHS: dict[str, Make] = {name: make for name, make in QUICK.items() if "five folds" not in name} | {
+WIDTHS: dict[str, Make] = QUICK | {
     "meta-model, neurons and statistics": _one(
         "meta-model, neurons and statistics", replace(neuron_metamodel(steps=200, rate=3e-3), other_widths=True)
     ),
