@@ -5,8 +5,10 @@ import torch
 from benchmarks.record import keep, seconds
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Tokens
-from weightspace.models.heads import classification_loss
 from weightspace.models.metamodel import Transformer
+from weightspace.models.summary import Room
+from weightspace.tasks.base import Target
+from weightspace.tasks.learner import Answering
 from weightspace.train.config import TrainingConfig
 from weightspace.train.optimiser import adamw
 
@@ -23,14 +25,16 @@ def flops_a_step() -> float:
 def main() -> None:
     torch.manual_seed(0)
     config = MetaModelConfig(chunk_size=CHUNK, width=WIDTH, depth=DEPTH, heads=4, pooling="mean")
-    model = Transformer(config, TOKENS, [4, 4, 3])
+    targets = [Target(name, tuple(name + c for c in "abcd"[:k])) for name, k in (("x", 4), ("y", 4), ("z", 3))]
+    answering = Answering(tuple(targets), ((0.0, 1.0),) * 3)
+    model = Transformer(config, TOKENS, answering.sizes, Room(0, False))
     optimiser = adamw(model, TrainingConfig())
     mask = torch.ones(BATCH, TOKENS, dtype=torch.bool)
     tokens = Tokens(torch.randn(BATCH, TOKENS, CHUNK), mask, torch.rand(BATCH, TOKENS, 72))
-    labels = torch.randint(3, (BATCH, 3))
+    labels = torch.randint(3, (BATCH, 3)).float()
 
     def step() -> None:
-        classification_loss(model(tokens), labels).backward()
+        answering.loss(model(tokens), labels).backward()
         optimiser.step()
         optimiser.zero_grad()
 

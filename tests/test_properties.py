@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau
+from scipy import stats
 from sklearn.metrics import r2_score
 
 from weightspace.baselines.majority import Majority
@@ -17,7 +18,7 @@ from weightspace.evaluation.properties import Said, curve_table, paired, propert
 from weightspace.models.summary import STATISTICS, Room
 from weightspace.recipes.hyperparameters import METHODS, ask, learning_curve
 from weightspace.recipes.zoos import zoo_recipe
-from weightspace.tasks.base import Examples, Predictor, Target, TaskError
+from weightspace.tasks.base import Examples, Predictor, Target, TaskError, UnfitError
 from weightspace.tasks.checks import planted_examples
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples, quantities
 from weightspace.weights.population import Population
@@ -39,7 +40,8 @@ def test_shares_and_orders_are_those_of_other_libraries() -> None:
     truth = rng.normal(size=60)
     for estimates in (truth + rng.normal(size=60), rng.normal(size=60), np.round(truth)):
         assert explained(estimates, truth) == pytest.approx(r2_score(truth, estimates))
-        assert kendall(estimates, truth) == pytest.approx(kendalltau(estimates, truth).statistic)
+        found: Any = stats.kendalltau(estimates, truth)  # scipy has no types
+        assert kendall(estimates, truth) == pytest.approx(found.statistic)
     assert explained(np.full(60, truth.mean()), truth) == pytest.approx(0) and kendall(np.zeros(60), truth) == 0
     for measure in (explained, kendall):
         with pytest.raises(ValueError, match="the same for all networks"):
@@ -158,7 +160,7 @@ def test_a_curve_has_a_column_for_each_number_of_networks(zoo: Zoo, tmp_path: Pa
 def test_a_method_that_reads_one_architecture_is_left_out_of_a_zoo_of_several(zoo: Zoo, tmp_path: Path) -> None:
     class Refuses(Majority):
         def fit(self, training: Examples, validation: Examples) -> Majority:  # noqa: ARG002
-            raise TaskError("networks of 3 architectures have no codes of one kind")
+            raise UnfitError("networks of 3 architectures have no codes of one kind")
 
     found, *_ = ask(zoo, tmp_path, methods={"a": lambda *_: Refuses(), "b": lambda *_: Majority()}, show=False)
     assert [one.method for one in found] == ["b"]

@@ -697,7 +697,7 @@ def hyperparameters_compare(
         targets: what is asked; all hyperparameters that are choices, and all quantities, unless given.
         networks: how many training networks are used; all unless given.
         labelled: share of the training and validation networks whose labels are known, above 0 to 1.
-        larger: train on networks with fewer weights than the median, and ask about those with more.
+        larger: train on networks with fewer weights than the median, and ask about the others.
         seeds: trainings of each method.
         variants: of the meta-model, one choice changed at a time, instead of the methods.
         checkpoints: train on and ask about every stored checkpoint, and ask for its epoch too.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightspace.baselines.linear import Linear
-from weightspace.tasks.base import Examples, TaskError
+from weightspace.tasks.base import Examples, UnfitError
 from weightspace.tasks.learner import epoch_batch
 from weightspace.train.config import TrainingConfig
 from weightspace.train.loop import choose_device, mix, train
@@ -110,7 +110,7 @@ class HyperRepresentation(Linear):
     permuted weights before erasing and noise.
 
     Raises:
-        TaskError: from `fit` and `predict`, if networks differ in their architecture: a code has places of neurons.
+        UnfitError: from `fit` and `predict`, if networks differ in their architecture: a code has places of neurons.
     """
 
     name = "autoencoder + linear"
@@ -123,7 +123,7 @@ class HyperRepresentation(Linear):
     def fit(self, training: Examples, validation: Examples) -> HyperRepresentation:
         specs = training.networks.specs
         if len(specs) != 1:
-            raise TaskError(
+            raise UnfitError(
                 f"networks of {len(specs)} architectures have no codes of one kind: the autoencoder reads one"
             )
         (self.spec,) = specs
@@ -184,7 +184,7 @@ class HyperRepresentation(Linear):
         """Codes (n, numbers)."""
         population = Population.of(networks)
         if any(spec != self.spec for spec in population.specs):
-            raise TaskError("a network is not of the architecture that the autoencoder was trained on")
+            raise UnfitError("a network is not of the architecture that the autoencoder was trained on")
         device = choose_device(self.config.training.device)
         model = self.model.to(device).eval()
         found = [np.zeros((0, self.config.code))]
@@ -205,7 +205,7 @@ def neuron_rows(spec: NetworkSpec) -> list[np.ndarray]:
     """For each kernel the entries (neurons, numbers) by which its neurons read, and their vectors such as the bias.
 
     Raises:
-        TaskError: if there is no kernel.
+        UnfitError: if there is no kernel.
     """
     rows: list[np.ndarray] = []
     for leaf, place in spec.slices():
@@ -215,7 +215,7 @@ def neuron_rows(spec: NetworkSpec) -> list[np.ndarray]:
         elif rows and len(leaf.shape) == 1 and leaf.shape[0] == len(rows[-1]):
             rows[-1] = np.concatenate([rows[-1], entries[:, None]], 1)
     if not rows:
-        raise TaskError("a network without kernels has no neurons to read")
+        raise UnfitError("a network without kernels has no neurons to read")
     return rows
 
 

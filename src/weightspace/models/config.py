@@ -11,6 +11,7 @@ Pooling = Literal["first", "mean", "extremes"]
 Normalisation = Literal["layer", "global"]
 EmbeddingKind = Literal["linear", "mlp"]
 Reading = Literal["chunks", "neurons"]
+Scale = Literal["deviations", "ranks"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,14 @@ class MetaModelConfig:
     summary: bool = False
     """Whether the head also sees a few statistics of each array, besides what the transformer made of the tokens."""
 
+    scale: Scale = "deviations"
+    """How numbers of neurons and statistics of arrays are put on one scale: in standard deviations of the training
+    networks, or as normal scores of their rank among them, which tells small differences apart that a few networks with
+    huge weights hide."""
+
+    hidden: int = 0
+    """Units of a hidden layer between everything that is pooled and the answers; 0 for a linear head."""
+
     pooling: Pooling = "first"
     """Where the answer is read: at a learnt token before all others, from the mean over the network's tokens, or from
     the mean and the largest value of each number over them, which one odd token among hundreds can move. A causal model
@@ -88,6 +97,8 @@ class MetaModelConfig:
                 f"a multiple of the {self.heads} heads",
             ),
             f"dropout {self.dropout}": (0 <= self.dropout < 1, "0 to below 1"),
+            f"hidden {self.hidden}": (self.hidden >= 0, "0 or more"),
+            f"scale {self.scale!r}": (self.scale in get_args(Scale), "deviations or ranks"),
             f"permutations {self.permutations}": (self.permutations >= 1, "at least 1"),
             f"other_widths {self.other_widths}": (
                 self.reading == "neurons" or not self.other_widths,

@@ -47,14 +47,14 @@ class Transformer(nn.Module):
         self.config = config
         self.embedding: NeuronEmbedding | Embedding
         if config.reading == "neurons":
-            self.embedding = NeuronEmbedding(config.width)
+            self.embedding = NeuronEmbedding(config.width, config.scale)
         else:
             self.embedding = Embedding(config.chunk_size, config.width, tokens, config.layer_encoding, config.embedding)
         self.first = nn.Parameter(torch.randn(config.width) * 0.02)
         self.encoder = Encoder(config.width, config.depth, config.heads, config.causal, config.dropout)
-        self.shortcut = Shortcut(room.size) if config.summary else None
+        self.shortcut = Shortcut(room.size, config.scale) if config.summary else None
         size = config.width * (1 + (config.pooling == "extremes"))
-        self.head = Head(size + (room.size if config.summary else 0), outputs)
+        self.head = Head(size + (room.size if config.summary else 0), outputs, config.hidden)
 
     def forward(self, tokens: Tokens) -> tuple[Tensor, ...]:
         """Logits of each target, (b, classes), or (b, 1) of a quantity."""
@@ -102,6 +102,7 @@ class MetaModel:
         self.answering = Answering((), ())
         self.specs: tuple[NetworkSpec, ...] = ()
         self.tokens = 0
+        self.standardised = True
         self.facts: Mapping[str, Any] = {}
 
     # -- learning -----------------------------------------------------------------------------------------------------
@@ -130,9 +131,12 @@ class MetaModel:
         chunks = config.reading == "chunks"
         permuter = Permuter(specs, config.permutations, config.training.seed) if config.permute and chunks else None
         # Statistics of neurons take longer than a step, and no order of neurons changes them
+        self.standardised = False
         known = None if chunks else self._tokens(training.networks)
         if known is not None and isinstance(self.model.embedding, NeuronEmbedding):
             self.model.embedding.standardise(known)
+            known = self.model.embedding.ranked(known)
+        self.standardised = True
         if self.model.shortcut is not None:
             some = known or self._tokens(training.networks)
             assert some.summary is not None
@@ -264,6 +268,9 @@ class MetaModel:
         """Flat weights (b, spec.size) as the tokens that the model reads, with gradients."""
         if self.config.reading == "neurons":
             tokens = neuron_tokens(weights, spec, self.normaliser)
+            if self.standardised:
+                assert isinstance(self.model.embedding, NeuronEmbedding)
+                tokens = self.model.embedding.ranked(tokens)
         else:
             tokens = tokenise(weights, spec, self.normaliser, self.config.chunk_size)
         if not self.config.summary:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightspace.models.embed import Normaliser, layer_numbers, squash
-from weightspace.tasks.base import Examples, TaskError
+from weightspace.tasks.base import Examples, UnfitError
 from weightspace.tasks.learner import Learner
 from weightspace.train.config import TrainingConfig
 from weightspace.weights.neurons import VECTORS
@@ -64,7 +64,7 @@ def graph_of(spec: NetworkSpec) -> Graph:
     """The graph of a spec.
 
     Raises:
-        TaskError: if a kernel does not lead from one group of neurons to another.
+        UnfitError: if a kernel does not lead from one group of neurons to another.
     """
     numbers = {group.name: number for number, group in enumerate(spec.groups)}
     edges: list[Edges] = []
@@ -75,7 +75,7 @@ def graph_of(spec: NetworkSpec) -> Graph:
         if leaf.role == "kernel":
             ends = [axis.segments[0][0] for axis in leaf.axes[:2] if len(axis.segments) == 1]
             if len(ends) != 2 or ends[0].group is None:
-                raise TaskError(f"array {leaf.name!r} does not lead from one group of neurons to another")
+                raise UnfitError(f"array {leaf.name!r} does not lead from one group of neurons to another")
             rest = prod(leaf.shape) // (ends[0].size * ends[1].size)
             shaped = entries.reshape(ends[0].size, ends[1].size, rest)[:, :, :PLACES]
             if "input" not in numbers and ends[1].group is None:  # of a single channel there is no group

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from math import isqrt
 
@@ -11,7 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from weightspace.models.config import Scale
 from weightspace.models.embed import MAX_LAYERS, Normaliser, Tokens, gather_tokens, layer_numbers, squash
+from weightspace.models.ranks import Ranks
 from weightspace.weights.neurons import VECTORS, group_starts, neuron_entries
 from weightspace.weights.population import Population
 from weightspace.weights.spec import ROLES, NetworkSpec, SpecError
@@ -134,14 +137,16 @@ class NeuronEmbedding(nn.Module):
 
     Args:
         width: size of a vector.
+        scale: in standard deviations, or as ranks.
     """
 
     centre: Tensor
     scale: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, scale: Scale = "deviations") -> None:
         super().__init__()
         kinds = len(ROLES) + MAX_LAYERS
+        self.ranks = Ranks(kinds, FEATURES) if scale == "ranks" else None
         self.register_buffer("centre", torch.zeros(kinds, FEATURES))
         self.register_buffer("scale", torch.ones(kinds, FEATURES))
         self.features = nn.Sequential(nn.Linear(FEATURES, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
@@ -159,17 +164,29 @@ class NeuronEmbedding(nn.Module):
             spread = rows.std(0, correction=0)
             self.centre[row] = rows.mean(0)
             self.scale[row] = torch.where(spread > 1e-6, spread, torch.ones_like(spread))
+            if self.ranks is not None:
+                self.ranks.fit(row, rows)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "b t d"]:
         return self.features(self.standard(tokens)) + self.kind(tokens.kinds)
 
     def standard(self, tokens: Tokens) -> Float[Tensor, "b t f"]:
-        """Every number on the scale of its layer, drawn in so that none is beyond 10, and none without a gradient."""
+        """Every number on the scale of its layer; deviations are drawn in so that none is beyond 10."""
+        if self.ranks is not None:
+            return tokens.values  # `ranked` already, as that takes longer than all the rest
         x = (tokens.values - self.centre_of(tokens)) / self.scale[_rows(tokens)]
         return x / (1 + x.abs() / 10)
 
+    def ranked(self, tokens: Tokens) -> Tokens:
+        """The same tokens as normal scores of their ranks, where that is the scale."""
+        if self.ranks is None:
+            return tokens
+        return replace(tokens, values=self.ranks(tokens.values, _rows(tokens)))
+
     def centre_of(self, tokens: Tokens) -> Float[Tensor, "b t f"]:
         """The mean neuron of each token's layer among the training networks."""
+        if self.ranks is not None:
+            return torch.zeros_like(tokens.values)
         return self.centre[_rows(tokens)]
 
 

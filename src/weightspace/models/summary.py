@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from weightspace.models.config import Scale
 from weightspace.models.embed import Normaliser, squash
+from weightspace.models.ranks import Ranks
 from weightspace.weights.spec import NetworkSpec
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -72,23 +74,35 @@ def _statistics(x: Float[Tensor, "b k"]) -> Float[Tensor, "b s"]:
 
 
 class Shortcut(nn.Module):
-    """The summary on the scale of the training networks, some of it dropped in training."""
+    """The summary on the scale of the training networks, some of it dropped in training.
+
+    Args:
+        size: numbers of a summary.
+        scale: in standard deviations, or as ranks.
+    """
 
     centre: Tensor
     scale: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, scale: Scale) -> None:
         super().__init__()
-        self.register_buffer("centre", torch.zeros(size))
-        self.register_buffer("scale", torch.ones(size))
+        self.ranks = Ranks(1, size) if scale == "ranks" else None
+        if self.ranks is None:
+            self.register_buffer("centre", torch.zeros(size))
+            self.register_buffer("scale", torch.ones(size))
         self.dropout = nn.Dropout(DROPPED)
 
     def standardise(self, summary: Float[Tensor, "n s"]) -> None:
-        """Take mean and standard deviation of every number from the training networks."""
+        """Take the scale of every number from the training networks."""
+        if self.ranks is not None:
+            self.ranks.fit(0, summary)
+            return
         spread = summary.std(0, correction=0)
         self.centre.copy_(summary.mean(0))
         self.scale.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
 
     def forward(self, summary: Float[Tensor, "b s"]) -> Float[Tensor, "b s"]:
+        if self.ranks is not None:
+            return self.dropout(self.ranks(summary, torch.zeros(len(summary), dtype=torch.long, device=summary.device)))
         x = (summary - self.centre) / self.scale
         return self.dropout(x / (1 + x.abs() / 10))

@@ -22,17 +22,19 @@ from weightspace.models.config import MetaModelConfig
 from weightspace.models.metamodel import MetaModel, ScopeError
 from weightspace.models.neural_graph import NeuralGraph
 from weightspace.models.pretraining import PretrainedMetaModel
-from weightspace.tasks.base import Examples, Predictor, Target, TaskError
+from weightspace.recipes.neuron_boosting import NeuronBoosting
+from weightspace.tasks.base import Examples, Predictor, Target, TaskError, UnfitError
 from weightspace.tasks.choice import CrossValidated, LowestLoss
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples, quantities
 from weightspace.train.checkpoint import bind
 from weightspace.train.config import TrainingConfig
 from weightspace.weights.network import write_atomically
 from weightspace.weights.progress import progress
+from weightspace.weights.spec import SpecError
 from weightspace.weights.store import Zoo
 
 
-def property_metamodel(*, steps: int = 400, rate: float = 3e-3, seed: int = 0, summary: bool = True) -> MetaModelConfig:
+def property_metamodel(*, steps: int = 300, rate: float = 3e-3, seed: int = 0, summary: bool = True) -> MetaModelConfig:
     """A token a neuron, with statistics of each array beside them, for a thousand networks on two cores."""
     return MetaModelConfig(
         reading="neurons",
@@ -43,11 +45,13 @@ def property_metamodel(*, steps: int = 400, rate: float = 3e-3, seed: int = 0, s
         pooling="extremes",
         dropout=0.1,
         summary=summary,
+        scale="ranks",
+        hidden=128,
         training=_training(steps, rate, seed),
     )
 
 
-def chunk_metamodel(*, chunk_size: int = 512, steps: int = 400, rate: float = 1e-3, seed: int = 0) -> MetaModelConfig:
+def chunk_metamodel(*, chunk_size: int = 1024, steps: int = 300, rate: float = 1e-3, seed: int = 0) -> MetaModelConfig:
     """The paper's reading of flat weights, as small as the other one."""
     return MetaModelConfig(
         chunk_size=chunk_size,
@@ -87,11 +91,11 @@ def _tried(name: str, make: Callable[..., Predictor], rates: Sequence[float]) ->
 
 
 def _slices(*, rate: float, seed: int, folder: Path) -> Predictor:
-    return SliceConvolutions(_training(400, rate, seed, 64, 0.0), folder=folder)
+    return SliceConvolutions(_training(300, rate, seed, 64, 0.0), folder=folder)
 
 
 def _graph(*, rate: float, seed: int, folder: Path) -> Predictor:
-    return NeuralGraph(_training(400, rate, seed, 32), folder=folder)
+    return NeuralGraph(_training(150, rate, seed, 32), rounds=2, folder=folder)
 
 
 def _chunks(*, rate: float, seed: int, folder: Path) -> Predictor:
@@ -125,6 +129,7 @@ METHODS: dict[str, Make] = {
     "linear": lambda *_: Linear(),
     "statistics, linear": lambda *_: StatisticsLinear(),
     "statistics + LightGBM": lambda _, seed: StatisticsBoosting(seed),
+    "neurons + LightGBM": lambda _, seed: NeuronBoosting(seed),
     "statistics + LightGBM, five folds": lambda _, seed: CrossValidated(
         "statistics + LightGBM, five folds", [lambda fold: StatisticsBoosting(100 * seed + fold)]
     ),
@@ -164,7 +169,7 @@ def ask(
         networks: how many of the training networks are used, drawn by a fixed seed; None for all.
         labelled: share of the training and of the validation networks whose labels are known; of the others, methods
             that learn without labels may still see the weights.
-        larger: train on networks with fewer weights than the median, and ask about those with more.
+        larger: train on networks with fewer weights than the median, and ask about the others.
         seeds: trainings of each method that has anything random about it.
         checkpoints: train on and ask about every stored checkpoint.
     Returns:
@@ -176,7 +181,7 @@ def ask(
         raise TaskError(f"labels of a share of {labelled} of the networks cannot be known: give one above 0, up to 1")
     if targets is None:
         targets = (*categorical_targets(zoo), *(t for t in quantities(zoo) if t.name != "epoch" or checkpoints))
-    asked = [zoo.description["config"], [target.name for target in targets], networks, labelled, larger, checkpoints]
+    asked = [zoo.manifest["checksum"], [target.name for target in targets], networks, labelled, larger, checkpoints]
     settings = [asdict(property_metamodel()), asdict(chunk_metamodel())]
     if not bind(out, json.dumps([*asked, settings], sort_keys=True, default=list).encode()):
         raise TaskError(
@@ -190,6 +195,8 @@ def ask(
     if larger:
         sizes = np.array([spec.size for spec in zoo.specs])
         middle = np.median(sizes[zoo.spec_ids(training.networks.rows)])
+        if len(zoo.specs) == 1:
+            raise TaskError(f"zoo {zoo.folder} has networks of one size: there are none larger than others")
         below = [sizes[zoo.spec_ids(e.networks.rows)] < middle for e in (training, validation, test)]
         sides = (below[0], below[1], ~below[2])
         training, validation, test = (
@@ -230,9 +237,7 @@ def _asked(
             method = make(out / place, seed).fit(training, validation)
             fitted = time.perf_counter()
             said = method.predict(test.networks)
-        except (TaskError, ScopeError) as error:
-            if "architecture" not in str(error):
-                raise
+        except (UnfitError, ScopeError, SpecError):
             return None
         chosen = getattr(method, "chosen", method)
         record = {
@@ -262,10 +267,10 @@ _NEURONS: dict[str, Any] = {"reading": "neurons", "pooling": "extremes"}
 VARIANTS: dict[str, Make] = {
     name: _variant(name, **changes)
     for name, changes in {
-        "chunks of 512": {},
+        "chunks of 1,024": {},
         "chunks of 64": {"chunk_size": 64},
         "chunks of 128": {"chunk_size": 128},
-        "chunks of 1024": {"chunk_size": 1024},
+        "chunks of 512": {"chunk_size": 512},
         "embedded by an MLP": {"embedding": "mlp"},
         "no layer encoding": {"layer_encoding": False},
         "one normalisation for all layers": {"normalisation": "global"},
@@ -275,6 +280,9 @@ VARIANTS: dict[str, Make] = {
         "depth 4": {"depth": 4},
         "statistics beside it": {"summary": True},
         "neurons": _NEURONS,
+        "neurons, as ranks": _NEURONS | {"scale": "ranks"},
+        "neurons and statistics, as ranks": _NEURONS | {"scale": "ranks", "summary": True},
+        "and a hidden layer": _NEURONS | {"scale": "ranks", "summary": True, "hidden": 128},
         "neurons and statistics": _NEURONS | {"summary": True},
         "neurons, mean over them": _NEURONS | {"pooling": "mean"},
     }.items()

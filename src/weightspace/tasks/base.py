@@ -20,6 +20,10 @@ class TaskError(ValueError):
     """A task that a zoo cannot answer, or a predictor that does not fit it."""
 
 
+class UnfitError(TaskError):
+    """Networks that a method cannot read, such as those of several architectures where it reads one."""
+
+
 @dataclass(frozen=True)
 class Target:
     """One question: with a finite set of answers, or with a number as its answer.
@@ -61,6 +65,9 @@ class Examples:
     targets: tuple[Target, ...]
 
     def __post_init__(self) -> None:
+        names = [target.name for target in self.targets]
+        if len(set(names)) != len(names):
+            raise TaskError(f"a target is asked for twice among {', '.join(names)}: name each once")
         for target in self.targets:
             labels = self.labels[target.name]
             if labels.shape != (len(self.networks),):

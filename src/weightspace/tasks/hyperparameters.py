@@ -42,16 +42,24 @@ def categorical_targets(zoo: Zoo, names: Sequence[str] | None = None) -> tuple[T
 def quantities(zoo: Zoo) -> tuple[Target, ...]:
     """The numbers that can be asked of a zoo's networks.
 
-    "test_accuracy"; "generalisation_gap", training less test accuracy; "learning_rate", its logarithm to base 10, where
-    it varies; "epoch" after which the checkpoint was stored, where several were.
+    "test_accuracy"; "generalisation_gap", training accuracy (over the batches of the last epoch, under dropout and
+    augmentation) less test accuracy; "learning_rate", its logarithm to base 10, where it is no choice; "epoch" after
+    which the checkpoint was stored, where several were. Each varies among the networks.
     """
+    choices = zoo.description["config"]["space"].get("learning_rate", {}).get("kind") == "Choice"
     possible = {
         "test_accuracy": "test_accuracy" in zoo.columns,
         "generalisation_gap": {"train_accuracy", "test_accuracy"} <= set(zoo.columns),
-        "learning_rate": "learning_rate" in zoo.columns and len(set(zoo.column("learning_rate"))) > 1,
-        "epoch": len(zoo.rows(checkpoints=True)) > len(zoo.rows()),
+        "learning_rate": "learning_rate" in zoo.columns and not choices,
     }
-    return tuple(Target(name) for name, there in possible.items() if there)
+    names = [name for name, there in possible.items() if there and _varies(_quantity(zoo, name, zoo.rows()))]
+    if len(zoo.rows(checkpoints=True)) > len(zoo.rows()):
+        names.append("epoch")
+    return tuple(map(Target, names))
+
+
+def _varies(values: np.ndarray) -> bool:
+    return len(np.unique(values[np.isfinite(values)])) > 1
 
 
 def _quantity(zoo: Zoo, name: str, rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,63 @@
+"""Boosted trees on what a meta-model sees of neurons, layer by layer, beside the statistics of weights."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from weightspace.baselines.statistics import StatisticsBoosting
+from weightspace.models.embed import Normaliser
+from weightspace.models.neuron_tokens import FEATURES, neuron_tokens
+from weightspace.tasks.base import Examples
+from weightspace.weights.network import Network
+from weightspace.weights.neurons import group_starts
+from weightspace.weights.population import Population
+
+POOLED = 5
+"""Mean, standard deviation, least, greatest and median over the neurons of a layer."""
+
+
+class NeuronBoosting(StatisticsBoosting):
+    """`StatisticsBoosting` that sees the neurons of each layer too, as the meta-model's tokens describe them.
+
+    Of every number of a token five statistics over the neurons of each group, groups counted from the first, and again
+    from the last where networks differ in depth.
+    """
+
+    name = "neurons + LightGBM"
+    grid = (
+        {"num_leaves": 7, "min_child_samples": 10, "feature_fraction": 0.2},
+        {"num_leaves": 7, "min_child_samples": 10, "feature_fraction": 0.05},
+    )
+
+    def fit(self, training: Examples, validation: Examples) -> NeuronBoosting:
+        self.normaliser = Normaliser.fit(training.networks, True, self.seed)
+        counts = {len(spec.groups) for spec in training.networks.specs}
+        self.groups, self.ends = max(counts), len(counts) > 1
+        super().fit(training, validation)
+        return self
+
+    def features(self, networks: Sequence[Network]) -> np.ndarray:
+        population = Population.of(networks)
+        width = FEATURES * POOLED
+        found = np.full((len(population), self.groups * (1 + self.ends) * width), np.nan)
+        for spec, positions in population.groups():
+            starts = group_starts(spec)
+            for block in np.array_split(positions, -(-len(positions) * spec.size // 2**24)):
+                tokens = neuron_tokens(torch.from_numpy(population.read(block)), spec, self.normaliser).values.numpy()
+                each = [_over_neurons(tokens[:, a:b]) for a, b in itertools.pairwise(starts)]
+                first = np.concatenate(each[: self.groups], 1)
+                found[block, : first.shape[1]] = first
+                if self.ends:
+                    last = np.concatenate(each[-self.groups :], 1)
+                    found[block, -last.shape[1] :] = last
+        return np.concatenate([super().features(population), found], 1)
+
+
+def _over_neurons(x: np.ndarray) -> np.ndarray:
+    """(n, features * 5) of (n, neurons, features)."""
+    parts = (x.mean(1), x.std(1), x.min(1), x.max(1), np.median(x, 1))
+    return np.concatenate(parts, 1)
