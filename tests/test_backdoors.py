@@ -18,17 +18,30 @@ from weightspace.evaluation.detection import (
     held_out_table,
     markdown,
     roc_curve,
+    side_by_side,
     time_table,
     transfer_table,
 )
 from weightspace.evaluation.metrics import auroc, bootstrap_interval, brier, log_loss
 from weightspace.evaluation.plots import reliability, roc_curves
-from weightspace.recipes.backdoors import DETECTORS, detect, learning_curve, transfer
+from weightspace.models.metamodel import MetaModel, ScopeError
+from weightspace.recipes.backdoors import (
+    DETECTORS,
+    WIDTHS,
+    detect,
+    learning_curve,
+    neuron_metamodel,
+    other_widths,
+    transfer,
+)
 from weightspace.recipes.zoos import zoo_recipe
+from weightspace.tasks.backdoor import BACKDOOR
 from weightspace.tasks.base import Examples, Predictor, TaskError
+from weightspace.weights.population import Population
 from weightspace.weights.store import Zoo
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.generate import make_zoo
+from weightspace.zoo.networks import architecture_of, spec_of
 from weightspace.zoo.poison import ATTACKS, CLEAN, CONTROLS
 
 
@@ -179,3 +192,30 @@ def test_the_pictures_of_detection_name_their_curves_and_refuse_nothing_to_draw(
     for draw in (lambda: roc_curves({}), lambda: reliability(np.ones(3), np.ones(3, np.int64))):
         with pytest.raises(ValueError, match=r"no ROC curves|both sides"):
             draw()
+
+
+def test_networks_of_another_zoo_are_asked_about_unless_they_are_twins(zoo: Zoo, tmp_path: Path) -> None:
+    config = replace(zoo_recipe("backdoors-wide", images="digits", count=24, epochs=1), image_count=200)
+    wide = make_zoo(config, tmp_path / "wide", ProcessEngine(workers=0), show=False)
+    some = {name: WIDTHS[name] for name in ("final layer", "weight statistics, linear")}
+    found = other_widths(zoo, wide, tmp_path / "runs", detectors=some, success=0.0, show=False)
+    assert [len(found[side][0].suspicion) for side in ("own", "other")] == [len(zoo.population("test")), 24]
+    table = side_by_side(found, success=(0.0, 1.0))
+    assert "| detector | own (" in table and table.count("\n") == 3
+    twins = make_zoo(replace(config, seed=0), tmp_path / "twins", ProcessEngine(workers=0), show=False)
+    with pytest.raises(TaskError, match="shares 24 seeds of networks with"):
+        other_widths(zoo, twins, tmp_path / "others", detectors=some, success=0.0, show=False)
+
+
+def test_a_meta_model_of_neurons_judges_other_widths_where_it_is_told_to() -> None:
+    config = replace(neuron_metamodel(steps=4), other_widths=True)
+    specs = [spec_of(architecture_of("backdoor-cnn", (1, 8, 8), width=width)) for width in (2, 3)]
+    rng = np.random.default_rng(0)
+    narrow, wide = (Population.of_weights(spec, rng.normal(size=(12, spec.size)).astype(np.float32)) for spec in specs)
+    examples = Examples(narrow, {BACKDOOR.name: np.arange(12) % 2}, (BACKDOOR,))
+    assert MetaModel(config).fit(examples, examples).predict(wide)[BACKDOOR.name].shape == (12, 2)
+    strict = MetaModel(replace(config, other_widths=False)).fit(examples, examples)
+    with pytest.raises(ScopeError, match="out of scope"):
+        strict.predict(wide)
+    with pytest.raises(ValueError, match="other_widths True"):
+        replace(config, reading="chunks")

@@ -54,7 +54,7 @@ def test_pictures_are_moved_by_three_pixels_to_each_side_on_average_by_none() ->
 def test_a_network_with_augmentation_is_trained_on_other_images_than_one_without() -> None:
     config = zoo_recipe("digits-small")
     one = replace(plan(config, 0), epochs=1, image_count=128)
-    assert distorted(images(1), [one], 0) is not None
+    torch.testing.assert_close(distorted(images(1), [one], 0), images(1), atol=0, rtol=0)
     plain, augment = train_networks([one])[0], train_networks([replace(one, augment=True)])[0]
     assert plain.weights is not None and augment.weights is not None
     assert abs(plain.weights - augment.weights).max() > 1e-3

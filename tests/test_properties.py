@@ -14,7 +14,14 @@ from sklearn.metrics import r2_score
 from weightspace.baselines.majority import Majority
 from weightspace.baselines.statistics import StatisticsBoosting, weight_statistics
 from weightspace.evaluation.metrics import explained, kendall, per_bit
-from weightspace.evaluation.properties import Said, curve_table, paired, property_rows, property_table
+from weightspace.evaluation.properties import (
+    Said,
+    curve_table,
+    difference_table,
+    paired,
+    property_rows,
+    property_table,
+)
 from weightspace.models.summary import STATISTICS, Room
 from weightspace.recipes.hyperparameters import METHODS, ask, learning_curve
 from weightspace.recipes.zoos import zoo_recipe
@@ -154,7 +161,46 @@ def test_a_curve_has_a_column_for_each_number_of_networks(zoo: Zoo, tmp_path: Pa
     some = {name: METHODS[name] for name in ("majority", "statistics, linear")}
     rows = learning_curve(zoo, tmp_path, (8, 16), methods=some, seeds=2, show=False)
     assert list(rows) == [8, 16] and {row.method for row in rows[8]} == set(some)
-    assert {row.seeds for row in rows[16]} == {2}
+    assert {row.seeds for row in rows[16]} == {1}  # neither has anything random about it
+    with pytest.raises(TaskError, match="999 training networks were asked for, and zoo"):
+        learning_curve(zoo, tmp_path, (999,), methods=some, show=False)
+
+
+def test_checkpoints_of_a_network_are_drawn_hidden_and_counted_together(zoo: Zoo, tmp_path: Path) -> None:
+    some = {name: METHODS[name] for name in ("majority", "statistics, linear")}
+    found, training, test = ask(zoo, tmp_path, methods=some, networks=15, labelled=0.7, checkpoints=True, show=False)
+    assert len(training) == 30 and len(np.unique(training.unit)) == 15
+    known = training.known("activation")
+    assert len(known) == 20 and set(np.bincount(training.unit)) == {0, 2}
+    assert set(np.unique(training.unit[known], return_counts=True)[1]) == {2}
+    rows = property_rows(found, training, test, resamples=100)
+    assert {row.networks for row in rows} == {len(np.unique(test.unit))} and "epoch" in {row.target for row in rows}
+
+
+def test_copies_of_a_network_make_no_interval_narrower() -> None:
+    test = examples(60)
+    nine = test.select(np.tile(np.arange(60), 9))
+    copied = Examples(nine.networks, nine.labels, nine.targets, np.tile(np.arange(60), 9))
+    widths = []
+    for some in (test, copied):
+        answers = {"kind": np.eye(4)[np.arange(60) % 3][np.arange(len(some)) % 60], "size": some.labels["size"]}
+        method = Said("m", (answers,), 1.0, 1.0)
+        row = property_rows([method], some, some, resamples=400)[0]
+        widths.append(row.score.high - row.score.low)
+    assert widths[0] == pytest.approx(widths[1], rel=0.15)
+
+
+def test_small_networks_are_learnt_from_and_larger_ones_asked_about(zoo: Zoo, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="networks of one size"):
+        ask(zoo, tmp_path / "one", methods={"majority": METHODS["majority"]}, larger=True, show=False)
+    with pytest.raises(TaskError, match=r"a share of 0\.0 of the networks"):
+        ask(zoo, tmp_path / "none", labelled=0.0, show=False)
+
+
+def test_differences_are_those_of_one_method_to_all_others() -> None:
+    test = examples()
+    table = difference_table([said("good", 0.9, test), said("bad", 0.4, test)], test, "good")
+    assert "| bad | +" in table and difference_table([said("bad", 0.4, test)], test, "good") == ""
 
 
 def test_a_method_that_reads_one_architecture_is_left_out_of_a_zoo_of_several(zoo: Zoo, tmp_path: Path) -> None:

@@ -704,7 +704,7 @@ def hyperparameters_compare(
         out: folder of answers, checkpoints and tables.md; in runs/hyperparameters, after the zoo and options, unless
             given.
     """
-    from weightspace.evaluation.properties import cost_table, property_rows, property_table
+    from weightspace.evaluation.properties import cost_table, difference_table, property_rows, property_table
     from weightspace.recipes.hyperparameters import METHODS, VARIANTS, ask
     from weightspace.tasks.hyperparameters import categorical_targets, quantities
     from weightspace.weights.network import write_atomically
@@ -719,11 +719,11 @@ def hyperparameters_compare(
     asked = None
     if targets:
         numbers = {target.name: target for target in quantities(found)}
+        choices = [name for name in targets if name not in numbers]
         asked = [
-            *categorical_targets(found, [name for name in targets if name not in numbers] or None),
+            *(categorical_targets(found, choices) if choices else ()),
             *(numbers[name] for name in targets if name in numbers),
         ]
-        asked = [target for target in asked if target.name in targets]
     said, training, test = ask(
         found,
         place,
@@ -739,6 +739,7 @@ def hyperparameters_compare(
     tables = {
         f"accuracy in per cent (by bit), {len(training)} training and {len(test)} test networks": property_table(rows),
         "quantities: R2; Kendall's tau": property_table(rows, quantities=True),
+        "the difference on the same networks, mean over hyperparameters": difference_table(said, test, "meta-model"),
         "time": cost_table(said, len(test)),
     }
     text = "\n\n".join(f"{name}\n\n{table}" for name, table in tables.items() if table)
@@ -763,11 +764,11 @@ def hyperparameters_curve(
         out: folder of answers and checkpoints; runs/hyperparameters/ZOO-curve unless given.
     """
     from weightspace.evaluation.properties import curve_table
-    from weightspace.recipes.hyperparameters import METHODS, learning_curve
+    from weightspace.recipes.hyperparameters import GROWING, learning_curve
     from weightspace.weights.store import Zoo
 
     place = out or Path("runs/hyperparameters") / f"{zoo.name}-curve"
-    chosen = _some(methods, METHODS, "method")
+    chosen = _some(methods, GROWING, "method")
     return _say(curve_table(learning_curve(Zoo.open(zoo), place, counts, methods=chosen, seeds=seeds)))
 
 

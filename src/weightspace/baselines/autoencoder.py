@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from weightspace.baselines.linear import Linear
 from weightspace.tasks.base import Examples, UnfitError
-from weightspace.tasks.learner import epoch_batch
+from weightspace.tasks.learner import bind_to, epoch_batch
 from weightspace.train.config import TrainingConfig
 from weightspace.train.loop import choose_device, mix, train
 from weightspace.weights.augment import Permuter
@@ -127,6 +127,8 @@ class HyperRepresentation(Linear):
                 f"networks of {len(specs)} architectures have no codes of one kind: the autoencoder reads one"
             )
         (self.spec,) = specs
+        if self.folder is not None:
+            bind_to(self.folder, training, repr(replace(self.config, training=TrainingConfig())))
         self._learn(training.networks, validation.networks)
         super().fit(training, validation)
         return self
@@ -135,7 +137,7 @@ class HyperRepresentation(Linear):
         """Train the autoencoder; the labels are not there."""
         config = self.config
         weights = torch.from_numpy(training.read(np.arange(len(training))))
-        self.centre, self.spread = weights.mean(0), weights.std(0).clamp(min=1e-6)
+        self.centre, self.spread = torch.empty(self.spec.size), torch.empty(self.spec.size)
         for _, place in self.spec.slices():  # layer by layer, as the weights of a layer are alike
             self.centre[place] = weights[:, place].mean()
             self.spread[place] = weights[:, place].std().clamp(min=1e-6)

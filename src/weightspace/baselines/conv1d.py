@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -55,9 +56,9 @@ class SliceConvolutions(Learner):
     """Classification of networks from 5,000 neighbouring weights (Eilertsen et al. 2020, section 5 and appendix).
 
     In training a slice begins at a random weight of the network, anew each time it is seen. Where we differ: weights
-    are divided by the standard deviation of all training weights; where no network has 5,000, a slice is as long as the
-    largest, and smaller ones are padded with zeros; for an answer the outputs of `slices` evenly spaced slices are
-    averaged, where theirs reads one.
+    are divided by the root mean square of those of 500 training networks; where no network has 5,000, a slice is as
+    long as the largest, and smaller ones are padded with zeros; for an answer the outputs of `slices` evenly spaced
+    slices are averaged, where theirs reads one.
 
     Args:
         training: theirs is Adam with rate 1e-3, batches of 64, 50 epochs.
@@ -82,8 +83,11 @@ class SliceConvolutions(Learner):
         self.slices, self.narrow, self.dropout = slices, narrow, dropout
         self.scale, self.length = 1.0, SLICE
 
+    def settings(self) -> str:
+        return f"{self.narrow} {self.dropout}"
+
     def build(self, training: Examples) -> nn.Module:
-        self.scale = _deviation(training.networks)
+        self.scale = _root_mean_square(training.networks)
         self.length = min(SLICE, max(spec.size for spec in training.networks.specs))
         return SliceNetwork(self.length, sum(self.answering.sizes), self.narrow, self.dropout)
 
@@ -114,11 +118,12 @@ class SliceConvolutions(Learner):
         return found
 
 
-def _deviation(networks: Population, most: int = 500) -> float:
-    """Standard deviation of all weights of up to `most` networks."""
+def _root_mean_square(networks: Population, most: int = 500) -> float:
+    """Of all weights of the first `most` networks."""
     squares, count = 0.0, 0
-    for _, positions in networks.select(torch.arange(min(most, len(networks))).numpy()).groups():
-        for position in positions:
-            weights = networks.read(positions[positions == position]).astype("float64")
+    some = networks.select(np.arange(min(most, len(networks))))
+    for spec, positions in some.groups():
+        for block in np.array_split(positions, -(-len(positions) * spec.size // 2**24)):
+            weights = some.read(block).astype(np.float64)
             squares, count = squares + float((weights**2).sum()), count + weights.size
     return (squares / max(1, count)) ** 0.5 or 1.0

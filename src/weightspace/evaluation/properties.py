@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,7 @@ class PropertyRow:
         other: accuracy by bit, or Kendall's tau of a quantity; likewise.
         chance: accuracy of guessing; 0 of a quantity.
         majority: accuracy of the commonest training answer; 0 of a quantity.
+        is_quantity: whether the target is a number.
     """
 
     target: str
@@ -59,54 +61,82 @@ class PropertyRow:
     other: Interval
     chance: float
     majority: float
+    is_quantity: bool
 
 
 def property_rows(
     found: Sequence[Said], training: Examples, test: Examples, *, resamples: int = 1_000
 ) -> list[PropertyRow]:
-    """A row for each target and method; intervals by bootstrap over networks and seeds, redrawn together."""
+    """A row for each target and method; intervals by bootstrap over networks, with all their checkpoints, and seeds.
+
+    A target of which the test networks have fewer than two known answers has no rows.
+    """
     rows = []
     for target in test.targets:
         known = test.known(target.name)
         truth = test.labels[target.name][known]
+        if len(np.unique(truth)) < 2:
+            continue
+        draws = _Draws(test.unit[known], resamples)
         floor = (0.0, 0.0)
         if not target.is_quantity:
             floor = chance(len(target.classes)), majority(training.labels[target.name], truth)
         for said in found:
             answers = [one[target.name][known] for one in said.answers]
-            score, other = _scores(target, answers, truth, resamples)
-            rows.append(PropertyRow(target.name, said.method, len(answers), len(truth), score, other, *floor))
+            score, other = _scores(target, answers, truth, draws)
+            counts = (len(answers), len(np.unique(test.unit[known])))
+            rows.append(PropertyRow(target.name, said.method, *counts, score, other, *floor, target.is_quantity))
     return rows
 
 
-def _scores(target: Target, answers: list[np.ndarray], truth: np.ndarray, resamples: int) -> tuple[Interval, Interval]:
-    if not target.is_quantity:
-        hits, bits = (np.stack([measure(one, truth) for one in answers]) for measure in (correct, per_bit))
-        return _mean_interval(hits.astype(np.float64), resamples), _mean_interval(bits, resamples)
-    stacked = np.stack(answers)
-    found = []
-    for measure, draws in ((explained, resamples), (kendall, min(resamples, 200))):  # tau takes milliseconds
-        whole = float(np.mean([measure(one, truth) for one in stacked]))
-        rng, values = np.random.default_rng(0), []
-        for _ in range(draws):
-            networks, seed = rng.integers(len(truth), size=len(truth)), rng.integers(len(stacked))
-            if len(set(truth[networks])) > 1:
-                values.append(measure(stacked[seed][networks], truth[networks]))
+@dataclass(frozen=True)
+class _Draws:
+    """Resamples of networks, each with all of its checkpoints.
+
+    Attributes:
+        unit: (n,) which network each row is of.
+        count: how many resamples.
+    """
+
+    unit: np.ndarray
+    count: int
+
+    def rows(self) -> Iterator[np.ndarray]:
+        """The rows of each resample."""
+        _, unit = np.unique(self.unit, return_inverse=True)
+        members = np.split(np.argsort(unit, kind="stable"), np.cumsum(np.bincount(unit))[:-1])
+        rng = np.random.default_rng(0)
+        for _ in range(self.count):
+            drawn = rng.integers(len(members), size=len(members))
+            yield np.concatenate([members[i] for i in drawn])
+
+    def interval(self, measure: Callable[[np.ndarray, int], float], seeds: int) -> Interval:
+        """Of the mean over seeds of a measure of (rows, seed), networks and seeds redrawn together."""
+        rng = np.random.default_rng(1)
+        every = np.arange(len(self.unit))
+        estimate = float(np.mean([measure(every, seed) for seed in range(seeds)]))
+        values = []
+        for rows in self.rows():
+            drawn = np.bincount(rng.integers(seeds, size=seeds), minlength=seeds)
+            with suppress(ValueError):  # a resample of one value has no variance to explain
+                values.append(sum(n * measure(rows, seed) for seed, n in enumerate(drawn) if n) / seeds)
         low, high = np.quantile(values, [0.025, 0.975])
-        found.append(Interval(whole, min(float(low), whole), max(float(high), whole)))
+        return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
+
+
+def _scores(target: Target, answers: list[np.ndarray], truth: np.ndarray, draws: _Draws) -> tuple[Interval, Interval]:
+    if target.is_quantity:
+        few = _Draws(draws.unit, min(draws.count, 200))  # tau takes milliseconds
+        r2 = draws.interval(lambda rows, seed: explained(answers[seed][rows], truth[rows]), len(answers))
+        return r2, few.interval(lambda rows, seed: kendall(answers[seed][rows], truth[rows]), len(answers))
+    found = []
+    for measure in (correct, per_bit):
+        values = [measure(one, truth).astype(np.float64) for one in answers]
+        interval = draws.interval(lambda rows, seed, v=values: float(v[seed][rows].mean()), len(answers))
+        if interval.estimate in (0.0, 1.0) and interval.low == interval.high:  # the exact binomial interval
+            interval = bootstrap_interval(values[0], seed=0)
+        found.append(interval)
     return found[0], found[1]
-
-
-def _mean_interval(values: np.ndarray, resamples: int) -> Interval:
-    """Mean of values (seeds, networks), its interval by redrawing networks and seeds."""
-    seeds, n = values.shape
-    if seeds == 1:
-        return bootstrap_interval(values[0], seed=0, resamples=resamples)
-    rng = np.random.default_rng(0)
-    draws = [values[rng.integers(seeds, size=seeds)].mean(0)[rng.integers(n, size=n)].mean() for _ in range(resamples)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    estimate = float(values.mean())
-    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
 
 
 def paired(one: Said, other: Said, test: Examples, *, resamples: int = 2_000) -> Interval:
@@ -122,11 +152,8 @@ def paired(one: Said, other: Said, test: Examples, *, resamples: int = 2_000) ->
         gap[known] = means[0] - means[1]
         gaps.append(gap)
     table = np.stack(gaps)  # (targets, networks)
-
-    def mean(rows: np.ndarray) -> float:
-        return float(np.nanmean(np.nanmean(table[:, rows], axis=1)))
-
-    return bootstrap_interval(mean, table.shape[1], seed=0, resamples=resamples, proportion=False)
+    draws = _Draws(test.unit, resamples)
+    return draws.interval(lambda rows, _: float(np.nanmean(np.nanmean(table[:, rows], axis=1))), 1)
 
 
 def property_table(rows: Sequence[PropertyRow], *, quantities: bool = False) -> str:
@@ -135,7 +162,7 @@ def property_table(rows: Sequence[PropertyRow], *, quantities: bool = False) -> 
     Args:
         quantities: those (R2; Kendall's tau), instead of accuracy in per cent (by bit in brackets).
     """
-    rows = [row for row in rows if (row.chance == 0) == quantities]
+    rows = [row for row in rows if row.is_quantity == quantities]
     targets = list(dict.fromkeys(row.target for row in rows))
     methods = list(dict.fromkeys(row.method for row in rows))
     if not rows:
@@ -173,6 +200,19 @@ def _quantity(row: PropertyRow) -> str:
     return f"{score.estimate:.3f} [{score.low:.3f}, {score.high:.3f}]; {tau.estimate:.3f}"
 
 
+def difference_table(found: Sequence[Said], test: Examples, name: str) -> str:
+    """Markdown: by how much the mean accuracy of one method is above each other's, in points; empty without it."""
+    named = [said for said in found if said.method == name]
+    others = [said for said in found if said.method != name]
+    if not named or not others or all(target.is_quantity for target in test.targets):
+        return ""
+    lines = [f"| {name} less | points |", "|---|---|"]
+    for other in others:
+        gap = paired(named[0], other, test)
+        lines.append(f"| {other.method} | {100 * gap.estimate:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}] |")
+    return "\n".join(lines)
+
+
 def cost_table(found: Sequence[Said], networks: int) -> str:
     """Markdown: seconds to fit, milliseconds a network, and numbers learnt of each method."""
     lines = ["| method | fitted in | a network | parameters |", "|---|---|---|---|"]
@@ -194,7 +234,7 @@ def curve_table(rows: Mapping[int, Sequence[PropertyRow]]) -> str:
     for method in methods:
         cells = []
         for count in counts:
-            scores = [row.score.estimate for row in rows[count] if row.method == method and row.chance]
+            scores = [row.score.estimate for row in rows[count] if row.method == method and not row.is_quantity]
             cells.append(f"{100 * np.mean(scores):.1f}" if scores else "")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

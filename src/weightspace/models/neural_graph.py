@@ -135,7 +135,9 @@ class GraphNetwork(nn.Module):
         edges = []
         for one in graph.edges:
             values = weights[:, one.entries.to(weights.device)]  # (n, written, read, places)
-            whole = torch.stack([values.mean(3), (values.square().mean(3) + TINY).sqrt()], 3)  # whatever the places
+            whole = torch.stack(
+                [values.mean(3), (values.square().mean(3) + TINY).sqrt()], 3
+            )  # of the places that are seen
             padded = torch.cat([whole, nn.functional.pad(values, (0, PLACES - values.shape[3]))], 3)
             edges.append(self.edge(padded) + self.layer.weight[one.layer])
         for step in self.rounds:
@@ -198,6 +200,9 @@ class NeuralGraph(Learner):
     ) -> None:
         super().__init__(training, folder=folder, show=show)
         self.width, self.steps = width, rounds
+
+    def settings(self) -> str:
+        return f"{self.width} {self.steps}"
 
     def build(self, training: Examples) -> nn.Module:
         self.normaliser = Normaliser.fit(training.networks, True, self.training.seed)

@@ -176,6 +176,12 @@ def detect(
     asked = [zoo.description["config"], attacks, success, networks, settings]
     if elsewhere is not None:
         asked.append(elsewhere.description["config"])
+        shared = np.intersect1d(zoo.column("seed"), elsewhere.column("seed"))
+        if len(shared):
+            raise TaskError(
+                f"{elsewhere.folder} shares {len(shared)} seeds of networks with {zoo.folder}: these are twins, not "
+                "unseen networks; make it with another --seed"
+            )
     decided = json.dumps(asked, sort_keys=True, default=list)
     if not bind(out, decided.encode()):
         raise TaskError(
@@ -330,7 +336,7 @@ WIDTHS: dict[str, Make] = QUICK | {
 def family_rows(zoo: Zoo, out: Path, *, success: float = 0.5, show: bool = True) -> list[Row]:
     """What kind of trigger a backdoor has: pixels, a patch, a blend; asked of test networks whose attack works (90%).
 
-    The meta-model answers it as a second output beside whether there is a backdoor; the others are fitted on it alone.
+    The meta-model and MNTD answer it as a second output beside whether there is a backdoor.
     """
     training, validation, test = (
         backdoor_examples(zoo, split, success=(least, 1.0), families=True)

@@ -142,7 +142,12 @@ METHODS: dict[str, Make] = {
     "meta-model, pretrained": _tried("meta-model, pretrained", _pretrained, (1e-3, 3e-3)),
     "meta-model, five folds": _folds,
 }
-"""Every method by the name that tables call it. Those that learn by gradients have two learning rates each."""
+"""Every method by the name that tables call it. Those that learn by gradients have two learning rates each, of which
+validation chooses; *five folds* trains on the validation networks too, and has one."""
+SETTLED = ("majority", "linear", "statistics, linear")
+"""Methods that have nothing random about them."""
+GROWING = {name: make for name, make in METHODS.items() if "five folds" not in name}
+"""Methods that learn from the training networks alone, which a learning curve counts."""
 
 
 def ask(
@@ -203,13 +208,17 @@ def ask(
             e.select(np.flatnonzero(side)) for e, side in zip((training, validation, test), sides, strict=True)
         )
     if networks is not None:
-        training = training.select(np.sort(np.random.default_rng(6).permutation(len(training))[:networks]))
+        most = len(np.unique(training.unit))
+        if not 1 <= networks <= most:
+            raise TaskError(f"{networks} training networks were asked for, and zoo {zoo.folder} has 1 to {most}")
+        training = training.select(training.drawn(networks, 6))
     if labelled < 1:
         training, validation = (_partly(e, labelled, seed) for seed, e in enumerate((training, validation)))
     found = []
     with progress("asking", len(methods), "methods", show) as advance:
         for name, make in methods.items():
-            records = [_asked(name, make, seed, out, training, validation, test) for seed in range(seeds)]
+            trainings = 1 if name in SETTLED else seeds
+            records = [_asked(name, make, seed, out, training, validation, test) for seed in range(trainings)]
             kept = [record for record in records if record is not None]
             if kept:
                 answers = tuple({t: np.array(v) for t, v in record["answers"].items()} for record in kept)
@@ -221,8 +230,8 @@ def ask(
 
 def _partly(examples: Examples, share: float, seed: int) -> Examples:
     """Labels of a share of the networks, at least 10 of them."""
-    count = max(10, round(share * len(examples)))
-    return examples.hiding(np.random.default_rng([7, seed]).permutation(len(examples))[:count])
+    count = max(10, round(share * len(np.unique(examples.unit))))
+    return examples.hiding(examples.drawn(count, 7 + seed))
 
 
 def _asked(
@@ -240,11 +249,12 @@ def _asked(
         except (UnfitError, ScopeError, SpecError):
             return None
         chosen = getattr(method, "chosen", method)
+        learnt = [getattr(one, "parameters", None) for one in (chosen if isinstance(chosen, list) else [chosen])]
         record = {
             "method": name,
             "fitted": fitted - start,
             "predicted": time.perf_counter() - fitted,
-            "parameters": getattr(chosen[0] if isinstance(chosen, list) else chosen, "parameters", None),
+            "parameters": sum(known) if len(known := [n for n in learnt if n is not None]) == len(learnt) else None,
             "answers": {target: np.round(values, 6).tolist() for target, values in said.items()},
         }
         write_atomically(path, json.dumps(record).encode())

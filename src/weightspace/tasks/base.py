@@ -58,11 +58,13 @@ class Examples:
         labels: for each target's name the position of the true class, (n,) int64, -1 where it is not known; of a
             quantity its value, (n,) float64, NaN where it is not known.
         targets: what is asked.
+        units: (n,) int64 which network each is a checkpoint of; None where no two are of the same.
     """
 
     networks: Population
     labels: Mapping[str, np.ndarray]
     targets: tuple[Target, ...]
+    units: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         names = [target.name for target in self.targets]
@@ -84,7 +86,18 @@ class Examples:
     def select(self, positions: np.ndarray) -> Examples:
         """The examples at `positions` (k,), in that order."""
         labels = {name: values[positions] for name, values in self.labels.items()}
-        return Examples(self.networks.select(positions), labels, self.targets)
+        units = None if self.units is None else self.units[positions]
+        return Examples(self.networks.select(positions), labels, self.targets, units)
+
+    @property
+    def unit(self) -> np.ndarray:
+        """(n,) a number for each network, the same for all of its checkpoints: what is split, drawn and counted."""
+        return np.arange(len(self)) if self.units is None else self.units
+
+    def drawn(self, count: int, seed: int) -> np.ndarray:
+        """Positions of the checkpoints of `count` networks, in their order."""
+        names = np.unique(self.unit)
+        return np.flatnonzero(np.isin(self.unit, np.random.default_rng(seed).permutation(names)[:count]))
 
     def hiding(self, kept: np.ndarray) -> Examples:
         """The same networks, of which only those at positions `kept` (k,) keep their labels."""
@@ -92,13 +105,14 @@ class Examples:
         for target in self.targets:
             labels[target.name] = np.full_like(self.labels[target.name], np.nan if target.is_quantity else -1)
             labels[target.name][kept] = self.labels[target.name][kept]
-        return Examples(self.networks, labels, self.targets)
+        return Examples(self.networks, labels, self.targets, self.units)
 
     def and_then(self, others: Examples) -> Examples:
         """These, then others of the same source and with the same targets."""
         networks = self.networks.and_then(others.networks)
         labels = {t.name: np.concatenate([self.labels[t.name], others.labels[t.name]]) for t in self.targets}
-        return Examples(networks, labels, self.targets)
+        several = self.units is not None or others.units is not None
+        return Examples(networks, labels, self.targets, np.concatenate([self.unit, others.unit]) if several else None)
 
     def known(self, target: str) -> np.ndarray:
         """Positions (k,) of the networks whose class or value of `target` is known."""

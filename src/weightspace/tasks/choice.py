@@ -42,9 +42,9 @@ class LowestLoss:
 class CrossValidated:
     """Fits every candidate once a fold, keeps the one with the lowest loss, and answers with the mean of its fits.
 
-    Training and validation networks are put together and cut into folds; each fold in turn is what a fit chooses by,
-    the others are what it learns from. So a choice rests on all of them, not on the validation networks alone, and the
-    answer varies less than that of one fit.
+    Training and validation networks are put together and cut into folds, all checkpoints of a network into one; each
+    fold in turn is what a fit chooses by, the others are what it learns from. So a choice rests on all of them, not on
+    the validation networks alone, and the answer varies less than that of one fit.
 
     Args:
         name: what tables call it.
@@ -61,7 +61,8 @@ class CrossValidated:
 
     def fit(self, training: Examples, validation: Examples) -> CrossValidated:
         everything = training.and_then(validation)
-        fold = np.random.default_rng(0).permutation(len(everything)) % self.folds
+        names, unit = np.unique(everything.unit, return_inverse=True)
+        fold = (np.random.default_rng(0).permutation(len(names)) % self.folds)[unit]
         self.losses = []
         for make in self.makes:
             fits, losses = [], []

@@ -96,4 +96,5 @@ def hyperparameter_examples(zoo: Zoo, split: str, targets: Sequence[Target], *, 
         if strange:
             raise TaskError(f"zoo {zoo.folder} has {target.name!r} {min(strange)!r}, which is none of {target.classes}")
         labels[target.name] = np.array([position[str(value)] for value in values], np.int64)
-    return Examples(networks, labels, tuple(targets))
+    units = zoo.column("network")[networks.rows].astype(np.int64) if checkpoints else None
+    return Examples(networks, labels, tuple(targets), units)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightspace.tasks.base import Examples, Predictions, Target, check_learnable
+from weightspace.tasks.base import Examples, Predictions, Target, TaskError, check_learnable
+from weightspace.train.checkpoint import bind
 from weightspace.train.config import TrainingConfig
 from weightspace.train.log import History
 from weightspace.train.loop import choose_device, mix, to_device, train
@@ -129,6 +131,10 @@ class Learner(ABC):
             generator: of what is random about it in training; None where networks are judged.
         """
 
+    def settings(self) -> str:
+        """Whatever of a subclass decides what it learns, besides its name and `training`."""
+        return ""
+
     def answer(self, module: nn.Module, networks: Population) -> Tensor:
         """(n, outputs) of networks that are judged, of which one batch is given at a time."""
         device = next(module.parameters()).device
@@ -139,7 +145,7 @@ class Learner(ABC):
 
         Raises:
             NetworkError: if a weight is NaN or infinite.
-            TaskError: if there is nothing to learn.
+            TaskError: if there is nothing to learn, or the folder holds another run.
         """
         check_learnable(training, validation)
         training.networks.check_finite()
@@ -150,9 +156,12 @@ class Learner(ABC):
             torch.manual_seed(config.seed)
             self.module = self.build(training)
         labels, held_labels = answering.labels(training), answering.labels(validation)
+        if self.folder is not None:
+            bind_to(self.folder, training, self.settings())
+        taught = np.flatnonzero(labels.isfinite().any(1).numpy())
 
         def batch(step: int) -> tuple[Any, Tensor]:
-            chosen = epoch_batch(len(training), config.batch_size, step, config.seed)
+            chosen = taught[epoch_batch(len(taught), config.batch_size, step, config.seed)]
             generator = torch.Generator().manual_seed(mix(config.seed, step))
             return self.read(training.networks.select(chosen), generator), labels[torch.from_numpy(chosen)]
 
@@ -199,6 +208,24 @@ class Learner(ABC):
     def parameters(self) -> int:
         """Number of its own weights."""
         return sum(p.numel() for p in self.module.parameters())
+
+
+def bind_to(folder: Path, training: Examples, settings: str) -> None:
+    """Tie a folder to a method's settings and the networks that it learns from: their labels, and some of the weights.
+
+    Raises:
+        TaskError: if it is tied to others.
+    """
+    digest = hashlib.sha256(settings.encode())
+    for name in sorted(training.labels):
+        digest.update(training.labels[name].tobytes())
+    for spec, positions in training.networks.groups():
+        digest.update(spec.signature.encode())
+        digest.update(training.networks.read(positions[[0, -1]]).tobytes())
+    if not bind(folder, digest.digest()):
+        raise TaskError(
+            f"{folder} holds a run on other networks or with other settings: choose another folder, or delete that one"
+        )
 
 
 def epoch_batch(count: int, size: int, step: int, seed: int) -> np.ndarray:
