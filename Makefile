@@ -3,14 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-slow check format bench docs clean
+.PHONY: setup demo hyperparameters test test-slow check format bench docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a zoo, a meta-model, a table and demo/report.html in minutes"
 	@echo "make test    the default test suite"
 	@echo "make check   format, lint, types, floors, tests: exactly what CI runs"
-	@echo "also: setup format test-slow bench docs clean"
+	@echo "also: hyperparameters setup format test-slow bench docs clean"
 
 setup: $(STAMP)
 
@@ -22,6 +22,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/weightspace demo --out demo
+
+hyperparameters: setup
+	$(BIN)/weightspace zoo make eilertsen-varied $(if $(IMAGES),--images $(IMAGES)) $(if $(DATA),--data $(DATA))
+	$(BIN)/weightspace hyperparameters compare zoos/eilertsen-varied
 
 test: setup
 	$(BIN)/python -m pytest -n auto --dist loadfile

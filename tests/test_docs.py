@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from weightspace.cli import VERBS, main
+from weightspace.cli import GROUPS, VERBS, main
 from weightspace.recipes.zoos import PROGRAM_RECIPES, ZOO_RECIPES
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +43,7 @@ def test_the_readme_shows_python(demo: Path) -> None:
 def test_every_command_in_a_page_exists(page: Path) -> None:
     text = page.read_text()
     for verb in re.findall(
-        r"weightspace ((?:zoo |rasp |decompiler |backdoors )?[a-z]+)(?![a-z|])",
+        rf"weightspace ((?:{'|'.join(f'{group} ' for group in GROUPS)})?[a-z]+)(?![a-z|])",
         "\n".join(re.findall(r"`{1,3}[^`]+`{1,3}", text)),
     ):
         assert verb in VERBS, f"{page.name} names `weightspace {verb}`"
