@@ -123,6 +123,15 @@ def test_checkpoints_are_stored_beside_the_last_and_never_cross_a_split(tmp_path
     assert contents(stored.folder) == before
 
 
+def test_of_many_sizes_of_networks_the_ends_and_the_median_are_said(tmp_path: Path) -> None:
+    space = {**tiny().space, "width": Choice(tuple(range(2, 14)))}
+    zoo = make_zoo(tiny(count=40, space=space, architectural=("width",)), tmp_path / "zoo", HERE, show=False)
+    sizes = [network.spec.size for network in zoo.population()]
+    assert len(set(sizes)) > 8
+    said = {"min": min(sizes), "median": int(np.median(sizes)), "max": max(sizes)}
+    assert info(zoo.folder)["parameters"] == said
+
+
 def test_a_checkpoint_after_the_last_epoch_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot be stored after epochs \[1, 4\]: name epochs from 0 to 2"):
         make_zoo(tiny(fixed={"batch_size": 64, "epochs": 3, "checkpoints": (1, 4)}), tmp_path, HERE, show=False)
@@ -132,6 +141,8 @@ def test_images_drawn_for_each_network_are_chosen_by_a_list_and_epochs_take_late
     config = zoo_recipe("eilertsen-varied", images="mnist,cifar10-jpeg", epochs=2)
     assert config.space["images"] == Choice(("mnist", "cifar10-jpeg")) and config.images == "mnist"
     assert config.fixed["checkpoints"] == (1,)
+    for name in ("eilertsen-varied", "cnn-s", "smallcnn"):
+        assert zoo_recipe(name, epochs=1).fixed["checkpoints"] == ()
 
 
 def test_a_network_can_be_made_alone(zoo: Zoo, tmp_path: Path) -> None:

@@ -295,7 +295,7 @@ def info(folder: str | Path) -> dict[str, Any]:
         "dropped": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
         "splits": {name: int((splits == name).sum()) for name in ("train", "validation", "test")},
         "architectures": len(zoo.specs),
-        "parameters": sorted({spec.size for spec in zoo.specs}),
+        "parameters": _sizes(zoo),
         "test_accuracy": {
             name: round(float(value), 4)
             for name, value in zip(("min", "median", "max"), np.quantile(accuracy, [0, 0.5, 1]), strict=True)
@@ -306,6 +306,15 @@ def info(folder: str | Path) -> dict[str, Any]:
         "bytes": sum(path.stat().st_size for path in zoo.folder.rglob("*") if path.is_file()),
         "manifest_sha256": file_hash(zoo.folder / MANIFEST),
     }
+
+
+def _sizes(zoo: Zoo) -> list[int] | dict[str, int]:
+    """Weights of a network: the different sizes, or, of more than eight, the ends and the median over networks."""
+    sizes = np.array([spec.size for spec in zoo.specs], np.int64)
+    if len(set(sizes.tolist())) <= 8:
+        return sorted(set(sizes.tolist()))
+    each = sizes[zoo.spec_ids(zoo.rows())]
+    return {"min": int(each.min()), "median": int(np.median(each)), "max": int(each.max())}
 
 
 def config_values(distribution: dict[str, Any]) -> Any:
