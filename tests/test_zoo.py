@@ -123,6 +123,15 @@ def test_checkpoints_are_stored_beside_the_last_and_never_cross_a_split(tmp_path
     assert contents(stored.folder) == before
 
 
+@pytest.mark.parametrize("name", [name for name in ZOO_RECIPES if name.endswith("-paper")])
+def test_a_recipe_for_a_gpu_makes_its_zoo_when_it_is_made_small(name: str, tmp_path: Path) -> None:
+    config = zoo_recipe(name, count=2, images="digits", epochs=2)
+    size = 16 if "cnn" not in name else config.image_size
+    config = replace(config, image_size=size, image_count=600, fixed={**config.fixed, "test_count": 50})
+    made = make_zoo(config, tmp_path / "zoo", HERE, show=False)
+    assert len(made.rows()) == 2 and made.description["config"]["recipe"] == name
+
+
 def test_of_many_sizes_of_networks_the_ends_and_the_median_are_said(tmp_path: Path) -> None:
     space = {**tiny().space, "width": Choice(tuple(range(2, 14)))}
     zoo = make_zoo(tiny(count=40, space=space, architectural=("width",)), tmp_path / "zoo", HERE, show=False)
