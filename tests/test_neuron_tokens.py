@@ -16,6 +16,7 @@ from weightspace.models.embed import Normaliser
 from weightspace.models.metamodel import MetaModel, ScopeError
 from weightspace.models.neuron_tokens import DIRECTION, FEATURES, POOLED, NeuronEmbedding, neuron_count, neuron_tokens
 from weightspace.models.pretraining import PretrainedMetaModel
+from weightspace.models.ranks import Ranks, in_order
 from weightspace.tasks.base import Examples, Target
 from weightspace.tasks.checks import check_predictor, planted_examples
 from weightspace.tasks.choice import LowestLoss, validation_loss
@@ -152,3 +153,29 @@ def test_of_several_predictors_that_with_the_lowest_validation_loss_answers() ->
     assert isinstance(chosen.chosen, StatisticsBoosting) and np.argmin(chosen.losses) == 1
     assert chosen.losses[0] == pytest.approx(validation_loss(Majority().fit(training, validation), validation))
     check_predictor(lambda: LowestLoss("best", [Majority, StatisticsBoosting]), learns=("scale",))
+
+
+def test_numbers_by_their_place_in_the_order_are_those_of_a_sort_with_and_without_gradients() -> None:
+    x = torch.randn(3, 4, 50, generator=torch.Generator().manual_seed(0))
+    places = [0, 12, 12, 49, 3]
+    expected = x.sort(-1).values[..., places]
+    assert torch.equal(in_order(x, places), expected)
+    wanted = x.clone().requires_grad_(True)
+    assert torch.equal(in_order(wanted, places), expected) and in_order(wanted, places).requires_grad
+
+
+def test_ranks_are_normal_scores_that_no_monotone_map_of_the_numbers_changes() -> None:
+    values = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    rows = torch.zeros(500, dtype=torch.long)
+    scores = []
+    for some in (values, (3 * values).exp()):
+        ranks = Ranks(1, 2)
+        ranks.fit(0, some)
+        scores.append(ranks(some, rows))
+    assert (scores[0] - scores[1]).abs().max() < 0.15  # between the 33 points that are kept
+    assert abs(float(scores[0].mean())) < 0.02 and 0.9 < float(scores[0].std()) < 1.02
+    assert (torch.sort(values, 0).indices == torch.sort(scores[0] + 1e-4 * values, 0).indices).all()
+    tied = Ranks(2, 1)
+    tied.fit(1, torch.full((20, 1), 7.0))
+    found = tied(torch.tensor([[6.0], [7.0], [8.0]]), torch.ones(3, dtype=torch.long))[:, 0]
+    assert found[0] < -2 and found[1] == pytest.approx(0, abs=1e-6) and found[2] > 2

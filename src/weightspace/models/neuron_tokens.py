@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from weightspace.models.config import Scale
 from weightspace.models.embed import MAX_LAYERS, Normaliser, Tokens, gather_tokens, layer_numbers, squash
-from weightspace.models.ranks import Ranks
+from weightspace.models.ranks import Ranks, in_order
 from weightspace.weights.neurons import VECTORS, group_starts, neuron_entries
 from weightspace.weights.population import Population
 from weightspace.weights.spec import ROLES, NetworkSpec, SpecError
@@ -96,11 +96,10 @@ def neuron_tokens(weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: 
 
 
 def _pooled(x: Float[Tensor, "b n m"]) -> Float[Tensor, "b n s"]:
-    ordered = x.sort(dim=2).values
-    last = ordered.shape[2] - 1
-    quantiles = ordered[..., [round(q * last) for q in QUANTILES]]
+    last = x.shape[2] - 1
+    quantiles = in_order(x, [round(q * last) for q in QUANTILES])
     spread = (x.var(2, correction=0) + TINY).sqrt()
-    return torch.cat([torch.stack([x.mean(2), spread, ordered[..., 0], ordered[..., -1]], 2), quantiles], 2)
+    return torch.cat([torch.stack([x.mean(2), spread, x.amin(2), x.amax(2)], 2), quantiles], 2)
 
 
 @lru_cache(maxsize=256)

@@ -1,13 +1,26 @@
-"""Numbers as normal scores of their rank among those of the training networks, whatever their distribution."""
+"""Order among numbers: some of them by their place in it, and all as normal scores of their rank."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 QUANTILES = 33
 """Points at which a distribution is kept; between them scores are interpolated."""
+
+
+def in_order(x: Float[Tensor, "*b n"], places: Sequence[int]) -> Float[Tensor, "*b k"]:
+    """The entries at some places of the last axis as if it were sorted.
+
+    By partition, two to four times as fast as sorting; where a gradient is wanted, by sorting.
+    """
+    if x.requires_grad or x.device.type != "cpu":
+        return x.sort(-1).values[..., list(places)]
+    return torch.from_numpy(np.partition(x.detach().numpy(), sorted(set(places)), axis=-1)[..., list(places)])
 
 
 class Ranks(nn.Module):

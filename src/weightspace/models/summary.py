@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from weightspace.models.config import Scale
 from weightspace.models.embed import Normaliser, squash
-from weightspace.models.ranks import Ranks
+from weightspace.models.ranks import Ranks, in_order
 from weightspace.weights.spec import NetworkSpec
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -67,9 +67,8 @@ def leaf_summary(
 
 
 def _statistics(x: Float[Tensor, "b k"]) -> Float[Tensor, "b s"]:
-    ordered = x.sort(1).values
     last = x.shape[1] - 1
-    quantiles = ordered[:, [round(q * last) for q in QUANTILES]]
+    quantiles = in_order(x, [round(q * last) for q in QUANTILES])
     return torch.cat([x.mean(1, keepdim=True), (x.var(1, correction=0, keepdim=True) + TINY).sqrt(), quantiles], 1)
 
 
