@@ -27,7 +27,7 @@ def main() -> None:
     config = MetaModelConfig(chunk_size=CHUNK, width=WIDTH, depth=DEPTH, heads=4, pooling="mean")
     targets = [Target(name, tuple(name + c for c in "abcd"[:k])) for name, k in (("x", 4), ("y", 4), ("z", 3))]
     answering = Answering(tuple(targets), ((0.0, 1.0),) * 3)
-    model = Transformer(config, TOKENS, answering.sizes, Room(0, False))
+    model = Transformer(config, TOKENS, sum(answering.sizes), Room(0, False))
     optimiser = adamw(model, TrainingConfig())
     mask = torch.ones(BATCH, TOKENS, dtype=torch.bool)
     tokens = Tokens(torch.randn(BATCH, TOKENS, CHUNK), mask, torch.rand(BATCH, TOKENS, 72))

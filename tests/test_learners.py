@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,9 +37,9 @@ from weightspace.weights.symmetry import permute, random_permutation
 from weightspace.zoo.networks import architecture_of, spec_of
 
 
-def brief(steps: int, **changes: float) -> TrainingConfig:
+def brief(steps: int, **changes: Any) -> TrainingConfig:
     options = {"batch_size": 64, "learning_rate": 3e-3, "evaluate_every": max(1, steps // 8), **changes}
-    return TrainingConfig(steps=steps, **options)  # type: ignore[arg-type]
+    return TrainingConfig(steps=steps, **options)
 
 
 def autoencoder() -> HyperRepresentation:
@@ -167,7 +168,7 @@ def test_a_graph_says_the_same_of_a_network_in_any_order_of_its_neurons(family: 
     learner = graph()
     examples = _examples(spec, [weights, -weights])
     learner.answering = Answering.of(examples)
-    module = learner.build(examples).eval()
+    module = learner.build(examples, examples).eval()
     with torch.no_grad():
         one, other, opposite = module(learner.read(Population.of_weights(spec, [weights, moved, -weights]), None))
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
@@ -186,7 +187,7 @@ def test_networks_of_several_architectures_are_read_in_their_order() -> None:
     learner = graph()
     examples = Examples(Population.of(networks), {"a": np.arange(5) % 2}, (Target("a", ("x", "y")),))
     learner.answering = Answering.of(examples)
-    module = learner.build(examples).eval()
+    module = learner.build(examples, examples).eval()
     with torch.no_grad():
         together = module(learner.read(Population.of(networks), None))
         for row, network in zip(together, networks, strict=True):
@@ -196,7 +197,7 @@ def test_networks_of_several_architectures_are_read_in_their_order() -> None:
 # -- what they have in common -----------------------------------------------------------------------------------------
 
 
-def test_a_killed_fit_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_fit_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training, validation = planted_examples(60, 0), planted_examples(30, 1)
     whole = graph_of_steps(tmp_path / "whole").fit(training, validation)
     half = graph_of_steps(tmp_path / "half")
@@ -209,7 +210,7 @@ def test_a_killed_fit_goes_on_where_it_was(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return real(networks, generator)
 
-    half.read = failing  # type: ignore[method-assign]
+    monkeypatch.setattr(half, "read", failing)
     with pytest.raises(KeyboardInterrupt):
         half.fit(training, validation)
     resumed = graph_of_steps(tmp_path / "half").fit(training, validation)
@@ -217,9 +218,35 @@ def test_a_killed_fit_goes_on_where_it_was(tmp_path: Path) -> None:
     np.testing.assert_array_equal(resumed.predict(test)["scale"], whole.predict(test)["scale"])
 
 
-def graph_of_steps(folder: Path) -> NeuralGraph:
+def graph_of_steps(folder: Path | None) -> NeuralGraph:
     config = brief(16, checkpoint_every=2, evaluate_every=4, batch_size=16)
     return NeuralGraph(config, width=4, rounds=1, folder=folder)
+
+
+def test_a_folder_is_tied_to_the_networks_and_settings_of_its_run(tmp_path: Path) -> None:
+    training, validation = planted_examples(60, 0), planted_examples(30, 1)
+    graph_of_steps(tmp_path).fit(training, validation)
+    graph_of_steps(tmp_path).fit(training, validation)
+    for other in (planted_examples(60, 5), training.hiding(np.arange(30))):
+        with pytest.raises(TaskError, match="holds a neural graph of other networks, targets or settings"):
+            graph_of_steps(tmp_path).fit(other, validation)
+    with pytest.raises(TaskError, match="of other networks"):
+        graph_of_steps(tmp_path).fit(training, planted_examples(30, 6))
+
+
+def test_networks_without_labels_are_in_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = planted_examples(60, 0).hiding(np.arange(0, 60, 10))
+    learner = graph_of_steps(None)
+    seen: list[np.ndarray] = []
+    real = learner.batch
+
+    def batch(examples: Examples, positions: np.ndarray, generator: torch.Generator) -> Any:
+        seen.append(positions)
+        return real(examples, positions, generator)
+
+    monkeypatch.setattr(learner, "batch", batch)
+    learner.fit(training, planted_examples(30, 1))
+    assert set(np.concatenate(seen)) == set(range(0, 60, 10))
 
 
 def test_of_candidates_the_one_with_the_lowest_loss_over_all_folds_answers_with_the_mean_of_its_fits() -> None:

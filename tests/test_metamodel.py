@@ -134,10 +134,10 @@ def test_a_killed_fit_goes_on_where_it_was_and_ends_the_same(tmp_path: Path, mon
         return real(*arguments)  # type: ignore[arg-type]
 
     real = epoch_batch
-    monkeypatch.setattr("weightspace.models.metamodel.epoch_batch", failing)
+    monkeypatch.setattr("weightspace.tasks.learner.epoch_batch", failing)
     with pytest.raises(KeyboardInterrupt):
         MetaModel(config, folder=tmp_path).fit(training, validation)
-    monkeypatch.setattr("weightspace.models.metamodel.epoch_batch", real)
+    monkeypatch.setattr("weightspace.tasks.learner.epoch_batch", real)
     resumed = MetaModel(config, folder=tmp_path).fit(training, validation)
     assert resumed.history.training_loss == whole.history.training_loss
     assert resumed.history.evaluations == whole.history.evaluations
@@ -277,14 +277,14 @@ def test_the_loss_of_an_untrained_head_is_that_of_guessing_and_unknown_labels_do
     answering = Answering(
         (Target("a", tuple("abcd")), Target("b", ("x", "y")), Target("c")), ((0.0, 1.0), (0.0, 1.0), (5.0, 2.0))
     )
-    head = Head(8, answering.sizes)
+    head = Head(8, sum(answering.sizes))
     outputs = head(torch.randn(5, 8))
     nan = float("nan")
     labels = torch.tensor([[0, 1, 1], [1, nan, 1], [2, nan, nan], [3, 0, -1], [nan, 1, nan]])
     guessing = (np.log(4) + np.log(2) + 0.5) / 3
     assert float(answering.loss(outputs, labels).detach()) == pytest.approx(guessing, abs=1e-6)
     assert float(answering.loss(outputs, torch.full((5, 3), nan)).detach()) == 0
-    said = answering.predictions([values.detach() for values in outputs])
+    said = answering.predictions(outputs.detach())
     assert said["c"] == pytest.approx(np.full(5, 5.0)) and said["a"] == pytest.approx(np.full((5, 4), 0.25))
 
 

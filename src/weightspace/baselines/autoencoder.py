@@ -128,7 +128,13 @@ class HyperRepresentation(Linear):
             )
         (self.spec,) = specs
         if self.folder is not None:
-            bind_to(self.folder, training, repr(replace(self.config, training=TrainingConfig())))
+            bind_to(
+                self.folder,
+                "an autoencoder",
+                repr(replace(self.config, training=TrainingConfig())),
+                training,
+                validation,
+            )
         self._learn(training.networks, validation.networks)
         super().fit(training, validation)
         return self

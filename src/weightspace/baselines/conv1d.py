@@ -84,9 +84,9 @@ class SliceConvolutions(Learner):
         self.scale, self.length = 1.0, SLICE
 
     def settings(self) -> str:
-        return f"{self.narrow} {self.dropout}"
+        return f"{self.name} {self.narrow} {self.dropout}"
 
-    def build(self, training: Examples) -> nn.Module:
+    def build(self, training: Examples, validation: Examples) -> nn.Module:  # noqa: ARG002
         self.scale = _root_mean_square(training.networks)
         self.length = min(SLICE, max(spec.size for spec in training.networks.specs))
         return SliceNetwork(self.length, sum(self.answering.sizes), self.narrow, self.dropout)
@@ -95,11 +95,11 @@ class SliceConvolutions(Learner):
         """(b, length) one slice of each network, from a random place, or the first."""
         return self._slices(networks, None if generator is None else torch.rand(len(networks), generator=generator))
 
-    def answer(self, module: nn.Module, networks: Population) -> Tensor:
-        device = next(module.parameters()).device
+    def answer(self, model: nn.Module, networks: Population) -> Tensor:
+        device = next(model.parameters()).device
         places = torch.linspace(0, 1, self.slices) if self.slices > 1 else torch.zeros(1)
         said = [
-            module(to_device(self._slices(networks, place.expand(len(networks))), device)) for place in places.unbind()
+            model(to_device(self._slices(networks, place.expand(len(networks))), device)) for place in places.unbind()
         ]
         return torch.stack(said).mean(0)
 

@@ -138,10 +138,7 @@ class LearntQueries:
         return sum(self.answering.sizes)
 
     def _loss(self, model: nn.Module, asked: Asked) -> Tensor:
-        return self.answering.loss(self._split(model(asked)), asked.labels)
-
-    def _split(self, logits: Tensor) -> tuple[Tensor, ...]:
-        return logits.split(self.answering.sizes, 1)
+        return self.answering.loss(model(asked), asked.labels)
 
     def _fit_one(
         self, config: QueryConfig, training: Examples, validation: Examples, number: int
@@ -171,18 +168,17 @@ class LearntQueries:
         return model, min(entry["loss"] for entry in history.evaluations)
 
     def predict(self, networks: Sequence[Network]) -> Predictions:
-        rows = [torch.cat(parts) for parts in zip(*self._answers(networks), strict=True)]
-        return self.answering.predictions(rows)
+        return self.answering.predictions(self._answers(networks))
 
-    def _answers(self, networks: Sequence[Network]) -> list[tuple[Tensor, ...]]:
-        """For each batch of networks the logits of every target."""
+    def _answers(self, networks: Sequence[Network]) -> Float[Tensor, "n outputs"]:
+        """What the head says of each network."""
         assert self.model is not None, "fit comes first"
         device = choose_device("auto")
-        model, found = self.model.to(device).eval(), []
+        model, found = self.model.to(device).eval(), [torch.zeros(0, self._outputs())]
         with torch.inference_mode():
             for asked in _Asking(Population.of(networks)).batches(AT_ONCE):
-                found.append(self._split(model(asked.to(device)).cpu()))
-        return found
+                found.append(model(asked.to(device)).cpu())
+        return torch.cat(found)
 
 
 class MNTD(LearntQueries):
@@ -256,9 +252,6 @@ class OneClassMNTD(LearntQueries):
     def _outputs(self) -> int:
         return 2  # w . h, and r, which the second bias is
 
-    def _split(self, logits: Tensor) -> tuple[Tensor, ...]:
-        return (logits,)
-
     def _loss(self, model: nn.Module, asked: Asked) -> Tensor:
         last = _last(model)
         score, r = model(asked)[:, 0] - last.bias[0], last.bias[1]
@@ -267,7 +260,7 @@ class OneClassMNTD(LearntQueries):
     def _oddness(self, networks: Sequence[Network]) -> np.ndarray:
         assert self.model is not None, "fit comes first"
         last = _last(self.model)
-        scores = torch.cat([logits[:, 0] for (logits,) in self._answers(networks)])
+        scores = self._answers(networks)[:, 0]
         return (last.bias[1] - scores + last.bias[0]).double().detach().cpu().numpy()
 
     def predict(self, networks: Sequence[Network]) -> Predictions:

@@ -220,9 +220,9 @@ class Detector:
         scores, found = [], []
         for first in range(0, len(population), AT_ONCE):
             weights = population.read(np.arange(first, min(first + AT_ONCE, len(population))))
-            tokens = self.model.read(torch.from_numpy(weights), self.spec).to(device)
+            tokens = self.model.as_tokens(torch.from_numpy(weights), self.spec).to(device)
             values = tokens.values.requires_grad_(True)
-            logits = model(tokens)[self.model.targets.index(BACKDOOR)]
+            logits = self.model.answering.split(model(tokens))[self.model.targets.index(BACKDOOR)]
             odds = logits[:, 1] - logits[:, 0]
             scores.append(odds.detach().double().cpu().numpy())
             gradient = torch.autograd.grad(odds.sum(), values)[0]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightspace import __version__
@@ -19,14 +20,12 @@ from weightspace.models.encoder import Encoder
 from weightspace.models.heads import Head
 from weightspace.models.neuron_tokens import BLOCK, NeuronEmbedding, neuron_count, neuron_tokens
 from weightspace.models.summary import Room, Shortcut, leaf_summary
-from weightspace.tasks.base import Examples, Predictions, Target, TaskError, check_learnable
-from weightspace.tasks.learner import Answering, epoch_batch
-from weightspace.train.checkpoint import bind
+from weightspace.tasks.base import Examples, Target
+from weightspace.tasks.learner import Answering, Learner
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.log import History
-from weightspace.train.loop import choose_device, mix, to_device, train
 from weightspace.weights.augment import Permuter
-from weightspace.weights.network import METADATA_KEY, Network, NetworkError, read_safetensors, write_atomically
+from weightspace.weights.network import METADATA_KEY, NetworkError, read_safetensors, write_atomically
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec
 from weightspace.weights.tokens import token_count
@@ -42,7 +41,7 @@ class ScopeError(ValueError):
 class Transformer(nn.Module):
     """Embedding, encoder and head (Langosco et al., Figure 1): tokens of a network in, logits of every target out."""
 
-    def __init__(self, config: MetaModelConfig, tokens: int, outputs: Sequence[int], room: Room) -> None:
+    def __init__(self, config: MetaModelConfig, tokens: int, outputs: int, room: Room) -> None:
         super().__init__()
         self.config = config
         self.embedding: NeuronEmbedding | Embedding
@@ -56,8 +55,8 @@ class Transformer(nn.Module):
         size = config.width * (1 + (config.pooling == "extremes"))
         self.head = Head(size + (room.size if config.summary else 0), outputs, config.hidden)
 
-    def forward(self, tokens: Tokens) -> tuple[Tensor, ...]:
-        """Logits of each target, (b, classes), or (b, 1) of a quantity."""
+    def forward(self, tokens: Tokens) -> Float[Tensor, "b outputs"]:
+        """Logits of each target's classes, or one number of a quantity, side by side."""
         x = self._pooled(tokens)
         if self.shortcut is not None:
             assert tokens.summary is not None
@@ -81,7 +80,7 @@ class Transformer(nn.Module):
         return self.encoder(x, mask if tokens.padded else None)[:, 0]
 
 
-class MetaModel:
+class MetaModel(Learner):
     """The paper's meta-model as a `Predictor`.
 
     Args:
@@ -91,112 +90,61 @@ class MetaModel:
     """
 
     name = "meta-model"
+    model: Transformer
 
     def __init__(
         self, config: MetaModelConfig | None = None, *, folder: str | Path | None = None, show: bool = False
     ) -> None:
         self.config = config or MetaModelConfig()
-        self.folder = Path(folder) if folder is not None else None
-        self.show = show
-        self.history = History()
-        self.answering = Answering((), ())
+        super().__init__(self.config.training, folder=folder, show=show)
         self.specs: tuple[NetworkSpec, ...] = ()
         self.tokens = 0
-        self.standardised = True
         self.facts: Mapping[str, Any] = {}
+        self.known: Tokens | None = None
+        self.permuter: Permuter | None = None
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
-    def fit(self, training: Examples, validation: Examples) -> MetaModel:
-        """Train on `training`, keep the weights with the lowest loss on `validation`.
-
-        Networks of which no label is known teach nothing, but a meta-model that is pretrained learns from them first.
-
-        Raises:
-            NetworkError: if a weight is NaN or infinite.
-            TaskError: if there is nothing to learn, or the folder holds another run.
-        """
-        check_learnable(training, validation)
-        training.networks.check_finite()
-        validation.networks.check_finite()
+    def build(self, training: Examples, validation: Examples) -> Transformer:
         config = self.config
-        specs = self.specs = training.networks.specs
-        answering = self.answering = Answering.of(training)
-        read = (*specs, *validation.networks.specs)
-        self.tokens = max(map(self._count, read))
+        self.specs = training.networks.specs
+        self.tokens = max(map(self._count, (*self.specs, *validation.networks.specs)))
         self.normaliser = Normaliser.fit(training.networks, config.normalisation == "layer", config.training.seed)
-        with torch.random.fork_rng():
-            torch.manual_seed(config.training.seed)
-            self.model = Transformer(config, self.tokens, answering.sizes, self.room)
+        model = Transformer(config, self.tokens, sum(self.answering.sizes), self.room)
         chunks = config.reading == "chunks"
-        permuter = Permuter(specs, config.permutations, config.training.seed) if config.permute and chunks else None
-        # Statistics of neurons take longer than a step, and no order of neurons changes them
-        self.standardised = False
-        known = None if chunks else self._tokens(training.networks)
-        if known is not None and isinstance(self.model.embedding, NeuronEmbedding):
-            self.model.embedding.standardise(known)
-            known = self.model.embedding.ranked(known)
-        self.standardised = True
-        if self.model.shortcut is not None:
-            some = known or self._tokens(training.networks)
-            assert some.summary is not None
-            self.model.shortcut.standardise(some.summary)
-        labels = answering.labels(training)  # (n, targets)
-        taught = np.flatnonzero(labels.isfinite().any(1).numpy())  # of the others `prepare` may make use
-        held_labels = answering.labels(validation)
+        self.permuter = None
+        if config.permute and chunks:
+            self.permuter = Permuter(self.specs, config.permutations, config.training.seed)
+        if chunks and model.shortcut is None:
+            return model
+        # Not yet on the scale of the training networks, as that is taken from them
+        raw = self._gathered(training.networks, self._described)
+        if model.shortcut is not None:
+            assert raw.summary is not None
+            model.shortcut.standardise(raw.summary)
+        if isinstance(model.embedding, NeuronEmbedding):
+            model.embedding.standardise(raw)
+            # Statistics of neurons take longer than a step, and no order of neurons changes them
+            self.known = model.embedding.ranked(raw)
+        return model
 
-        self._bind(labels, held_labels)
-
-        self.prepare(training, known)
-
-        def batch(step: int) -> tuple[Tokens, Tensor]:
-            chosen = taught[epoch_batch(len(taught), config.training.batch_size, step, config.training.seed)]
-            generator = torch.Generator().manual_seed(mix(config.training.seed, step))
-            rows = torch.from_numpy(chosen)
-            if known is not None:
-                return known.select(rows), labels[rows]
-            return self._tokens(training.networks.select(chosen), permuter, generator), labels[rows]
-
-        def loss(model: nn.Module, examples: tuple[Tokens, Tensor]) -> Tensor:
-            return answering.loss(model(examples[0]), examples[1])
-
-        def evaluate(model: nn.Module) -> dict[str, float]:
-            outputs = self._outputs(model, validation.networks)
-            return answering.measures(outputs, held_labels.to(outputs[0].device))
-
-        self.history = train(
-            self.model,
-            loss,
-            batch,
-            config.training,
-            evaluate=evaluate,
-            folder=self.folder,
-            description="training the meta-model",
-            progress=self.show,
-        )
+    def fit(self, training: Examples, validation: Examples) -> MetaModel:
+        try:
+            super().fit(training, validation)
+        finally:
+            self.known = None  # it may be larger than all the networks
         return self
 
-    def prepare(self, training: Examples, known: Tokens | None) -> None:
-        """What a subclass does with the new model before it learns from labels; nothing here.
-
-        Args:
-            known: all training networks as tokens, where these are kept.
-        """
-
-    def _bind(self, labels: Tensor, held_labels: Tensor) -> None:
-        """Tie the folder to these networks, targets and settings: its checkpoint must not go on with others."""
-        if self.folder is None:
-            return
+    def settings(self) -> str:
         settings = asdict(self.config)
         for name in MAY_CHANGE_ON_RESUME:
             del settings["training"][name]
-        facts = [self.normaliser.to_json(), [spec.signature for spec in self.specs], settings]
-        content = json.dumps(facts, sort_keys=True).encode() + labels.numpy().tobytes() + held_labels.numpy().tobytes()
-        if not bind(self.folder, content):
-            raise TaskError(
-                f"{self.folder} holds a meta-model of other networks, targets or settings: choose another folder, or "
-                "delete that one"
-            )
+        return json.dumps([self.name, self.normaliser.to_json(), settings], sort_keys=True)
+
+    def batch(self, training: Examples, positions: np.ndarray, generator: torch.Generator) -> Tokens:
+        if self.known is not None:
+            return self.known.select(torch.from_numpy(positions))
+        return self.read(training.networks.select(positions), generator)
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -204,22 +152,6 @@ class MetaModel:
         return self.answering.targets
 
     # -- answering ----------------------------------------------------------------------------------------------------
-
-    def predict(self, networks: Sequence[Network]) -> Predictions:
-        """Probabilities (n, classes) for each target, estimates (n,) for each quantity.
-
-        Raises:
-            NetworkError: if a weight is NaN or infinite.
-            ScopeError: if a network's arrays are not such as it was trained on.
-        """
-        population = Population.of(networks)
-        population.check_finite()
-        for spec in population.specs:
-            self.check_scope(spec)
-        device = choose_device(self.config.training.device)
-        self.model.to(device).eval()
-        with torch.no_grad():
-            return self.answering.predictions(self._outputs(self.model, population))
 
     def check_scope(self, spec: NetworkSpec) -> None:
         """Raise a ScopeError unless networks with this spec can be judged.
@@ -242,35 +174,33 @@ class MetaModel:
         chunks = self.config.reading == "chunks"
         return token_count(spec.size, self.config.chunk_size) if chunks else neuron_count(spec)
 
-    def _outputs(self, model: nn.Module, population: Population) -> tuple[Tensor, ...]:
-        device = next(self.model.parameters()).device
-        size = max(1, self.config.training.batch_size)
-        blocks = [np.arange(i, min(i + size, len(population))) for i in range(0, len(population), size)]
-        parts = [model(to_device(self._tokens(population.select(block)), device)) for block in blocks]
-        if not parts:
-            return tuple(torch.zeros(0, size) for size in self.answering.sizes)
-        return tuple(torch.cat([part[i].float() for part in parts]) for i in range(len(self.targets)))
+    def read(self, networks: Population, generator: torch.Generator | None) -> Tokens:
+        """Networks as one batch, each in a random order of neurons where there is a generator and a permuter."""
 
-    def _tokens(
-        self, networks: Population, permuter: Permuter | None = None, generator: torch.Generator | None = None
-    ) -> Tokens:
-        """Networks as one batch, each in a random order of neurons where there is a permuter."""
+        def tokens(weights: Tensor, spec: NetworkSpec) -> Tokens:
+            if generator is not None and self.permuter is not None:
+                weights = self.permuter.permute(spec, weights, generator)
+            return self.as_tokens(weights, spec)
+
+        return self._gathered(networks, tokens)
+
+    def _gathered(self, networks: Population, tokens: Callable[[Tensor, NetworkSpec], Tokens]) -> Tokens:
         parts = []
         for spec, positions in networks.groups():
             for block in np.array_split(positions, -(-len(positions) * spec.size // BLOCK)):
-                weights = torch.from_numpy(networks.read(block))
-                if permuter is not None and generator is not None:
-                    weights = permuter.permute(spec, weights, generator)
-                parts.append((block, self.read(weights, spec)))
+                parts.append((block, tokens(torch.from_numpy(networks.read(block)), spec)))
         return gather_tokens(parts)
 
-    def read(self, weights: Tensor, spec: NetworkSpec) -> Tokens:
+    def as_tokens(self, weights: Float[Tensor, "b n"], spec: NetworkSpec) -> Tokens:
         """Flat weights (b, spec.size) as the tokens that the model reads, with gradients."""
+        tokens = self._described(weights, spec)
+        embedding = self.model.embedding
+        return embedding.ranked(tokens) if isinstance(embedding, NeuronEmbedding) else tokens
+
+    def _described(self, weights: Tensor, spec: NetworkSpec) -> Tokens:
+        """The same before numbers become ranks, where they do."""
         if self.config.reading == "neurons":
             tokens = neuron_tokens(weights, spec, self.normaliser)
-            if self.standardised:
-                assert isinstance(self.model.embedding, NeuronEmbedding)
-                tokens = self.model.embedding.ranked(tokens)
         else:
             tokens = tokenise(weights, spec, self.normaliser, self.config.chunk_size)
         if not self.config.summary:
@@ -334,18 +264,13 @@ class MetaModel:
             loaded.specs = tuple(NetworkSpec.from_json(spec) for spec in record["specs"])
             loaded.tokens = int(record["tokens"])
             loaded.normaliser = Normaliser.from_json(record["normaliser"])
-            loaded.model = Transformer(loaded.config, loaded.tokens, loaded.answering.sizes, loaded.room)
+            loaded.model = Transformer(loaded.config, loaded.tokens, sum(loaded.answering.sizes), loaded.room)
             loaded.model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
             loaded.facts = record["facts"]
             loaded.history = History(**record["history"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise NetworkError(f"{path} is not a whole meta-model: {error}") from error
         return loaded
-
-    @property
-    def parameters(self) -> int:
-        """Number of its own weights."""
-        return sum(p.numel() for p in self.model.parameters())
 
 
 def layers_of(spec: NetworkSpec) -> list[tuple[str, str, int]]:

@@ -199,14 +199,14 @@ class NeuralGraph(Learner):
         show: bool = False,
     ) -> None:
         super().__init__(training, folder=folder, show=show)
-        self.width, self.steps = width, rounds
+        self.width, self.rounds = width, rounds
 
     def settings(self) -> str:
-        return f"{self.width} {self.steps}"
+        return f"{self.name} {self.width} {self.rounds}"
 
-    def build(self, training: Examples) -> nn.Module:
+    def build(self, training: Examples, validation: Examples) -> nn.Module:  # noqa: ARG002
         self.normaliser = Normaliser.fit(training.networks, True, self.training.seed)
-        return GraphNetwork(self.width, self.steps, sum(self.answering.sizes))
+        return GraphNetwork(self.width, self.rounds, sum(self.answering.sizes))
 
     def read(self, networks: Population, generator: torch.Generator | None) -> Graphs:  # noqa: ARG002
         parts = []

@@ -59,9 +59,9 @@ class PretrainedMetaModel(MetaModel):
         self.steps = steps
         self.filled_in: list[float] = []
 
-    def prepare(self, training: Examples, known: Tokens | None) -> None:
+    def prepare(self, training: Examples) -> None:
         config = self.config
-        features = FEATURES if known is not None else config.chunk_size
+        features = FEATURES if self.known is not None else config.chunk_size
         with torch.random.fork_rng():
             torch.manual_seed(mix(config.training.seed, 1))
             filler = _FillIn(self.model, features)
@@ -69,8 +69,9 @@ class PretrainedMetaModel(MetaModel):
         def batch(step: int) -> tuple[Tokens, Tensor]:
             chosen = epoch_batch(len(training), config.training.batch_size, step, config.training.seed)
             generator = torch.Generator().manual_seed(mix(config.training.seed + 1, step))
-            rows = torch.from_numpy(chosen)
-            tokens = known.select(rows) if known is not None else self._tokens(training.networks.select(chosen))
+            tokens = self.known.select(torch.from_numpy(chosen)) if self.known is not None else None
+            if tokens is None:  # chunks in the order that the networks have
+                tokens = self.read(training.networks.select(chosen), None)
             hide = (torch.rand(tokens.mask.shape, generator=generator) < HIDDEN) & tokens.mask
             hide[:, 0] |= ~hide.any(1)
             return tokens, hide

@@ -22,6 +22,7 @@ from weightspace.train.log import History
 from weightspace.train.loop import choose_device, mix, to_device, train
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
+from weightspace.weights.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,17 @@ class Answering:
                 columns.append(np.where(values < 0, np.nan, values))
         return torch.from_numpy(np.stack(columns, 1)).float()
 
-    def loss(self, outputs: Sequence[Tensor], labels: Float[Tensor, "b targets"]) -> Float[Tensor, ""]:
+    def split(self, outputs: Float[Tensor, "n outputs"]) -> tuple[Tensor, ...]:
+        """The outputs of each target, (n, size)."""
+        return outputs.split(self.sizes, 1)
+
+    def loss(self, outputs: Float[Tensor, "b outputs"], labels: Float[Tensor, "b targets"]) -> Float[Tensor, ""]:
         """Mean over the targets of the mean over the networks whose answer is known.
 
         Cross-entropy of classes, half the squared error of standardised quantities.
         """
         losses = []
-        for target, values, truth in zip(self.targets, outputs, labels.unbind(1), strict=True):
+        for target, values, truth in zip(self.targets, self.split(outputs), labels.unbind(1), strict=True):
             known = truth.isfinite()
             count = known.sum().clamp(min=1)
             if target.is_quantity:
@@ -78,10 +83,10 @@ class Answering:
                 losses.append(F.cross_entropy(values.float(), classes, ignore_index=-1, reduction="sum") / count)
         return torch.stack(losses).mean()
 
-    def measures(self, outputs: Sequence[Tensor], labels: Float[Tensor, "b targets"]) -> dict[str, float]:
+    def measures(self, outputs: Float[Tensor, "b outputs"], labels: Float[Tensor, "b targets"]) -> dict[str, float]:
         """The loss, and the mean over the targets of accuracy, or of the share of a quantity's variance explained."""
         right = []
-        for target, values, truth in zip(self.targets, outputs, labels.unbind(1), strict=True):
+        for target, values, truth in zip(self.targets, self.split(outputs), labels.unbind(1), strict=True):
             known = truth.isfinite()
             if target.is_quantity:
                 error = values.float()[:, 0][known] - truth[known]
@@ -90,10 +95,10 @@ class Answering:
                 right.append((values.argmax(1) == truth)[known].float().mean())
         return {"loss": float(self.loss(outputs, labels)), "accuracy": float(torch.stack(right).mean())}
 
-    def predictions(self, outputs: Sequence[Tensor]) -> Predictions:
+    def predictions(self, outputs: Float[Tensor, "n outputs"]) -> Predictions:
         """Probabilities (n, classes) of each target, or estimates (n,) of a quantity."""
         found = {}
-        for target, (mean, deviation), values in zip(self.targets, self.scales, outputs, strict=True):
+        for target, (mean, deviation), values in zip(self.targets, self.scales, self.split(outputs), strict=True):
             if target.is_quantity:
                 found[target.name] = (values.double()[:, 0] * deviation + mean).cpu().numpy()
             else:
@@ -102,7 +107,7 @@ class Answering:
 
 
 class Learner(ABC):
-    """A `Predictor` that trains a torch module on networks, and keeps the weights with the lowest validation loss.
+    """A `Predictor` that trains a torch model on networks, and keeps the weights with the lowest validation loss.
 
     Args:
         training: how it is trained; a network is seen once an epoch, whatever the number of steps.
@@ -119,29 +124,44 @@ class Learner(ABC):
         self.history = History()
         self.answering = Answering((), ())
 
+    # -- what a subclass says ---------------------------------------------------------------------------------------
+
     @abstractmethod
-    def build(self, training: Examples) -> nn.Module:
-        """A new module for these networks; of what `read` gives, it answers with (b, sum of `answering.sizes`)."""
+    def build(self, training: Examples, validation: Examples) -> nn.Module:
+        """A new model for these networks; of what `read` gives, it answers with (b, sum of `answering.sizes`)."""
 
     @abstractmethod
     def read(self, networks: Population, generator: torch.Generator | None) -> Any:
-        """A batch of networks as the module reads them: tensors, or an object with `.to(device)`.
+        """A batch of networks as the model reads them: tensors, or an object with `.to(device)`.
 
         Args:
             generator: of what is random about it in training; None where networks are judged.
         """
 
-    def settings(self) -> str:
-        """Whatever of a subclass decides what it learns, besides its name and `training`."""
-        return ""
+    def batch(self, training: Examples, positions: np.ndarray, generator: torch.Generator) -> Any:
+        """What `read` gives for the training networks at `positions` (b,), or something kept."""
+        return self.read(training.networks.select(positions), generator)
 
-    def answer(self, module: nn.Module, networks: Population) -> Tensor:
-        """(n, outputs) of networks that are judged, of which one batch is given at a time."""
-        device = next(module.parameters()).device
-        return module(to_device(self.read(networks, None), device))
+    def settings(self) -> str:
+        """Whatever of a subclass decides what it learns, besides `training`."""
+        return self.name
+
+    def prepare(self, training: Examples) -> None:  # noqa: B027 - most have nothing to do
+        """What a subclass does with the new model before it learns from labels; nothing here."""
+
+    def check_scope(self, spec: NetworkSpec) -> None:  # noqa: B027 - most judge all
+        """Raise an error that says why, if networks with this spec cannot be judged; none does here."""
+
+    def answer(self, model: nn.Module, networks: Population) -> Float[Tensor, "n outputs"]:
+        """Outputs for networks that are judged, of which one batch is given at a time."""
+        return model(to_device(self.read(networks, None), next(model.parameters()).device))
+
+    # -- learning -----------------------------------------------------------------------------------------------------
 
     def fit(self, training: Examples, validation: Examples) -> Learner:
         """Train on `training`, keep the weights with the lowest loss on `validation`.
+
+        Networks of which no label is known teach nothing, unless `prepare` learns from them.
 
         Raises:
             NetworkError: if a weight is NaN or infinite.
@@ -154,77 +174,82 @@ class Learner(ABC):
         config = self.training
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.module = self.build(training)
+            self.model = self.build(training, validation)
         labels, held_labels = answering.labels(training), answering.labels(validation)
-        if self.folder is not None:
-            bind_to(self.folder, training, self.settings())
         taught = np.flatnonzero(labels.isfinite().any(1).numpy())
+        if self.folder is not None:
+            bind_to(self.folder, f"a {self.name}", self.settings(), training, validation)
+        self.prepare(training)
 
         def batch(step: int) -> tuple[Any, Tensor]:
             chosen = taught[epoch_batch(len(taught), config.batch_size, step, config.seed)]
             generator = torch.Generator().manual_seed(mix(config.seed, step))
-            return self.read(training.networks.select(chosen), generator), labels[torch.from_numpy(chosen)]
+            return self.batch(training, chosen, generator), labels[torch.from_numpy(chosen)]
 
-        def loss(module: nn.Module, examples: tuple[Any, Tensor]) -> Tensor:
-            return answering.loss(module(examples[0]).split(answering.sizes, 1), examples[1])
+        def loss(model: nn.Module, examples: tuple[Any, Tensor]) -> Tensor:
+            return answering.loss(model(examples[0]), examples[1])
 
-        def evaluate(module: nn.Module) -> dict[str, float]:
-            outputs = self._outputs(module, validation.networks)
-            return answering.measures(outputs, held_labels.to(outputs[0].device))
+        def evaluate(model: nn.Module) -> dict[str, float]:
+            outputs = self._outputs(model, validation.networks)
+            return answering.measures(outputs, held_labels.to(outputs.device))
 
         self.history = train(
-            self.module,
+            self.model,
             loss,
             batch,
             config,
             evaluate=evaluate,
             folder=self.folder,
-            description=f"training {self.name}",
+            description=f"training the {self.name}",
             progress=self.show,
         )
         return self
+
+    # -- answering ----------------------------------------------------------------------------------------------------
 
     def predict(self, networks: Sequence[Network]) -> Predictions:
         """Probabilities (n, classes) for each target, estimates (n,) for each quantity.
 
         Raises:
             NetworkError: if a weight is NaN or infinite.
+            ValueError: if a network is out of scope, see `check_scope`.
         """
         population = Population.of(networks)
         population.check_finite()
-        self.module.to(choose_device(self.training.device)).eval()
+        for spec in population.specs:
+            self.check_scope(spec)
+        self.model.to(choose_device(self.training.device)).eval()
         with torch.no_grad():
-            return self.answering.predictions(self._outputs(self.module, population))
+            return self.answering.predictions(self._outputs(self.model, population))
 
-    def _outputs(self, module: nn.Module, population: Population) -> tuple[Tensor, ...]:
-        size = max(1, self.training.batch_size)
+    def _outputs(self, model: nn.Module, population: Population) -> Float[Tensor, "n outputs"]:
+        size = self.training.batch_size
         blocks = [np.arange(i, min(i + size, len(population))) for i in range(0, len(population), size)]
-        parts = [self.answer(module, population.select(block)).float() for block in blocks]
-        if not parts:
-            parts = [torch.zeros(0, sum(self.answering.sizes))]
-        return torch.cat(parts).split(self.answering.sizes, 1)
+        parts = [self.answer(model, population.select(block)).float() for block in blocks]
+        return torch.cat(parts) if parts else torch.zeros(0, sum(self.answering.sizes))
 
     @property
     def parameters(self) -> int:
         """Number of its own weights."""
-        return sum(p.numel() for p in self.module.parameters())
+        return sum(p.numel() for p in self.model.parameters())
 
 
-def bind_to(folder: Path, training: Examples, settings: str) -> None:
+def bind_to(folder: Path, what: str, settings: str, training: Examples, validation: Examples) -> None:
     """Tie a folder to a method's settings and the networks that it learns from: their labels, and some of the weights.
 
     Raises:
         TaskError: if it is tied to others.
     """
     digest = hashlib.sha256(settings.encode())
-    for name in sorted(training.labels):
-        digest.update(training.labels[name].tobytes())
-    for spec, positions in training.networks.groups():
-        digest.update(spec.signature.encode())
-        digest.update(training.networks.read(positions[[0, -1]]).tobytes())
+    for examples in (training, validation):
+        for name in sorted(examples.labels):
+            digest.update(name.encode() + examples.labels[name].tobytes())
+        for spec, positions in examples.networks.groups():
+            digest.update(spec.signature.encode())
+            digest.update(examples.networks.read(positions[[0, -1]]).tobytes())
     if not bind(folder, digest.digest()):
         raise TaskError(
-            f"{folder} holds a run on other networks or with other settings: choose another folder, or delete that one"
+            f"{folder} holds {what} of other networks, targets or settings: choose another folder, or delete that one"
         )
 
 
