@@ -6,11 +6,11 @@ from benchmarks.record import keep, seconds
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Tokens
 from weightspace.models.metamodel import Transformer
-from weightspace.models.summary import Room
 from weightspace.tasks.base import Target
 from weightspace.tasks.learner import Answering
 from weightspace.train.config import TrainingConfig
 from weightspace.train.optimiser import adamw
+from weightspace.weights.room import Room
 
 BATCH, TOKENS, WIDTH, DEPTH, CHUNK = 32, 64, 256, 6, 128
 
@@ -27,7 +27,7 @@ def main() -> None:
     config = MetaModelConfig(chunk_size=CHUNK, width=WIDTH, depth=DEPTH, heads=4, pooling="mean")
     targets = [Target(name, tuple(name + c for c in "abcd"[:k])) for name, k in (("x", 4), ("y", 4), ("z", 3))]
     answering = Answering(tuple(targets), ((0.0, 1.0),) * 3)
-    model = Transformer(config, TOKENS, sum(answering.sizes), Room(0, False))
+    model = Transformer(config, TOKENS, sum(answering.sizes), Room(0))
     optimiser = adamw(model, TrainingConfig())
     mask = torch.ones(BATCH, TOKENS, dtype=torch.bool)
     tokens = Tokens(torch.randn(BATCH, TOKENS, CHUNK), mask, torch.rand(BATCH, TOKENS, 72))

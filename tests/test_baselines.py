@@ -16,6 +16,7 @@ from weightspace.tasks.base import Examples, TaskError
 from weightspace.tasks.checks import check_predictor, planted_examples
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
+from weightspace.weights.room import Room
 from weightspace.weights.spec import Leaf, NetworkSpec, NeuronGroup, neurons, plain
 from weightspace.weights.symmetry import permute, random_permutation
 
@@ -46,7 +47,7 @@ def test_the_statistics_are_those_of_numpy_leaf_by_leaf() -> None:
     values = networks[1].arrays()["0.weight"].astype(np.float64).reshape(-1)
     expected = [values.mean(), values.var(), *np.quantile(values, [0, 0.25, 0.5, 0.75, 1])]
     np.testing.assert_allclose(table[1, 7:14], expected, rtol=1e-6)
-    assert np.isnan(weight_statistics(networks, leaves=6)[:, -14:]).all()
+    assert np.isnan(weight_statistics(networks, Room(6))[:, -14:]).all()
 
 
 @pytest.mark.parametrize("make", [Linear, StatisticsBoosting])

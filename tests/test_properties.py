@@ -22,13 +22,14 @@ from weightspace.evaluation.properties import (
     property_rows,
     property_table,
 )
-from weightspace.models.summary import STATISTICS, Room
+from weightspace.models.summary import STATISTICS, summary_size
 from weightspace.recipes.hyperparameters import METHODS, ask, learning_curve
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.tasks.base import Examples, Predictor, Target, TaskError, UnfitError
 from weightspace.tasks.checks import planted_examples
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples, quantities
 from weightspace.weights.population import Population
+from weightspace.weights.room import Room
 from weightspace.weights.store import Zoo
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.generate import make_zoo
@@ -217,8 +218,10 @@ def test_statistics_of_networks_of_different_depth_stand_under_each_other_from_b
     networks = Population.of(
         [n for s in shapes for n in Population.of_weights(s, [np.linspace(-1, 1, s.size, dtype=np.float32)])]
     )
-    table = weight_statistics(networks, both_ends=True)
     most = max(len(spec.leaves) for spec in shapes)
+    room = Room.of(len(spec.leaves) for spec in shapes)
+    assert room == Room(most, both_ends=True)
+    table = weight_statistics(networks, room)
     assert table.shape == (2, 7 * (2 * most + 1))
     for row, spec in zip(table, shapes, strict=True):
         first, last = spec.leaves[0].name, spec.leaves[-1].name
@@ -226,5 +229,7 @@ def test_statistics_of_networks_of_different_depth_stand_under_each_other_from_b
         assert row[7] == pytest.approx(arrays[first].mean(), rel=1e-5)
         assert row[-7] == pytest.approx(arrays[last].mean(), rel=1e-5)
     assert np.isnan(table[0]).sum() == 2 * 7 * (most - len(shapes[0].leaves)) and not np.isnan(table[1]).any()
-    assert Room.of(shapes).size == (2 * most + 1) * STATISTICS and Room.of(shapes[:1]).both_ends is False
+    assert summary_size(room) == (2 * most + 1) * STATISTICS and Room.of([most]).both_ends is False
+    assert Room(3, both_ends=True).arranged("abcde", "-") == list("abccde")
+    assert Room(3, both_ends=True).arranged("ab", "-") == list("ab--ab") and Room(0).arranged("ab", "-") == []
     assert isinstance(METHODS["statistics + LightGBM"](Path(), 0), StatisticsBoosting)

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from weightspace.baselines.statistics import depths, weight_statistics
+from weightspace.baselines.statistics import weight_statistics
 from weightspace.tasks.base import Examples, Predictions
 from weightspace.weights.alignment import align
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
+from weightspace.weights.room import Room
 from weightspace.weights.spec import NetworkSpec
 
 
@@ -142,12 +143,12 @@ class StatisticsLinear(Linear):
 
     def __init__(self) -> None:
         super().__init__()
-        self.leaves, self.both_ends = 0, False
+        self.room = Room(0)
 
     def fit(self, training: Examples, validation: Examples) -> StatisticsLinear:
-        self.leaves, self.both_ends = depths(training.networks)
+        self.room = Room.of(len(spec.leaves) for spec in training.networks.specs)
         super().fit(training, validation)
         return self
 
     def _matrix(self, networks: Sequence[Network]) -> np.ndarray:
-        return np.nan_to_num(weight_statistics(networks, self.leaves, self.both_ends))
+        return np.nan_to_num(weight_statistics(networks, self.room))

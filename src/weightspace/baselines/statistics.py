@@ -11,43 +11,32 @@ import numpy as np
 from weightspace.tasks.base import Examples, Predictions
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
+from weightspace.weights.room import Room
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 STATISTICS = ("mean", "variance", *(f"q{100 * q:.0f}" for q in QUANTILES))
 
 
-def weight_statistics(networks: Sequence[Network], leaves: int | None = None, both_ends: bool = False) -> np.ndarray:
+def weight_statistics(networks: Sequence[Network], room: Room | None = None) -> np.ndarray:
     """Mean, variance and quantiles 0, 25, 50, 75, 100% of every array (Unterthiner et al. 2020, section 4).
 
     Args:
-        leaves: how many arrays the features have room for; None for the most that a network here has.
-        both_ends: whether arrays are counted a second time from the last one, so that the last layers of networks of
-            different depths stand in the same columns; theirs are all of one depth.
+        room: for arrays; None for the most that a network here has. Counted from both ends where depths differ; theirs
+            are all of one depth.
     Returns:
-        (n, k) float64, k 7 * (leaves + 1), or 7 * (2 * leaves + 1) from both ends: seven statistics of all weights
-        together, then of each array in order; NaN where a network has fewer arrays, which boosted trees take as they
-        are.
+        (n, 7 * (1 + room.slots)) float64: seven statistics of all weights together, then of each array; NaN where a
+        network has fewer arrays, which boosted trees take as they are.
     """
     population = Population.of(networks)
-    room = leaves or max((len(spec.leaves) for spec in population.specs), default=0)
-    features = np.full((len(population), (room * (1 + both_ends) + 1) * len(STATISTICS)), np.nan)
+    room = room or Room(max((len(spec.leaves) for spec in population.specs), default=0))
+    features = np.empty((len(population), (1 + room.slots) * len(STATISTICS)))
     for spec, positions in population.groups():
         for block in np.array_split(positions, -(-len(positions) * spec.size // 2**24)):
             weights = population.read(block)
-            features[block, : len(STATISTICS)] = _of_block(weights)
             each = [_of_block(weights[:, place]) for _, place in spec.slices()]
-            first = np.concatenate(each[:room], axis=1)
-            features[block, len(STATISTICS) : len(STATISTICS) + first.shape[1]] = first
-            if both_ends:
-                last = np.concatenate(each[-room:], axis=1)
-                features[block, -last.shape[1] :] = last
+            missing = np.full((len(block), len(STATISTICS)), np.nan)
+            features[block] = np.concatenate([_of_block(weights), *room.arranged(each, missing)], axis=1)
     return features
-
-
-def depths(networks: Population) -> tuple[int, bool]:
-    """Arrays of the network that has most of them, and whether others have fewer."""
-    counts = {len(spec.leaves) for spec in networks.specs}
-    return max(counts), len(counts) > 1
 
 
 def _of_block(values: np.ndarray) -> np.ndarray:
@@ -71,11 +60,11 @@ class StatisticsBoosting:
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
-        self.leaves, self.both_ends = 0, False
+        self.room = Room(0)
         self.boosters: dict[str, tuple[Any, int]] = {}
 
     def fit(self, training: Examples, validation: Examples) -> StatisticsBoosting:
-        self.leaves, self.both_ends = depths(training.networks)
+        self.room = Room.of(len(spec.leaves) for spec in training.networks.specs)
         features, held_out = self.features(training.networks), self.features(validation.networks)
         for target in training.targets:
             known, held_known = training.known(target.name), validation.known(target.name)
@@ -90,7 +79,7 @@ class StatisticsBoosting:
 
     def features(self, networks: Sequence[Network]) -> np.ndarray:
         """(n, k) what the trees see of each network."""
-        return weight_statistics(networks, self.leaves, self.both_ends)
+        return weight_statistics(networks, self.room)
 
     def _fit_one(
         self, x: np.ndarray, y: np.ndarray, held_x: np.ndarray, held_y: np.ndarray, classes: int

@@ -19,7 +19,7 @@ from weightspace.models.embed import Embedding, Normaliser, Tokens, gather_token
 from weightspace.models.encoder import Encoder
 from weightspace.models.heads import Head
 from weightspace.models.neuron_tokens import BLOCK, NeuronEmbedding, neuron_count, neuron_tokens
-from weightspace.models.summary import Room, Shortcut, leaf_summary
+from weightspace.models.summary import Shortcut, leaf_summary, summary_size
 from weightspace.tasks.base import Examples, Target
 from weightspace.tasks.learner import Answering, Learner
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
@@ -27,6 +27,7 @@ from weightspace.train.log import History
 from weightspace.weights.augment import Permuter
 from weightspace.weights.network import METADATA_KEY, NetworkError, read_safetensors, write_atomically
 from weightspace.weights.population import Population
+from weightspace.weights.room import Room
 from weightspace.weights.spec import NetworkSpec
 from weightspace.weights.tokens import token_count
 
@@ -51,9 +52,9 @@ class Transformer(nn.Module):
             self.embedding = Embedding(config.chunk_size, config.width, tokens, config.layer_encoding, config.embedding)
         self.first = nn.Parameter(torch.randn(config.width) * 0.02)
         self.encoder = Encoder(config.width, config.depth, config.heads, config.causal, config.dropout)
-        self.shortcut = Shortcut(room.size, config.scale) if config.summary else None
+        self.shortcut = Shortcut(summary_size(room), config.scale) if config.summary else None
         size = config.width * (1 + (config.pooling == "extremes"))
-        self.head = Head(size + (room.size if config.summary else 0), outputs, config.hidden)
+        self.head = Head(size + (summary_size(room) if config.summary else 0), outputs, config.hidden)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "b outputs"]:
         """Logits of each target's classes, or one number of a quantity, side by side."""
@@ -210,7 +211,7 @@ class MetaModel(Learner):
     @property
     def room(self) -> Room:
         """Arrays that a summary has room for."""
-        return Room.of(self.specs)
+        return Room.of(len(spec.leaves) for spec in self.specs)
 
     # -- files --------------------------------------------------------------------------------------------------------
 

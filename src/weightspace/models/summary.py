@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,6 +9,7 @@ from torch import Tensor, nn
 from weightspace.models.config import Scale
 from weightspace.models.embed import Normaliser, squash
 from weightspace.models.ranks import Ranks, in_order
+from weightspace.weights.room import Room
 from weightspace.weights.spec import NetworkSpec
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -22,28 +20,9 @@ DROPPED = 0.5
 TINY = 1e-12
 
 
-@dataclass(frozen=True)
-class Room:
-    """Arrays that a summary has room for; further ones are left out, missing ones are zero.
-
-    Attributes:
-        leaves: how many.
-        both_ends: whether arrays are counted from the last one too, so that the last layers of networks of different
-            depths stand under each other.
-    """
-
-    leaves: int
-    both_ends: bool
-
-    @staticmethod
-    def of(specs: Sequence[NetworkSpec]) -> Room:
-        counts = {len(spec.leaves) for spec in specs}
-        return Room(max(counts, default=0), len(counts) > 1)
-
-    @property
-    def size(self) -> int:
-        """Numbers of a summary."""
-        return (1 + self.leaves * (1 + self.both_ends)) * STATISTICS
+def summary_size(room: Room) -> int:
+    """Numbers of a summary."""
+    return (1 + room.slots) * STATISTICS
 
 
 def leaf_summary(
@@ -53,17 +32,15 @@ def leaf_summary(
 
     Args:
         weights: (b, spec.size).
+        room: for arrays; missing ones are zero.
     Returns:
-        (b, room.size).
+        (b, summary_size(room)).
     """
     mean, deviation = normaliser.columns(spec)
     normal = squash((weights - mean) / deviation)
     each = [_statistics(normal[:, place]) for _, place in spec.slices()]
-    missing = weights.new_zeros(len(weights), max(0, room.leaves - len(each)) * STATISTICS)
-    parts = [_statistics(weights), *each[: room.leaves], missing]
-    if room.both_ends:
-        parts += [missing, *each[-room.leaves :]]
-    return torch.cat(parts, 1)
+    missing = weights.new_zeros(len(weights), STATISTICS)
+    return torch.cat([_statistics(weights), *room.arranged(each, missing)], 1)
 
 
 def _statistics(x: Float[Tensor, "b k"]) -> Float[Tensor, "b s"]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from weightspace.tasks.base import Examples
 from weightspace.weights.network import Network
 from weightspace.weights.neurons import group_starts
 from weightspace.weights.population import Population
+from weightspace.weights.room import Room
 
 POOLED = 5
 """Mean, standard deviation, least, greatest and median over the neurons of a layer."""
@@ -35,25 +36,20 @@ class NeuronBoosting(StatisticsBoosting):
 
     def fit(self, training: Examples, validation: Examples) -> NeuronBoosting:
         self.normaliser = Normaliser.fit(training.networks, True, self.seed)
-        counts = {len(spec.groups) for spec in training.networks.specs}
-        self.groups, self.ends = max(counts), len(counts) > 1
+        self.groups = Room.of(len(spec.groups) for spec in training.networks.specs)
         super().fit(training, validation)
         return self
 
     def features(self, networks: Sequence[Network]) -> np.ndarray:
         population = Population.of(networks)
         width = FEATURES * POOLED
-        found = np.full((len(population), self.groups * (1 + self.ends) * width), np.nan)
+        found = np.empty((len(population), self.groups.slots * width))
         for spec, positions in population.groups():
-            starts = group_starts(spec)
             for block in np.array_split(positions, -(-len(positions) * spec.size // 2**24)):
                 tokens = neuron_tokens(torch.from_numpy(population.read(block)), spec, self.normaliser).values.numpy()
-                each = [_over_neurons(tokens[:, a:b]) for a, b in itertools.pairwise(starts)]
-                first = np.concatenate(each[: self.groups], 1)
-                found[block, : first.shape[1]] = first
-                if self.ends:
-                    last = np.concatenate(each[-self.groups :], 1)
-                    found[block, -last.shape[1] :] = last
+                each = [_over_neurons(tokens[:, a:b]) for a, b in pairwise(group_starts(spec))]
+                missing = np.full((len(block), width), np.nan)
+                found[block] = np.concatenate(self.groups.arranged(each, missing), 1)
         return np.concatenate([super().features(population), found], 1)
 
 
