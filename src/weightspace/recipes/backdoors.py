@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +22,12 @@ from weightspace.evaluation.results import Row
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.metamodel import MetaModel
 from weightspace.models.pretraining import PretrainedMetaModel
+from weightspace.recipes.answers import answers, tie
 from weightspace.tasks.backdoor import BACKDOOR, FAMILY, backdoor_examples
-from weightspace.tasks.base import Predictor, TaskError
+from weightspace.tasks.base import Examples, Predictor, TaskError
 from weightspace.tasks.choice import CrossValidated, LowestLoss
-from weightspace.train.checkpoint import bind
 from weightspace.train.config import TrainingConfig
-from weightspace.weights.network import write_atomically
+from weightspace.weights.population import Population
 from weightspace.weights.progress import progress
 from weightspace.weights.store import Zoo
 from weightspace.zoo.poison import ATTACKS
@@ -156,7 +155,6 @@ def detect(
     attacks: Sequence[str] | None = None,
     success: float = 0.5,
     networks: int | None = None,
-    elsewhere: Zoo | None = None,
     show: bool = True,
 ) -> list[Answers]:
     """Fit every detector on the training split, let it choose on the validation split, and ask it about the test split.
@@ -168,57 +166,48 @@ def detect(
         attacks: those that are trained on; None for all. All networks of the test split are asked about.
         success: least success of an attack for its network to be trained on; the paper trains on all, which is 0.
         networks: how many of the training networks are used, drawn by a fixed seed; None for all.
-        elsewhere: a zoo of which every network is asked about, instead of the test split.
     Raises:
-        TaskError: if a zoo has no attacks, or no networks on one side, or the folder holds other answers.
+        TaskError: if the zoo has no attacks, or no networks on one side, or the folder holds other answers.
     """
-    settings = [asdict(backdoor_metamodel()), asdict(neuron_metamodel()), RATES]
-    asked = [zoo.description["config"], attacks, success, networks, settings]
-    if elsewhere is not None:
-        asked.append(elsewhere.description["config"])
-        shared = np.intersect1d(zoo.column("seed"), elsewhere.column("seed"))
-        if len(shared):
-            raise TaskError(
-                f"{elsewhere.folder} shares {len(shared)} seeds of networks with {zoo.folder}: these are twins, not "
-                "unseen networks; make it with another --seed"
-            )
-    decided = json.dumps(asked, sort_keys=True, default=list)
-    if not bind(out, decided.encode()):
-        raise TaskError(
-            f"{out} holds answers about another zoo, or after training on other networks: choose another folder, or "
-            "delete that one"
-        )
+    facts = [zoo.manifest["checksum"], attacks, success, networks]
     training, validation = (
         backdoor_examples(zoo, split, attacks, success=(success, 1.0)) for split in ("train", "validation")
     )
     if networks is not None:
-        training = training.select(np.sort(np.random.default_rng(6).permutation(len(training))[:networks]))
-    source = elsewhere or zoo
-    test = source.population(None if elsewhere else "test")
-    attack = source.column("attack")[test.rows]
-    worked = source.column("attack_success")[test.rows].astype(float)
-    rate = source.column("poison_rate")[test.rows].astype(float)
-    found = []
+        training = training.select(training.drawn(networks, 6))
+    return _detected(out, facts, detectors, training, validation, {"test": zoo.population("test")}, show)["test"]
+
+
+def _detected(
+    out: Path,
+    facts: list[Any],
+    detectors: Mapping[str, Make],
+    training: Examples,
+    validation: Examples,
+    asked: Mapping[str, Population],
+    show: bool,
+) -> dict[str, list[Answers]]:
+    """What every detector says of several populations, whose sources are zoos, after one training."""
+    tie(out, [*facts, asdict(backdoor_metamodel()), asdict(neuron_metamodel()), RATES])
+    total = sum(map(len, asked.values()))
+    found: dict[str, list[Answers]] = {which: [] for which in asked}
     with progress("detecting", len(detectors), "detectors", show) as advance:
         for name, make in detectors.items():
-            path = out / f"{_file_name(name)}.json"
-            if not path.exists():
-                start = time.perf_counter()
-                detector = make(out / _file_name(name)).fit(training, validation)
-                fitted = time.perf_counter()
-                said = detector.predict(test)[BACKDOOR.name][:, 1]
-                record = {
-                    "detector": name,
-                    "fitted": fitted - start,
-                    "predicted": time.perf_counter() - fitted,
-                    "suspicion": said.tolist(),
-                }
-                write_atomically(path, json.dumps(record).encode())
-            record = json.loads(path.read_text())
-            suspicion = np.array(record["suspicion"])
-            found.append(Answers(name, suspicion, attack, worked, rate, record["fitted"], record["predicted"]))
+            record = answers(out, name, make, training, validation, asked)
+            for which, networks in asked.items():
+                suspicion = record["answers"][which][BACKDOOR.name][:, 1]
+                seconds = record["predicted"] * len(networks) / total
+                found[which].append(Answers(name, suspicion, *_facts(networks), record["fitted"], seconds))
             advance(1, note=name)
     return found
+
+
+def _facts(networks: Population) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Attack, its success and its poison rate of each network of a zoo."""
+    zoo = networks.source
+    assert isinstance(zoo, Zoo)
+    attack, success, rate = (zoo.column(name)[networks.rows] for name in ("attack", "attack_success", "poison_rate"))
+    return attack, success.astype(float), rate.astype(float)
 
 
 def _one(name: str, config: MetaModelConfig) -> Make:
@@ -317,9 +306,21 @@ def learning_curve(
 def other_widths(
     zoo: Zoo, wide: Zoo, out: Path, *, detectors: Mapping[str, Make], success: float = 0.5, show: bool = True
 ) -> dict[str, list[Answers]]:
-    """Detectors trained on one zoo, asked about its own test networks and about those of another width."""
-    asked = {"detectors": detectors, "success": success, "show": show}
-    return {"own": detect(zoo, out / "own", **asked), "other": detect(zoo, out / "other", elsewhere=wide, **asked)}
+    """Detectors trained on one zoo, asked about its own test networks and about all of those of another width.
+
+    Raises:
+        TaskError: as `detect`, and if the two zoos share seeds, so that their networks are twins.
+    """
+    shared = np.intersect1d(zoo.column("seed"), wide.column("seed"))
+    if len(shared):
+        raise TaskError(
+            f"{wide.folder} shares {len(shared)} seeds of networks with {zoo.folder}: these are twins, not unseen "
+            "networks; make it with another --seed"
+        )
+    facts = [zoo.manifest["checksum"], wide.manifest["checksum"], success]
+    training, validation = (backdoor_examples(zoo, s, success=(success, 1.0)) for s in ("train", "validation"))
+    asked = {"own": zoo.population("test"), "other": wide.population()}
+    return _detected(out, facts, detectors, training, validation, asked, show)
 
 
 WIDTHS: dict[str, Make] = QUICK | {
@@ -346,7 +347,3 @@ def family_rows(zoo: Zoo, out: Path, *, success: float = 0.5, show: bool = True)
     predictors = [Majority(), FinalLayerBoosting(), StatisticsBoosting(), StatisticsLinear(), MNTD(), model]
     rows, _ = compare(predictors, training, validation, test, show=show)
     return [row for row in rows if row.target == FAMILY.name]
-
-
-def _file_name(name: str) -> str:
-    return "-".join(name.replace(",", "").split())

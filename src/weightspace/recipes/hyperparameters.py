@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -22,13 +21,12 @@ from weightspace.models.config import MetaModelConfig
 from weightspace.models.metamodel import MetaModel, ScopeError
 from weightspace.models.neural_graph import NeuralGraph
 from weightspace.models.pretraining import PretrainedMetaModel
+from weightspace.recipes.answers import answers, tie
 from weightspace.recipes.neuron_boosting import NeuronBoosting
 from weightspace.tasks.base import Examples, Predictor, Target, TaskError, UnfitError
 from weightspace.tasks.choice import CrossValidated, LowestLoss
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples, quantities
-from weightspace.train.checkpoint import bind
 from weightspace.train.config import TrainingConfig
-from weightspace.weights.network import write_atomically
 from weightspace.weights.progress import progress
 from weightspace.weights.spec import SpecError
 from weightspace.weights.store import Zoo
@@ -187,12 +185,7 @@ def ask(
     if targets is None:
         targets = (*categorical_targets(zoo), *(t for t in quantities(zoo) if t.name != "epoch" or checkpoints))
     asked = [zoo.manifest["checksum"], [target.name for target in targets], networks, labelled, larger, checkpoints]
-    settings = [asdict(property_metamodel()), asdict(chunk_metamodel())]
-    if not bind(out, json.dumps([*asked, settings], sort_keys=True, default=list).encode()):
-        raise TaskError(
-            f"{out} holds answers about another zoo, other questions or after training on other networks: choose "
-            "another folder, or delete that one"
-        )
+    tie(out, [*asked, asdict(property_metamodel()), asdict(chunk_metamodel())])
     training, validation, test = (
         hyperparameter_examples(zoo, split, targets, checkpoints=checkpoints)
         for split in ("train", "validation", "test")
@@ -217,13 +210,20 @@ def ask(
     found = []
     with progress("asking", len(methods), "methods", show) as advance:
         for name, make in methods.items():
-            trainings = 1 if name in SETTLED else seeds
-            records = [_asked(name, make, seed, out, training, validation, test) for seed in range(trainings)]
-            kept = [record for record in records if record is not None]
-            if kept:
-                answers = tuple({t: np.array(v) for t, v in record["answers"].items()} for record in kept)
-                fitted, predicted = (float(np.mean([r[key] for r in kept])) for key in ("fitted", "predicted"))
-                found.append(Said(name, answers, fitted, predicted, kept[0]["parameters"]))
+            records = []
+            for seed in range(1 if name in SETTLED else seeds):
+
+                def seeded(folder: Path, make: Make = make, seed: int = seed) -> Predictor:
+                    return make(folder, seed)
+
+                with suppress(UnfitError, ScopeError, SpecError):
+                    records.append(
+                        answers(out, f"{name} {seed}", seeded, training, validation, {"test": test.networks})
+                    )
+            if records:
+                said = tuple(record["answers"]["test"] for record in records)
+                fitted, predicted = (float(np.mean([r[key] for r in records])) for key in ("fitted", "predicted"))
+                found.append(Said(name, said, fitted, predicted, records[0]["parameters"]))
             advance(1, note=name)
     return found, training, test
 
@@ -232,35 +232,6 @@ def _partly(examples: Examples, share: float, seed: int) -> Examples:
     """Labels of a share of the networks, at least 10 of them."""
     count = max(10, round(share * len(np.unique(examples.unit))))
     return examples.hiding(examples.drawn(count, 7 + seed))
-
-
-def _asked(
-    name: str, make: Make, seed: int, out: Path, training: Examples, validation: Examples, test: Examples
-) -> dict[str, Any] | None:
-    """What a method says after one training, from its file or anew; None if the zoo is not for it."""
-    place = f"{'-'.join(name.replace(',', '').replace('+', '').split())}-{seed}"
-    path = out / f"{place}.json"
-    if not path.exists():
-        start = time.perf_counter()
-        try:
-            method = make(out / place, seed).fit(training, validation)
-            fitted = time.perf_counter()
-            said = method.predict(test.networks)
-        except (UnfitError, ScopeError, SpecError):
-            return None
-        chosen = getattr(method, "chosen", method)
-        learnt = [getattr(one, "parameters", None) for one in (chosen if isinstance(chosen, list) else [chosen])]
-        record = {
-            "method": name,
-            "fitted": fitted - start,
-            "predicted": time.perf_counter() - fitted,
-            "parameters": sum(known) if len(known := [n for n in learnt if n is not None]) == len(learnt) else None,
-            "answers": {target: np.round(values, 6).tolist() for target, values in said.items()},
-        }
-        write_atomically(path, json.dumps(record).encode())
-    record = json.loads(path.read_text())
-    assert isinstance(record, dict)
-    return record
 
 
 def _variant(name: str, **changes: Any) -> Make:
