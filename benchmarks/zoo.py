@@ -14,7 +14,7 @@ from weightspace.recipes.zoos import zoo_recipe
 from weightspace.zoo.distortion import augmented
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.generate import make_zoo
-from weightspace.zoo.hyperparameters import ZooConfig, plan
+from weightspace.zoo.hyperparameters import Choice, ZooConfig, plan
 from weightspace.zoo.images import channel_statistics, load_images, prepare, standardise
 from weightspace.zoo.networks import build, initialise
 from weightspace.zoo.records import TrainingPlan
@@ -84,7 +84,8 @@ def main() -> None:
 
 def _start_only(config: ZooConfig) -> ZooConfig:
     """One step a network: the start of the processes, which a zoo pays once."""
-    batch = max(config.space["batch_size"].values) if "batch_size" in config.space else 64  # type: ignore[union-attr]
+    sizes = config.space.get("batch_size")
+    batch = max(sizes.values) if isinstance(sizes, Choice) else config.fixed["batch_size"]
     return replace(config, image_count=batch, fixed={**config.fixed, "epochs": 1, "checkpoints": ()})
 
 

@@ -85,7 +85,9 @@ def test_a_killed_comparison_goes_on_with_the_detectors_that_are_missing(zoo: Zo
     assert [one.detector for one in found] == ["one", "two"] and len(asked) == 2
     assert asked[0] == asked[1] and len(found[0].suspicion) == len(zoo.population("test"))
     assert set(found[0].attack) <= {*ATTACKS, *CONTROLS}
-    with pytest.raises(TaskError, match="answers about another zoo, other questions or after training on other networks"):
+    with pytest.raises(
+        TaskError, match="answers about another zoo, other questions or after training on other networks"
+    ):
         detect(zoo, tmp_path, detectors=some, attacks=["badnets-corner"], success=0.0, show=False)
 
 

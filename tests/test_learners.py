@@ -30,6 +30,7 @@ from weightspace.tasks.checks import check_predictor, check_regressor, planted_e
 from weightspace.tasks.choice import CrossValidated, LowestLoss, validation_loss
 from weightspace.tasks.learner import Answering
 from weightspace.train.config import TrainingConfig
+from weightspace.train.loop import TrainingDiverged
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec
@@ -257,6 +258,22 @@ def test_of_candidates_the_one_with_the_lowest_loss_over_all_folds_answers_with_
     said = chosen.predict(test.networks)["scale"]
     np.testing.assert_allclose(said, np.mean([one.predict(test.networks)["scale"] for one in chosen.chosen], 0))
     check_predictor(lambda: CrossValidated("one", [lambda _: StatisticsBoosting()], folds=3), learns=("scale",))
+
+
+def test_a_candidate_that_diverges_is_passed_over_unless_all_do() -> None:
+    training, validation = planted_examples(60, 0), planted_examples(30, 1)
+
+    def diverges() -> Predictor:
+        class Diverges(Majority):
+            def fit(self, training: Examples, validation: Examples) -> Majority:  # noqa: ARG002
+                raise TrainingDiverged("the loss is NaN")
+
+        return Diverges()
+
+    chosen = LowestLoss("m", [diverges, Majority, diverges]).fit(training, validation)
+    assert isinstance(chosen.chosen, Majority) and np.isinf([chosen.losses[0], chosen.losses[2]]).all()
+    with pytest.raises(TrainingDiverged, match="every one of 2 settings of m diverged: the loss is NaN"):
+        LowestLoss("m", [diverges, diverges]).fit(training, validation)
 
 
 def test_a_loss_over_classes_and_quantities_is_that_of_guessing_for_one_who_guesses() -> None:

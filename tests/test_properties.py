@@ -21,13 +21,19 @@ from weightspace.evaluation.properties import (
     paired,
     property_rows,
     property_table,
+    property_tables,
 )
 from weightspace.models.summary import STATISTICS, summary_size
 from weightspace.recipes.hyperparameters import METHODS, ask, learning_curve
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.tasks.base import Examples, Predictor, Target, TaskError, UnfitError
 from weightspace.tasks.checks import planted_examples
-from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples, quantities
+from weightspace.tasks.hyperparameters import (
+    categorical_targets,
+    hyperparameter_examples,
+    property_targets,
+    quantities,
+)
 from weightspace.weights.population import Population
 from weightspace.weights.room import Room
 from weightspace.weights.store import Zoo
@@ -196,6 +202,39 @@ def test_small_networks_are_learnt_from_and_larger_ones_asked_about(zoo: Zoo, tm
         ask(zoo, tmp_path / "one", methods={"majority": METHODS["majority"]}, larger=True, show=False)
     with pytest.raises(TaskError, match=r"a share of 0\.0 of the networks"):
         ask(zoo, tmp_path / "none", labelled=0.0, show=False)
+
+
+def test_targets_are_chosen_by_name_and_a_zoo_of_quantities_alone_can_be_asked(zoo: Zoo) -> None:
+    names = [target.name for target in property_targets(zoo)]
+    assert names == [
+        "activation",
+        "initialisation",
+        "optimiser",
+        "test_accuracy",
+        "generalisation_gap",
+        "learning_rate",
+    ]
+    assert [t.name for t in property_targets(zoo, ["epoch", "activation"], checkpoints=True)] == ["epoch", "activation"]
+    with pytest.raises(TaskError, match=r"cannot be asked for 'epoch': it has activation, .*, learning_rate"):
+        property_targets(zoo, ["epoch"])
+    with pytest.raises(TaskError, match="asked for twice"):
+        property_targets(zoo, ["activation", "activation"])
+    plain = Zoo(zoo.folder, {**zoo.description, "config": {**zoo.description["config"], "space": {}}}, zoo.manifest)
+    assert [target.name for target in property_targets(plain, ["test_accuracy"])] == ["test_accuracy"]
+
+
+def test_every_table_of_a_comparison_has_a_title_and_the_best_method_is_held_against_the_others() -> None:
+    test = examples()
+    found = [said("meta-model", 0.4, test), said("good", 0.9, test)]
+    tables = property_tables(found, test, test)
+    assert [title.split(",")[0] for title in tables] == [
+        "accuracy in per cent (by bit)",
+        "quantities: R2; Kendall's tau",
+        "mean accuracy on the same networks",
+        "mean accuracy on the same networks",
+        "time",
+    ]
+    assert "meta-model less others" in " ".join(tables) and "good less others" in " ".join(tables)
 
 
 def test_differences_are_those_of_one_method_to_all_others() -> None:

@@ -704,9 +704,8 @@ def hyperparameters_compare(
         out: folder of answers, checkpoints and tables.md; in runs/hyperparameters, after the zoo and options, unless
             given.
     """
-    from weightspace.evaluation.properties import cost_table, difference_table, property_rows, property_table
+    from weightspace.evaluation.properties import property_tables
     from weightspace.recipes.hyperparameters import METHODS, VARIANTS, ask
-    from weightspace.tasks.hyperparameters import categorical_targets, quantities
     from weightspace.weights.network import write_atomically
     from weightspace.weights.store import Zoo
 
@@ -716,33 +715,19 @@ def hyperparameters_compare(
     name += f"-{labelled:g}-labelled" if labelled < 1 else ""
     name += f"-{networks}-networks" if networks is not None else ""
     place = out or Path("runs/hyperparameters") / name
-    asked = None
-    if targets:
-        numbers = {target.name: target for target in quantities(found)}
-        choices = [name for name in targets if name not in numbers]
-        asked = [
-            *(categorical_targets(found, choices) if choices else ()),
-            *(numbers[name] for name in targets if name in numbers),
-        ]
     said, training, test = ask(
         found,
         place,
         methods=_some(methods, VARIANTS if variants else METHODS, "method"),
-        targets=asked,
+        targets=targets or None,
         networks=networks,
         labelled=labelled,
         larger=larger,
         seeds=seeds,
         checkpoints=checkpoints,
     )
-    rows = property_rows(said, training, test)
-    tables = {
-        f"accuracy in per cent (by bit), {len(training)} training and {len(test)} test networks": property_table(rows),
-        "quantities: R2; Kendall's tau": property_table(rows, quantities=True),
-        "the difference on the same networks, mean over hyperparameters": difference_table(said, test, "meta-model"),
-        "time": cost_table(said, len(test)),
-    }
-    text = "\n\n".join(f"{name}\n\n{table}" for name, table in tables.items() if table)
+    tables = property_tables(said, training, test)
+    text = "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items())
     write_atomically(place / "tables.md", f"{text}\n".encode())
     return _say(f"{text}\n\n{place / 'tables.md'}")
 

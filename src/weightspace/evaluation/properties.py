@@ -156,6 +156,24 @@ def paired(one: Said, other: Said, test: Examples, *, resamples: int = 2_000) ->
     return draws.interval(lambda rows, _: float(np.nanmean(np.nanmean(table[:, rows], axis=1))), 1)
 
 
+def property_tables(found: Sequence[Said], training: Examples, test: Examples) -> dict[str, str]:
+    """Every table of a comparison, as Markdown by its title; differences are those of the meta-model and the best."""
+    rows = property_rows(found, training, test)
+    counts = [len(np.unique(examples.unit)) for examples in (training, test)]
+    tables = {
+        f"accuracy in per cent (by bit), {counts[0]} training and {counts[1]} test networks": property_table(rows),
+        "quantities: R2; Kendall's tau": property_table(rows, quantities=True),
+    }
+    scores: dict[str, float] = {}
+    for row in rows:
+        if not row.is_quantity:
+            scores[row.method] = scores.get(row.method, 0.0) + row.score.estimate
+    for name in dict.fromkeys(("meta-model", max(scores, key=lambda one: scores[one], default=""))):
+        tables[f"mean accuracy on the same networks, {name} less others"] = difference_table(found, test, name)
+    tables["time"] = cost_table(found, len(test))
+    return {title: table for title, table in tables.items() if table}
+
+
 def property_table(rows: Sequence[PropertyRow], *, quantities: bool = False) -> str:
     """Markdown: methods down, targets across, each with its interval; the mean of the scores last.
 

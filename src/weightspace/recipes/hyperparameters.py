@@ -23,9 +23,9 @@ from weightspace.models.neural_graph import NeuralGraph
 from weightspace.models.pretraining import PretrainedMetaModel
 from weightspace.recipes.answers import answers, tie
 from weightspace.recipes.neuron_boosting import NeuronBoosting
-from weightspace.tasks.base import Examples, Predictor, Target, TaskError, UnfitError
+from weightspace.tasks.base import Examples, Predictor, TaskError, UnfitError
 from weightspace.tasks.choice import CrossValidated, LowestLoss
-from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples, quantities
+from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples, property_targets
 from weightspace.train.config import TrainingConfig
 from weightspace.weights.progress import progress
 from weightspace.weights.spec import SpecError
@@ -153,7 +153,7 @@ def ask(
     out: Path,
     *,
     methods: Mapping[str, Make] = METHODS,
-    targets: Sequence[Target] | None = None,
+    targets: Sequence[str] | None = None,
     networks: int | None = None,
     labelled: float = 1.0,
     larger: bool = False,
@@ -182,12 +182,11 @@ def ask(
     """
     if not 0 < labelled <= 1:
         raise TaskError(f"labels of a share of {labelled} of the networks cannot be known: give one above 0, up to 1")
-    if targets is None:
-        targets = (*categorical_targets(zoo), *(t for t in quantities(zoo) if t.name != "epoch" or checkpoints))
-    asked = [zoo.manifest["checksum"], [target.name for target in targets], networks, labelled, larger, checkpoints]
+    chosen = property_targets(zoo, targets, checkpoints=checkpoints)
+    asked = [zoo.manifest["checksum"], [target.name for target in chosen], networks, labelled, larger, checkpoints]
     tie(out, [*asked, asdict(property_metamodel()), asdict(chunk_metamodel())])
     training, validation, test = (
-        hyperparameter_examples(zoo, split, targets, checkpoints=checkpoints)
+        hyperparameter_examples(zoo, split, chosen, checkpoints=checkpoints)
         for split in ("train", "validation", "test")
     )
     if larger:
@@ -281,7 +280,7 @@ def learning_curve(
             zoo,
             out / f"{count}-networks",
             methods=methods,
-            targets=categorical_targets(zoo),
+            targets=[target.name for target in categorical_targets(zoo)],
             networks=count,
             seeds=seeds,
             show=show,

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from weightspace.tasks.base import Examples, Predictions, Predictor
+from weightspace.train.loop import TrainingDiverged
 from weightspace.weights.network import Network
 
 
 class LowestLoss:
-    """Fits every candidate and keeps the one with the lowest `validation_loss`.
+    """Fits every candidate and keeps the one with the lowest `validation_loss`; one that diverges is not kept.
 
     Args:
         name: what tables call it.
@@ -25,13 +26,20 @@ class LowestLoss:
         self.chosen: Predictor | None = None
 
     def fit(self, training: Examples, validation: Examples) -> LowestLoss:
-        self.losses = []
+        self.losses, self.chosen = [], None
+        diverged = TrainingDiverged("none was tried")
         for make in self.makes:
-            candidate = make().fit(training, validation)
-            loss = validation_loss(candidate, validation)
-            if not self.losses or loss < min(self.losses):
-                self.chosen = candidate
+            try:
+                candidate = make().fit(training, validation)
+                loss = validation_loss(candidate, validation)
+            except TrainingDiverged as error:
+                diverged, loss = error, np.inf
+            else:
+                if loss < min(self.losses, default=np.inf):
+                    self.chosen = candidate
             self.losses.append(loss)
+        if self.chosen is None:
+            raise TrainingDiverged(f"every one of {len(self.makes)} settings of {self.name} diverged: {diverged}")
         return self
 
     def predict(self, networks: Sequence[Network]) -> Predictions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -18,14 +18,35 @@ def categorical_targets(zoo: Zoo, names: Sequence[str] | None = None) -> tuple[T
     Raises:
         TaskError: if a name is not among them; the message lists them.
     """
+    return _chosen(zoo, _choices(zoo), names)
+
+
+def property_targets(zoo: Zoo, names: Sequence[str] | None = None, *, checkpoints: bool = False) -> tuple[Target, ...]:
+    """What a zoo's networks can be asked for: hyperparameters that are choices, then quantities.
+
+    Args:
+        names: which; None for all.
+        checkpoints: whether every stored checkpoint is asked about, and so its epoch too.
+    Raises:
+        TaskError: if a name is not among them; the message lists them.
+    """
+    numbers = {target.name: target for target in quantities(zoo) if target.name != "epoch" or checkpoints}
+    return _chosen(zoo, _choices(zoo) | numbers, names)
+
+
+def _choices(zoo: Zoo) -> dict[str, Target]:
+    """The hyperparameters of at least two values of which the spec does not give them away."""
     config = zoo.description["config"]
-    possible = {
+    return {
         name: Target(name, tuple(dict.fromkeys(map(str, distribution["values"]))))  # one listed twice is likelier
         for name, distribution in config["space"].items()
         if distribution["kind"] == "Choice"
         and len(set(distribution["values"])) > 1
         and name not in config["architectural"]
     }
+
+
+def _chosen(zoo: Zoo, possible: Mapping[str, Target], names: Sequence[str] | None) -> tuple[Target, ...]:
     wanted = list(possible) if names is None else list(names)
     if len(set(wanted)) != len(wanted):
         raise TaskError(f"a target is asked for twice among {', '.join(wanted)}: name each once")

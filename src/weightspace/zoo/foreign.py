@@ -131,17 +131,19 @@ def of_one_type(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = [{} for _ in records]
     for name in names:
         values = [_present(record.get(name)) for record in records]
-        kinds = {type(value) for value in values if value is not None}
-        convert: Callable[[Any], Any] = lambda value: value  # noqa: E731
-        if kinds == {int, float}:
-            convert = float
-        elif len(kinds) > 1 or not kinds <= {bool, int, float, str}:
-            convert = _text
-        if kinds == {int} and any(value is not None and abs(value) >= 2**63 for value in values):
-            convert = _text
-        for record, value in zip(made, values, strict=True):
-            record[name] = None if value is None else convert(value)
+        for record, value in zip(made, _of_one_type(values), strict=True):
+            record[name] = value
     return made
+
+
+def _of_one_type(values: Sequence[Any]) -> Sequence[Any]:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return [None if value is None else float(value) for value in values]
+    too_long = kinds == {int} and any(value is not None and abs(value) >= 2**63 for value in values)
+    if too_long or len(kinds) > 1 or not kinds <= {bool, int, float, str}:
+        return [None if value is None else _text(value) for value in values]
+    return values
 
 
 def _present(value: Any) -> Any:
