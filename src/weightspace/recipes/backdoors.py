@@ -23,10 +23,10 @@ from weightspace.models.config import MetaModelConfig
 from weightspace.models.metamodel import MetaModel
 from weightspace.models.pretraining import PretrainedMetaModel
 from weightspace.recipes.answers import answers, tie
+from weightspace.recipes.metamodels import brief, narrow
 from weightspace.tasks.backdoor import BACKDOOR, FAMILY, backdoor_examples
 from weightspace.tasks.base import Examples, Predictor, TaskError
 from weightspace.tasks.choice import CrossValidated, LowestLoss
-from weightspace.train.config import TrainingConfig
 from weightspace.weights.population import Population
 from weightspace.weights.progress import progress
 from weightspace.weights.store import Zoo
@@ -37,24 +37,8 @@ def backdoor_metamodel(
     chunk_size: int = 1024, *, permute: bool = True, steps: int = 1_500, rate: float = 1e-3
 ) -> MetaModelConfig:
     """For a thousand networks of some thousand weights, on two cores; chunks of 1,024 are the paper's."""
-    return MetaModelConfig(
-        chunk_size=chunk_size,
-        width=64,
-        depth=3,
-        heads=4,
-        pooling="mean",
-        dropout=0.1,
-        permute=permute,
-        training=TrainingConfig(
-            steps=steps,
-            batch_size=64 if chunk_size == 1024 else 32,
-            learning_rate=rate,
-            weight_decay=1e-2,
-            warmup=0.1,
-            evaluate_every=max(1, steps // 20),
-            checkpoint_every=max(1, steps // 20),
-        ),
-    )
+    training = brief(steps, rate, batch_size=64 if chunk_size == 1024 else 32, parts=20)
+    return replace(narrow(training, chunk_size=chunk_size, depth=3), permute=permute)
 
 
 def neuron_metamodel(

@@ -22,11 +22,11 @@ from weightspace.models.metamodel import MetaModel, ScopeError
 from weightspace.models.neural_graph import NeuralGraph
 from weightspace.models.pretraining import PretrainedMetaModel
 from weightspace.recipes.answers import answers, tie
+from weightspace.recipes.metamodels import brief, narrow
 from weightspace.recipes.neuron_boosting import NeuronBoosting
 from weightspace.tasks.base import Examples, Predictor, TaskError, UnfitError
 from weightspace.tasks.choice import CrossValidated, LowestLoss
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples, property_targets
-from weightspace.train.config import TrainingConfig
 from weightspace.weights.progress import progress
 from weightspace.weights.spec import SpecError
 from weightspace.weights.store import Zoo
@@ -34,45 +34,20 @@ from weightspace.weights.store import Zoo
 
 def property_metamodel(*, steps: int = 300, rate: float = 3e-3, seed: int = 0, summary: bool = True) -> MetaModelConfig:
     """A token a neuron, with statistics of each array beside them, for a thousand networks on two cores."""
-    return MetaModelConfig(
+    return replace(
+        narrow(brief(steps, rate, seed=seed)),
         reading="neurons",
         other_widths=True,
-        width=64,
-        depth=2,
-        heads=4,
         pooling="extremes",
-        dropout=0.1,
         summary=summary,
         scale="ranks",
         hidden=128,
-        training=_training(steps, rate, seed),
     )
 
 
 def chunk_metamodel(*, chunk_size: int = 1024, steps: int = 300, rate: float = 1e-3, seed: int = 0) -> MetaModelConfig:
     """The paper's reading of flat weights, as small as the other one."""
-    return MetaModelConfig(
-        chunk_size=chunk_size,
-        width=64,
-        depth=2,
-        heads=4,
-        pooling="mean",
-        dropout=0.1,
-        training=_training(steps, rate, seed),
-    )
-
-
-def _training(steps: int, rate: float, seed: int, batch_size: int = 32, decay: float = 1e-2) -> TrainingConfig:
-    return TrainingConfig(
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=rate,
-        weight_decay=decay,
-        warmup=0.1,
-        seed=seed,
-        evaluate_every=max(1, steps // 10),
-        checkpoint_every=max(1, steps // 4),
-    )
+    return narrow(brief(steps, rate, seed=seed), chunk_size=chunk_size)
 
 
 Make = Callable[[Path, int], Predictor]
@@ -89,11 +64,11 @@ def _tried(name: str, make: Callable[..., Predictor], rates: Sequence[float]) ->
 
 
 def _slices(*, rate: float, seed: int, folder: Path) -> Predictor:
-    return SliceConvolutions(_training(300, rate, seed, 64, 0.0), folder=folder)
+    return SliceConvolutions(brief(300, rate, batch_size=64, decay=0.0, seed=seed), folder=folder)
 
 
 def _graph(*, rate: float, seed: int, folder: Path) -> Predictor:
-    return NeuralGraph(_training(150, rate, seed, 32), rounds=2, folder=folder)
+    return NeuralGraph(brief(150, rate, seed=seed), rounds=2, folder=folder)
 
 
 def _chunks(*, rate: float, seed: int, folder: Path) -> Predictor:

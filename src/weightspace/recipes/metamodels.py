@@ -39,4 +39,28 @@ def paper() -> MetaModelConfig:
     )
 
 
+def narrow(training: TrainingConfig, *, chunk_size: int = 1024, depth: int = 2) -> MetaModelConfig:
+    """The paper's reading of flat weights in chunks, narrow enough for comparisons of many trainings on two cores."""
+    return MetaModelConfig(
+        chunk_size=chunk_size, width=64, depth=depth, heads=4, pooling="mean", dropout=0.1, training=training
+    )
+
+
+def brief(
+    steps: int, rate: float, *, batch_size: int = 32, decay: float = 1e-2, seed: int = 0, parts: int = 10
+) -> TrainingConfig:
+    """A training of some hundred steps, evaluated and kept after each of `parts` parts."""
+    every = max(1, steps // parts)
+    return TrainingConfig(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=rate,
+        weight_decay=decay,
+        warmup=0.1,
+        seed=seed,
+        evaluate_every=every,
+        checkpoint_every=every,
+    )
+
+
 METAMODEL_RECIPES = {"small": small, "paper": paper}

@@ -70,7 +70,7 @@ def _on_images(recipe: str, images: str) -> ZooConfig:
 def cnn_s() -> ZooConfig:
     """1,500 of Schurholt's ModelZoos "CNN-s" (2,464 weights) on 2,000 MNIST images, 4 epochs in batches of 16.
 
-    A quarter of an hour on two cores. Activation, dropout, initialisation, optimiser and weight decay as in
+    Some ten minutes on two cores. Activation, dropout, initialisation, optimiser and weight decay as in
     `cnn_s_paper`; learning rates ten times theirs with Adam and a hundred times with SGD, as there are 600 times fewer
     steps. Each network is also stored after one and two epochs.
     """
@@ -87,7 +87,7 @@ def cnn_s() -> ZooConfig:
 
 
 def cnn_s_paper() -> ZooConfig:
-    """Schurholt's ModelZoos "CNN-s" on all of MNIST: 2,464 weights, 50 epochs, batch 10; an hour a network on one core.
+    """Schurholt's ModelZoos "CNN-s" on all of MNIST: 2,464 weights, 50 epochs, batch 10; 7 minutes a network on one core.
 
     Activation, dropout, initialisation, optimiser, learning rate and weight decay as they list them; the scales of the
     uniform and normal initialisations are ours (0.1), and seeds are drawn, not ten for each combination.
@@ -159,7 +159,7 @@ def smallcnn_paper() -> ZooConfig:
 
 
 def eilertsen_varied() -> ZooConfig:
-    """1,000 networks of Eilertsen's variable architectures on 1,536 images of 32x32x3, 4 epochs; an hour of two cores.
+    """1,000 networks of Eilertsen's variable architectures on 1,536 images of 32x32x3, 4 epochs; half an hour on two cores.
 
     Their distributions (`eilertsen_varied_paper`), without STL-10. 21,000 to 388,000 weights. Where SVHN is not at hand
     name another set in its place: `--images mnist,cifar10,usps,fashion-mnist`.
@@ -200,7 +200,7 @@ def eilertsen_varied_paper() -> ZooConfig:
 
 
 def eilertsen_fixed() -> ZooConfig:
-    """600 networks of Eilertsen's fixed architecture, trained as `eilertsen_varied`: half an hour of two cores."""
+    """600 networks of Eilertsen's fixed architecture, trained as `eilertsen_varied`: some ten minutes on two cores."""
     small, paper = eilertsen_varied(), eilertsen_fixed_paper()
     space = {name: small.space[name] for name in paper.space}
     return replace(small, recipe="eilertsen-fixed", count=600, space=space, architectural=())
