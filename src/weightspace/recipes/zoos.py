@@ -87,7 +87,7 @@ def cnn_s() -> ZooConfig:
 
 
 def cnn_s_paper() -> ZooConfig:
-    """Schurholt's ModelZoos "CNN-s" on all of MNIST: 2,464 weights, 50 epochs, batch 10; 7 minutes a network on one core.
+    """Schurholt's ModelZoos "CNN-s" on all of MNIST: 2,464 weights, 50 epochs, batch 10; 7 minutes a network and core.
 
     Activation, dropout, initialisation, optimiser, learning rate and weight decay as they list them; the scales of the
     uniform and normal initialisations are ours (0.1), and seeds are drawn, not ten for each combination.
@@ -159,10 +159,10 @@ def smallcnn_paper() -> ZooConfig:
 
 
 def eilertsen_varied() -> ZooConfig:
-    """1,000 networks of Eilertsen's variable architectures on 1,536 images of 32x32x3, 4 epochs; half an hour on two cores.
+    """1,000 networks of Eilertsen's variable architectures on 1,536 images of 32x32x3, 4 epochs.
 
-    Their distributions (`eilertsen_varied_paper`), without STL-10. 21,000 to 388,000 weights. Where SVHN is not at hand
-    name another set in its place: `--images mnist,cifar10,usps,fashion-mnist`.
+    Half an hour on two cores. Their distributions (`eilertsen_varied_paper`), without STL-10. 21,000 to 388,000
+    weights. Where SVHN is not at hand name another set in its place: `--images mnist,cifar10,usps,fashion-mnist`.
     """
     paper = eilertsen_varied_paper()
     return replace(
