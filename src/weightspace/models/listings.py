@@ -12,7 +12,7 @@ import numpy as np
 from weightspace.models.flat_config import FlatConfig
 from weightspace.tasks.learner import epoch_batch
 from weightspace.tasks.listing import Listing, draw_listings
-from weightspace.zoo.engine import processes
+from weightspace.zoo.engine import processes, result
 
 GROUP = 16
 """So many batches are sorted by size together, so that little of a batch is padding."""
@@ -91,4 +91,4 @@ class _Stream:
         while len(self.waiting) <= self.ahead:
             following = self.waiting[-1][0] + 1 if self.waiting else number
             self.waiting.append((following, self.pool.submit(_drawn, self.config, following)))
-        return self.waiting.popleft()[1].result()
+        return result(self.waiting.popleft()[1])

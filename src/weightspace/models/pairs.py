@@ -22,7 +22,7 @@ from weightspace.rasp.language import Program
 from weightspace.rasp.sampler import TYPED_LENGTH, TYPED_VOCAB, attempts
 from weightspace.rasp.validate import Mode, analyse
 from weightspace.zoo.compiled import split_of
-from weightspace.zoo.engine import processes
+from weightspace.zoo.engine import processes, result
 
 GROUP = 8
 """So many batches are drawn together and sorted by size, so that little of a batch is padding."""
@@ -138,7 +138,7 @@ class Stream:
         while len(self.waiting) <= self.ahead:
             following = self.waiting[-1][0] + 1 if self.waiting else number
             self.waiting.append((following, self.pool.submit(group, self.config, "train", seed, following)))
-        return self.waiting.popleft()[1].result()
+        return result(self.waiting.popleft()[1])
 
 
 @contextmanager

@@ -43,7 +43,7 @@ from weightspace.weights.store import (
     write_description,
     write_manifest,
 )
-from weightspace.zoo.engine import cores, processes
+from weightspace.zoo.engine import cores, processes, result
 from weightspace.zoo.generate import Finding, check_place, writing
 
 KIND = "programs"
@@ -270,7 +270,7 @@ def _shards(config: ProgramZooConfig, folder: Path, workers: int) -> Iterator[It
         def in_order() -> Iterator[Summary]:
             waiting = deque(pool.submit(_shard, config, folder, number) for number in range(ahead))
             for number in count(ahead):
-                yield waiting.popleft().result()
+                yield result(waiting.popleft())
                 waiting.append(pool.submit(_shard, config, folder, number))
 
         yield in_order()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from weightspace.zoo.records import TrainedNetwork, TrainingPlan
 
+T = TypeVar("T")
 Plans = Sequence[TrainingPlan]
 Write = Callable[[int, Sequence[TrainedNetwork]], None]
 """Takes a shard's number and its networks in the order of their plans; a `ProcessEngine` needs one that pickles."""
@@ -92,12 +94,14 @@ class ProcessEngine:
         context = multiprocessing.get_context("spawn")  # forked children of a threaded process can hang
         counter = context.Value("q", 0)
         with processes(workers, _prepare_trainer, (counter,)) as (pool, _):
-            waiting = {pool.submit(_shard, number, plans, self.stack, write) for number, plans in shards.items()}
-            reported = 0
-            while waiting:
-                done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
+            finished: queue.SimpleQueue[Future[None]] = queue.SimpleQueue()
+            for number, plans in shards.items():
+                pool.submit(_shard, number, plans, self.stack, write).add_done_callback(finished.put)
+            left, reported = len(shards), 0
+            while left:
+                with suppress(queue.Empty):
+                    finished.get(timeout=0.2).result()
+                    left -= 1
                 trained = counter.value  # read once: it moves on meanwhile
                 advance(trained - reported)
                 reported = trained
@@ -135,6 +139,19 @@ def processes(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def result(future: Future[T]) -> T:
+    """What the future of a pool brings, waited for in a way that Ctrl-C may break off.
+
+    `Future.result` and `concurrent.futures.wait` hold locks written in Python: an interrupt in the middle leaves them
+    taken, and the pool, which needs them to tell that its workers are gone, never ends.
+    """
+    finished: queue.SimpleQueue[Future[T]] = queue.SimpleQueue()
+    future.add_done_callback(finished.put)
+    while True:
+        with suppress(queue.Empty):  # awake now and then: a signal just before a wait does not end the wait
+            return finished.get(timeout=0.2).result()
 
 
 @dataclass(frozen=True, kw_only=True)
