@@ -17,6 +17,7 @@ from weightspace.models.metamodel import MetaModel, ScopeError
 from weightspace.models.neuron_tokens import DIRECTION, FEATURES, POOLED, NeuronEmbedding, neuron_count, neuron_tokens
 from weightspace.models.pretraining import PretrainedMetaModel
 from weightspace.models.ranks import Ranks, in_order
+from weightspace.models.summary import Shortcut
 from weightspace.tasks.base import Examples, Target
 from weightspace.tasks.checks import check_predictor, planted_examples
 from weightspace.tasks.choice import LowestLoss, validation_loss
@@ -179,3 +180,29 @@ def test_ranks_are_normal_scores_that_no_monotone_map_of_the_numbers_changes() -
     tied.fit(1, torch.full((20, 1), 7.0))
     found = tied(torch.tensor([[6.0], [7.0], [8.0]]), torch.ones(3, dtype=torch.long))[:, 0]
     assert found[0] < -2 and found[1] == pytest.approx(0, abs=1e-6) and found[2] > 2
+
+
+def test_one_layer_over_bins_tells_a_middle_from_both_ends_and_over_ranks_it_cannot() -> None:
+    values = torch.randn(600, 1, generator=torch.Generator().manual_seed(0))
+    middle = (values[:, 0].abs() < 0.6).float()
+    accuracy = {}
+    for bins in (0, 16):
+        shortcut = Shortcut(1, "ranks", bins).eval()
+        shortcut.standardise(values)
+        x = torch.cat([shortcut(values).double(), torch.ones(len(values), 1).double()], 1)
+        assert x.shape[1] == shortcut.size + 1 == max(1, bins) + 1
+        said = x @ torch.linalg.lstsq(x, middle.double()[:, None]).solution
+        accuracy[bins] = float(((said[:, 0] > 0.5) == middle.bool()).float().mean())
+    assert accuracy[16] > 0.95 and accuracy[0] < 0.7
+
+
+def test_a_metamodel_with_bins_learns_and_comes_back_from_its_file(tmp_path: Path) -> None:
+    config = replace(NEURONS, summary=True, scale="ranks", bins=8)
+    check_predictor(lambda: MetaModel(config))
+    fitted = MetaModel(config).fit(planted_examples(40, 0), planted_examples(20, 1))
+    fitted.save(tmp_path)
+    networks = planted_examples(20, 2).networks
+    said, again = fitted.predict(networks), MetaModel.load(tmp_path).predict(networks)
+    assert all(np.array_equal(said[name], again[name]) for name in said)
+    with pytest.raises(ValueError, match="bins 8"):
+        replace(config, scale="deviations")

@@ -60,6 +60,10 @@ class MetaModelConfig:
     networks, or as normal scores of their rank among them, which tells small differences apart that a few networks with
     huge weights hide."""
 
+    bins: int = 0
+    """Parts of the scale of ranks in which each statistic of an array is encoded, 0 to 64, so that one layer sees
+    thresholds as trees do (piecewise linear encoding, Gorishniy et al. 2022); 0 for the rank itself."""
+
     hidden: int = 0
     """Units of a hidden layer between everything that is pooled and the answers; 0 for a linear head."""
 
@@ -99,6 +103,10 @@ class MetaModelConfig:
             f"dropout {self.dropout}": (0 <= self.dropout < 1, "0 to below 1"),
             f"hidden {self.hidden}": (self.hidden >= 0, "0 or more"),
             f"scale {self.scale!r}": (self.scale in get_args(Scale), "deviations or ranks"),
+            f"bins {self.bins}": (
+                self.bins == 0 or (1 <= self.bins <= 64 and self.summary and self.scale == "ranks"),
+                "0, or up to 64 with a summary on the scale of ranks",
+            ),
             f"permutations {self.permutations}": (self.permutations >= 1, "at least 1"),
             f"other_widths {self.other_widths}": (
                 self.reading == "neurons" or not self.other_widths,

@@ -52,9 +52,9 @@ class Transformer(nn.Module):
             self.embedding = Embedding(config.chunk_size, config.width, tokens, config.layer_encoding, config.embedding)
         self.first = nn.Parameter(torch.randn(config.width) * 0.02)
         self.encoder = Encoder(config.width, config.depth, config.heads, config.causal, config.dropout)
-        self.shortcut = Shortcut(summary_size(room), config.scale) if config.summary else None
+        self.shortcut = Shortcut(summary_size(room), config.scale, config.bins) if config.summary else None
         size = config.width * (1 + (config.pooling == "extremes"))
-        self.head = Head(size + (summary_size(room) if config.summary else 0), outputs, config.hidden)
+        self.head = Head(size + (self.shortcut.size if self.shortcut else 0), outputs, config.hidden)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "b outputs"]:
         """Logits of each target's classes, or one number of a quantity, side by side."""

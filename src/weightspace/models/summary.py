@@ -52,16 +52,25 @@ def _statistics(x: Float[Tensor, "b k"]) -> Float[Tensor, "b s"]:
 class Shortcut(nn.Module):
     """The summary on the scale of the training networks, some of it dropped in training.
 
+    With bins it is piecewise linear encodings of the ranks (Gorishniy et al. 2022, section 3.1): of each bin, how far
+    into it the number reaches, -0.5 to 0.5. One layer then sees whether a number is beyond a threshold, as trees do.
+
     Args:
         size: numbers of a summary.
         scale: in standard deviations, or as ranks.
+        bins: equally likely parts of the scale of ranks; 0 for the number itself.
     """
 
     centre: Tensor
     scale: Tensor
+    edges: Tensor
 
-    def __init__(self, size: int, scale: Scale) -> None:
+    def __init__(self, size: int, scale: Scale, bins: int = 0) -> None:
         super().__init__()
+        self.size = size * max(1, bins)
+        """Numbers that come out."""
+        places = (torch.arange(bins + 1, dtype=torch.float64) + 0.5) / (bins + 1)
+        self.register_buffer("edges", torch.special.ndtri(places).float(), persistent=False)
         self.ranks = Ranks(1, size) if scale == "ranks" else None
         if self.ranks is None:
             self.register_buffer("centre", torch.zeros(size))
@@ -77,8 +86,12 @@ class Shortcut(nn.Module):
         self.centre.copy_(summary.mean(0))
         self.scale.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
 
-    def forward(self, summary: Float[Tensor, "b s"]) -> Float[Tensor, "b s"]:
+    def forward(self, summary: Float[Tensor, "b s"]) -> Float[Tensor, "b o"]:
         if self.ranks is not None:
-            return self.dropout(self.ranks(summary, torch.zeros(len(summary), dtype=torch.long, device=summary.device)))
+            scores = self.ranks(summary, torch.zeros(len(summary), dtype=torch.long, device=summary.device))
+            if len(self.edges) > 1:
+                inside = (scores[..., None] - self.edges[:-1]) / self.edges.diff()
+                scores = (inside.clamp(0, 1) - 0.5).flatten(1)
+            return self.dropout(scores)
         x = (summary - self.centre) / self.scale
         return self.dropout(x / (1 + x.abs() / 10))
