@@ -211,11 +211,18 @@ def test_the_help_of_zoo_make_names_every_recipe(capsys: pytest.CaptureFixture[s
         assert name in shown
 
 
+def _interruptible() -> None:
+    """What a shell starts with `&` ignores Ctrl-C, and so does all that it starts: these tests too, perhaps."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_told_to_stop_says_one_sentence(tmp_path: Path, number: int) -> None:
     """To the whole process group, as a terminal does it."""
     words = [COMMAND, "zoo", "make", "digits-small", "--out", tmp_path / "zoo", "--workers", "2"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_interruptible
+    )
     shards = tmp_path / "zoo" / "shards"
     deadline = time.monotonic() + 60
     while not (shards.is_dir() and list(shards.glob("0*"))) and time.monotonic() < deadline:
