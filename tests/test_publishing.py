@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import shutil
 from collections.abc import Sequence
@@ -425,6 +426,17 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub.download)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_token")
     return hub
+
+
+def test_the_stand_in_is_asked_nothing_that_the_library_does_not_know() -> None:
+    import huggingface_hub
+
+    pairs = [
+        (getattr(Hub, n), getattr(huggingface_hub.HfApi, n)) for n in ("repo_info", "create_repo", "create_commit")
+    ]
+    for ours, real in [*pairs, (Hub.download, huggingface_hub.hf_hub_download)]:
+        asked = [p.name for p in inspect.signature(ours).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        assert asked and set(asked) <= set(inspect.signature(real).parameters)
 
 
 def test_a_zoo_and_a_model_come_back_from_the_hub_at_a_commit(hub: Hub, zoo: Zoo, run: Path, tmp_path: Path) -> None:
