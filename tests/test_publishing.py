@@ -28,6 +28,7 @@ from weightspace.weights import publishing
 from weightspace.weights.hub import TOKEN, HubError
 from weightspace.weights.publishing import MODEL, PublishingError
 from weightspace.weights.store import MANIFEST, PULLING, Zoo, ZooError, sealed, unsealed, verify
+from weightspace.zoo.compiled import ProgramZooConfig, check_program_zoo, make_program_zoo
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.generate import check_zoo, make_zoo
 
@@ -109,6 +110,16 @@ def test_a_model_comes_back_from_a_folder_and_answers_the_same(run: Path, zoo: Z
     wanted, found = (MetaModel.load(folder).predict(networks) for folder in (run, tmp_path / "back"))
     for name, answer in wanted.items():
         np.testing.assert_array_equal(found[name], answer)
+
+
+def test_a_zoo_of_programs_comes_back_and_has_a_card(tmp_path: Path) -> None:
+    config = ProgramZooConfig(recipe="rasp-typed", distribution="typed", count=6, shard_size=4)
+    programs = make_program_zoo(config, tmp_path / "programs", workers=0, show=False)
+    push_zoo(programs.folder, str(tmp_path / "there"), show=False)
+    pull_zoo(str(tmp_path / "there"), tmp_path / "back", show=False)
+    assert contents(tmp_path / "back") == contents(programs.folder)
+    assert check_program_zoo(tmp_path / "back") == []
+    assert "| programs | 6 |" in (tmp_path / "there" / "README.md").read_text()
 
 
 def test_what_is_there_already_is_not_carried_again(zoo: Zoo, copy: Path, tmp_path: Path) -> None:
