@@ -21,10 +21,10 @@ from safetensors.numpy import save_file
 from tests.test_zoo import contents
 from weightspace.cli import main
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples
-from weightspace.weights.store import SHARDS, Zoo, ZooError, shard_path, split_of
+from weightspace.weights.store import SHARDS, Zoo, ZooError, shard_path, split_of, writing
 from weightspace.zoo import foreign_store
 from weightspace.zoo.foreign import SourceError, of_one_type, read_table
-from weightspace.zoo.generate import check_zoo, info, writing
+from weightspace.zoo.generate import check_zoo, info
 from weightspace.zoo.imported import Imported, import_zoo
 from weightspace.zoo.networks import build, cnn_s, eilertsen, module_of, small_cnn, spec_of
 from weightspace.zoo.records import Architecture
@@ -648,7 +648,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Path
     import huggingface_hub
 
     class Api:
-        def model_info(self, repository: str, revision: str | None, timeout: float) -> SimpleNamespace:
+        def repo_info(self, repository: str, *, revision: str | None, timeout: float, **_: object) -> SimpleNamespace:
             assert revision in ("v1", None) and timeout > 0
             folder = tmp_path / "hub" / repository
             if not folder.is_dir():
@@ -656,7 +656,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Path
             names = [str(p.relative_to(folder)) for p in sorted(folder.rglob("*")) if p.is_file()]
             return SimpleNamespace(sha="abc123", siblings=[SimpleNamespace(rfilename=name) for name in names])
 
-    def download(repository: str, name: str, revision: str, cache_dir: Path | None) -> str:
+    def download(repository: str, name: str, *, revision: str, cache_dir: Path | None, **_: object) -> str:
         assert revision == "abc123" and cache_dir is None  # the commit, not the name that may move
         assert name.endswith(".safetensors"), "nothing else is fetched"
         return str(tmp_path / "hub" / repository / name)

@@ -380,7 +380,7 @@ class Hub:
     def __init__(self, folder: Path, error: Exception | None = None) -> None:
         self.folder, self.error = folder, error
 
-    def model_info(self, repository: str, revision: str | None, timeout: float) -> Any:
+    def repo_info(self, repository: str, *, revision: str | None, timeout: float, **_: object) -> Any:
         from types import SimpleNamespace
 
         assert repository == "somebody/something" and revision in ("v1", None) and timeout > 0
@@ -401,7 +401,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / "repository"
         folder.mkdir(exist_ok=True)
 
-        def download(repository: str, name: str, revision: str, cache_dir: Path | None) -> str:
+        def download(repository: str, name: str, *, revision: str, cache_dir: Path | None, **_: object) -> str:
             assert repository == "somebody/something" and cache_dir is None
             assert revision == "abc123"  # the commit, not the name that may move
             return str(folder / name)

@@ -34,10 +34,14 @@ VERBS: dict[str, tuple[str, str]] = {
     "zoo info": ("zoo_info", "what a zoo holds"),
     "zoo check": ("zoo_check", "verify every checksum and look for leaks"),
     "zoo import": ("zoo_import", "networks that you have already, with labels, into a zoo"),
+    "zoo push": ("zoo_push", "publish a zoo on the Hugging Face hub, or in a folder"),
+    "zoo pull": ("zoo_pull", "fetch a published zoo, every checksum compared"),
     "train": ("train", "train a meta-model on a zoo"),
     "evaluate": ("evaluate", "score a trained meta-model on a zoo's held-out networks"),
     "compare": ("compare", "meta-model and baselines on one zoo: table, results.json, report.html"),
     "predict": ("predict", "ask a trained meta-model about networks in safetensors files"),
+    "model push": ("model_push", "publish a trained model on the Hugging Face hub, or in a folder"),
+    "model pull": ("model_pull", "fetch a published model, its checksum compared"),
     "report": ("report", "make the HTML report of a results.json"),
     "decompile": ("decompile", "a transformer's weights to the RASP program in them, with a certificate"),
     "decompiler train": ("decompiler_train", "train a network that decompiles, on programs drawn on the fly"),
@@ -71,6 +75,7 @@ RESUMED = {
     f"weightspace {verb}"
     for verb in (
         *("demo", "zoo make", "zoo import", "train", "compare"),
+        *("zoo push", "zoo pull", "model push", "model pull"),
         *("decompiler train", "decompiler readers", "decompiler ladder"),
         *("hyperparameters compare", "hyperparameters curve"),
         *("backdoors compare", "backdoors transfer", "backdoors curve", "backdoors widths", "backdoors families"),
@@ -392,6 +397,46 @@ def zoo_import(
     return _json(found.to_json()) if json else _say(f"{summary(found)}\n{out}")
 
 
+def zoo_push(
+    zoo: Positional[Path],
+    to: Positional[str],
+    license: str = "unknown",  # noqa: A002
+    private: bool = False,
+    replace: bool = False,
+    json: bool = False,
+) -> int:
+    """Publish a zoo with its card; a killed push goes on when it is called again.
+
+    Args:
+        zoo: its folder; it has to be complete and sound.
+        to: OWNER/NAME on the hub, for which HF_TOKEN has to be set; or a folder, as ./FOLDER, /FOLDER or file:FOLDER.
+        license: for the card, as the hub names it, such as cc-by-4.0.
+        private: if the repository has to be made, for you alone.
+        replace: let it take the place of something else that is there; on the hub that stays in the history.
+        json: print address and revision as JSON.
+    """
+    from weightspace.recipes.publications import push_zoo
+
+    sent = push_zoo(zoo, to, license_name=license, private=private, replace=replace)
+    return _json(sent.to_json()) if json else _say(f"{sent.address}\n{sent}")
+
+
+def zoo_pull(source: Positional[str], out: Path, json: bool = False) -> int:
+    """Fetch a published zoo, every checksum compared; a killed pull goes on when it is called again.
+
+    Nothing in it is executed, and no folder that holds something else is written into.
+
+    Args:
+        source: OWNER/NAME or OWNER/NAME@REVISION on the hub; or a folder, as ./FOLDER, /FOLDER or file:FOLDER.
+        out: folder of the zoo.
+        json: print address and revision as JSON.
+    """
+    from weightspace.recipes.publications import pull_zoo
+
+    got = pull_zoo(source, out)
+    return _json(got.to_json()) if json else _say(f"{out}, from {got.address}\n{got}")
+
+
 def train(
     zoo: Positional[Path],
     out: Path,
@@ -484,6 +529,46 @@ def predict(run: Positional[Path], networks: Positional[tuple[Path, ...]], json:
         best = {name: max(classes.items(), key=lambda item: item[1]) for name, classes in answer["targets"].items()}
         lines.append(f"{answer['file']}: " + ", ".join(f"{n} {c} ({p:.0%})" for n, (c, p) in best.items()))
     return _say("\n".join(lines))
+
+
+def model_push(
+    model: Positional[Path],
+    to: Positional[str],
+    license: str = "unknown",  # noqa: A002
+    private: bool = False,
+    replace: bool = False,
+    json: bool = False,
+) -> int:
+    """Publish a meta-model, a detector or a decompiler with its card.
+
+    Args:
+        model: its folder or its file.
+        to: OWNER/NAME on the hub, for which HF_TOKEN has to be set; or a folder, as ./FOLDER, /FOLDER or file:FOLDER.
+        license: for the card, as the hub names it, such as cc-by-4.0.
+        private: if the repository has to be made, for you alone.
+        replace: let it take the place of something else that is there; on the hub that stays in the history.
+        json: print address and revision as JSON.
+    """
+    from weightspace.recipes.publications import push_model
+
+    sent = push_model(model, to, license_name=license, private=private, replace=replace)
+    return _json(sent.to_json()) if json else _say(f"{sent.address}\n{sent}")
+
+
+def model_pull(source: Positional[str], out: Path, json: bool = False) -> int:
+    """Fetch a published model, its checksum compared; a killed pull goes on when it is called again.
+
+    Nothing in it is executed, and no folder that holds something else is written into.
+
+    Args:
+        source: OWNER/NAME or OWNER/NAME@REVISION on the hub; or a folder, as ./FOLDER, /FOLDER or file:FOLDER.
+        out: folder of the model.
+        json: print address and revision as JSON.
+    """
+    from weightspace.recipes.publications import pull_model
+
+    got = pull_model(source, out)
+    return _json(got.to_json()) if json else _say(f"{out}, from {got.address}\n{got}")
 
 
 def report(results: Positional[Path], out: Path | None = None) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import mmap
+import os
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -25,6 +27,8 @@ FORMAT = 1
 """Version of the store's format; `docs/architecture.md` describes it field by field."""
 SPLITS = ("train", "validation", "test")
 DESCRIPTION, MANIFEST, INDEX, SHARDS = "zoo.json", "manifest.json", "index.parquet", "shards"
+PULLING = ".pull"
+"""Folder inside one that is pulled (`weights.publishing`) for as long as it is not whole."""
 
 
 class ZooError(ValueError):
@@ -132,9 +136,42 @@ def write_manifest(folder: Path, shards: Iterable[Path], facts: Mapping[str, Any
     """Complete a zoo: note facts about it, and the hash of its description, its index and every shard."""
     files = [folder / DESCRIPTION, folder / INDEX, *shards]
     hashes = {str(path.relative_to(folder)): file_hash(path) for path in files}
-    manifest = {"format": FORMAT, **facts, "sha256": hashes}
-    manifest["checksum"] = _json_checksum(manifest)
-    write_atomically(folder / MANIFEST, json.dumps(manifest, sort_keys=True).encode())
+    write_atomically(folder / MANIFEST, sealed({"format": FORMAT, **facts, "sha256": hashes}))
+
+
+def sealed(record: Mapping[str, Any]) -> bytes:
+    """A JSON record with a `checksum` of itself."""
+    return json.dumps({**record, "checksum": _json_checksum(record)}, sort_keys=True).encode()
+
+
+def unsealed(content: bytes) -> dict[str, Any]:
+    """The record that `sealed` wrote.
+
+    Raises:
+        ValueError: if it is none, or differs from its checksum.
+    """
+    record = json.loads(content)
+    if not isinstance(record, dict) or record.get("checksum") != _json_checksum(record):
+        raise ValueError("it differs from its checksum")
+    return record
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Let one run at a time write into a folder; the lock falls with the process, so none can go stale."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ZooError(
+                f"another run is writing into {folder} ({file.read().strip()}): wait for it or end it"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()}")
+        file.flush()
+        yield
 
 
 def file_hash(path: Path) -> str:
@@ -207,6 +244,8 @@ def read_description(folder: str | Path, kind: str | None = None) -> dict[str, A
         ZooError: if the directory is no zoo, one of another format, or of another kind.
     """
     path = Path(folder) / DESCRIPTION
+    if (path.parent / PULLING).is_dir():
+        raise ZooError(f"{folder} is not pulled to its end: run the same `weightspace zoo pull` again")
     if not path.is_file():
         raise ZooError(f"{folder} is not a zoo: it has no {DESCRIPTION}; make one with `weightspace zoo make RECIPE`")
     try:
@@ -233,9 +272,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ZooError: if the zoo is not complete, or its manifest or description is damaged.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        if manifest["checksum"] != _json_checksum(manifest):
-            raise ValueError("it differs from its checksum")
+        manifest = unsealed((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
         done = len([path for path in (folder / SHARDS).glob("*.*") if not path.name.startswith(".")])
         raise ZooError(

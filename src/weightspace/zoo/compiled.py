@@ -42,9 +42,10 @@ from weightspace.weights.store import (
     read_manifest,
     write_description,
     write_manifest,
+    writing,
 )
 from weightspace.zoo.engine import cores, processes, result
-from weightspace.zoo.generate import Finding, check_place, writing
+from weightspace.zoo.generate import Finding, check_place
 
 KIND = "programs"
 CONFIGURATION = Configuration._fields

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +29,7 @@ from weightspace.weights.store import (
     verify,
     write_description,
     write_shard,
+    writing,
 )
 from weightspace.zoo.engine import Engine, ProcessEngine
 from weightspace.zoo.hyperparameters import ZooConfig, plan
@@ -162,24 +161,6 @@ def _planned(plan: TrainingPlan) -> list[dict[str, Any]]:
         "architecture": json.dumps(plan.architecture.to_json(), sort_keys=True),
     }
     return [{**row, "epoch": epoch} for epoch in (*plan.checkpoints, plan.epochs)]
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Let one run at a time write into a zoo; the lock falls with the process, so none can go stale."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ZooError(
-                f"another run is writing into {folder} ({file.read().strip()}): wait for it or end it"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
-        yield
 
 
 # -- leaks ----------------------------------------------------------------------------------------------------------
