@@ -26,6 +26,7 @@ from weightspace.rasp.language import Program, fused
 from weightspace.rasp.sampler import Distribution, attempts, check_lengths
 from weightspace.rasp.transformer import CompiledTransformer, Configuration, Layout, layout_of
 from weightspace.rasp.validate import Mode, NotCompilable, analyse, settings
+from weightspace.weights.lock import writing
 from weightspace.weights.network import write_atomically
 from weightspace.weights.progress import duration
 from weightspace.weights.progress import progress as progress_line
@@ -44,7 +45,7 @@ from weightspace.weights.store import (
     write_manifest,
 )
 from weightspace.zoo.engine import cores, processes, result
-from weightspace.zoo.generate import Finding, check_place, writing
+from weightspace.zoo.generate import Finding, check_place
 
 KIND = "programs"
 CONFIGURATION = Configuration._fields

@@ -268,7 +268,7 @@ def engine_of(
     Args:
         address, cpus, gpus: of the engine "ray", see `RayEngine`.
     Raises:
-        EngineError: on an unknown name, a negative number of workers, an empty stack or what says nothing to the engine.
+        EngineError: on an unknown name, a negative number of workers, an empty stack or an option of another engine.
     """
     if name not in ("process", "stacked", "ray") or (workers or 0) < 0 or (stack is not None and stack < 1):
         raise EngineError(

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from weightspace.weights.lock import writing
 from weightspace.weights.progress import progress as progress_line
 from weightspace.weights.state_dict import Topology
 from weightspace.zoo.eilertsen_zoo import eilertsen_zoo
 from weightspace.zoo.folders import hub_repositories, state_dict_folder
 from weightspace.zoo.foreign import REASONS, Candidate, Checkpoint, Reason, Source, SourceError, Unfit, of_one_type
 from weightspace.zoo.foreign_store import Accepted, ForeignStore, Row, architectural, column_name, space_of
-from weightspace.zoo.generate import writing
 from weightspace.zoo.modelzoos import modelzoos
 from weightspace.zoo.small_cnn_zoo import small_cnn_zoo
 

@@ -81,8 +81,8 @@ class RayEngine:
         """
         if not (min(self.cpus, self.gpus) >= 0 < self.cpus + self.gpus) or (self.jobs or 1) < 1 or self.retries < 0:
             raise EngineError(
-                f"jobs of {self.cpus:g} CPUs and {self.gpus:g} GPUs, {self.jobs} at a time, {self.retries} retries: a job "
-                "takes CPUs or GPUs, and at least one job runs at a time"
+                f"jobs of {self.cpus:g} CPUs and {self.gpus:g} GPUs, {self.jobs} at a time, {self.retries} retries: a "
+                "job takes CPUs or GPUs, and at least one job runs at a time"
             )
         _connect(self.address)
         if not self._room():
@@ -199,8 +199,8 @@ class _Room:
 def _used_up(number: int, times: int, why: str) -> str:
     return (
         f"shard {number} was given out {times} times and lost each time, at last because {why}: finished shards are "
-        "kept; where memory is short give each job more of a node with --cpus, then run the same command again, it goes "
-        "on with the shards that are missing"
+        "kept; where memory is short give each job more of a node with --cpus, then run the same command again, it "
+        "goes on with the shards that are missing"
     )
 
 
