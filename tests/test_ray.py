@@ -148,9 +148,9 @@ def test_a_worker_that_dies_again_and_again_is_one_sentence(nodes: Nodes, monkey
 
 def test_what_cannot_be_done_on_the_cluster_is_said(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineError, match="no node of the cluster has 64 CPUs and 0 GPUs"):
-        RayEngine(address=nodes.address, cpus=64).check()
+        RayEngine(address=nodes.address, cpus=64.0).check()
     with pytest.raises(EngineError, match="no node of the cluster has 1 CPUs and 1 GPUs"):
-        RayEngine(address=nodes.address, gpus=1).check()
+        RayEngine(address=nodes.address, gpus=1.0).check()
     engine = RayEngine(address=nodes.address)
     shard = {0: [plan(tiny(), 0)]}
     try:
@@ -254,7 +254,7 @@ def test_an_address_that_does_not_answer_is_one_sentence_soon(
             line.close()
 
         threading.Thread(target=greet).start()
-        fails(capsys, [*make, f"127.0.0.1:{other.getsockname()[1]}"], "what answers there is not Ray")
+        fails(capsys, [*make, f"127.0.0.1:{other.getsockname()[1]}"], "what answers there is not ray")
     for wrong in ("head", "ray://head:10001", "head:port", "head:70000"):
         fails(capsys, [*make, wrong], f"{wrong!r} is no address of a Ray cluster", "HOST:PORT")
     assert time.monotonic() - start < 20
@@ -274,10 +274,10 @@ def test_options_of_one_engine_are_refused_by_another() -> None:
     with pytest.raises(EngineError, match="--address says nothing to the engine process"):
         engine_of("process", address="auto")
     with pytest.raises(EngineError, match="a job takes CPUs or GPUs"):
-        engine_of("ray", cpus=0).check()
+        engine_of("ray", cpus=0.0).check()
     with pytest.raises(EngineError, match="at least one job"):
         engine_of("ray", workers=0).check()
-    assert engine_of("ray", gpus=1).arithmetic == {"device": "cuda", "stack": 512}
+    assert engine_of("ray", gpus=1.0).arithmetic == {"device": "cuda", "stack": 512}
 
 
 # -- two runs, and places that cannot be written ----------------------------------------------------------------------
@@ -290,13 +290,20 @@ def test_a_note_of_another_host_is_obeyed_while_it_moves_and_no_longer(
     monkeypatch.setattr(lock, "BEAT", 0.1)
     monkeypatch.setattr(lock, "SILENCE", 1.0)
     note = lock.FileNote(tmp_path / ".lock")
-    text = "process 7 on far-away since 2031-01-01 00:00:00 UTC, beat 000000000"
-    note.write(f"{text}1")
-    timer = threading.Timer(0.3, note.write, [f"{text}2"])
-    timer.start()
+    ended = threading.Event()
+
+    def beat() -> None:
+        for count in range(10**6):
+            note.write(f"process 7 on far-away since 2031-01-01 00:00:00 UTC, beat {count:010}")
+            if ended.wait(0.1):
+                return
+
+    holder = threading.Thread(target=beat)
+    holder.start()
     with pytest.raises(ZooError, match=r"another run is writing .*process 7 on far-away since .*wait for it or end it"):
         make_zoo(tiny(count=2), tmp_path, HERE, show=False)
-    timer.join()
+    ended.set()
+    holder.join()
     start = time.monotonic()
     make_zoo(tiny(count=2), tmp_path, HERE, show=False)  # its run is dead
     assert time.monotonic() - start > 1.0
@@ -335,7 +342,7 @@ def test_a_place_that_cannot_be_written_to_is_one_sentence(
 class Untrained(ProcessEngine):
     """An engine that must not be asked to train."""
 
-    def run(self, shards: Any, write: Any, advance: Any) -> None:
+    def run(self, shards: Any, write: Any, advance: Any) -> None:  # noqa: ARG002
         assert not shards, f"shards {sorted(shards)} were trained again"
 
 

@@ -286,8 +286,8 @@ def zoo_make(
         workers: processes of the engine `process`, one a core unless given; of `ray` most jobs given out at a time.
         stack: most networks trained in one vectorised step; 1 on a CPU, 512 on a GPU.
         device: where the engine `stacked` trains.
-        address: HOST:PORT of the cluster of the engine `ray`, auto for that of this machine, local for one of this machine
-            alone; unless given RAY_ADDRESS, else auto, else local.
+        address: HOST:PORT of the cluster of the engine `ray`, auto for that of this machine, local for one of this
+            machine alone; unless given RAY_ADDRESS, else auto, else local.
         cpus: cores that a job of the engine `ray` takes, for its memory: it computes on one; 1 unless given.
         gpus: GPUs that a job of the engine `ray` takes, perhaps a fraction; none unless given.
         mode: how programs are compiled: tracr_compat, as Tracr does, or fixed.

@@ -278,7 +278,9 @@ def engine_of(
     if name == "ray":
         from weightspace.zoo.ray_engine import RayEngine
 
-        return RayEngine(address=address, cpus=1 if cpus is None else cpus, gpus=gpus or 0, jobs=workers, stack=stack)
+        return RayEngine(
+            address=address, cpus=1.0 if cpus is None else cpus, gpus=gpus or 0.0, jobs=workers, stack=stack
+        )
     for option, value in (("--address", address), ("--cpus", cpus), ("--gpus", gpus)):
         if value is not None:
             raise EngineError(f"{option} says nothing to the engine {name}: leave it out, or choose --engine ray")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 from weightspace import __version__
 from weightspace.zoo.engine import EngineError, Plans, Write, seconds_a_network, training
@@ -54,8 +54,8 @@ class RayEngine:
     """
 
     address: str | None = None
-    cpus: float = 1
-    gpus: float = 0
+    cpus: float = 1.0
+    gpus: float = 0.0
     jobs: int | None = None
     stack: int | None = None
     retries: int = 3
@@ -79,7 +79,8 @@ class RayEngine:
         Raises:
             EngineError: if Ray is not installed, nothing answers at the address, or no node could do a job.
         """
-        if not (min(self.cpus, self.gpus) >= 0 < self.cpus + self.gpus) or (self.jobs or 1) < 1 or self.retries < 0:
+        jobs = 1 if self.jobs is None else self.jobs
+        if not (min(self.cpus, self.gpus) >= 0 < self.cpus + self.gpus) or jobs < 1 or self.retries < 0:
             raise EngineError(
                 f"jobs of {self.cpus:g} CPUs and {self.gpus:g} GPUs, {self.jobs} at a time, {self.retries} retries: a "
                 "job takes CPUs or GPUs, and at least one job runs at a time"
@@ -245,6 +246,7 @@ def _last_line(error: BaseException) -> str:
 # -- on the nodes -----------------------------------------------------------------------------------------------------
 
 
+@no_type_check  # the check of the tests would wrap it, and Ray takes streams from bare generators alone
 def _job(
     plans: Plans, stack: int, device: str, versions: tuple[str, str]
 ) -> Generator[int | list[TrainedNetwork], None, None]:
@@ -365,7 +367,11 @@ def _await_answer(address: str) -> None:
                 if frame[3:4] != b"\4":
                     raise OSError("what answers there is not Ray")
     except OSError as error:
-        why = f"nothing answers within {ANSWER:.0f} s" if isinstance(error, TimeoutError) else error.strerror or error
+        why = (
+            f"nothing answers within {ANSWER:.0f} s"
+            if isinstance(error, TimeoutError)
+            else (error.strerror or str(error)).lower()
+        )
         raise EngineError(
             f"no Ray cluster at {address} ({why}): start one with `ray start --head`, or see what `ray status` says"
         ) from None
