@@ -123,9 +123,8 @@ class FileNote:
             # a note of the same length is written over the last: truncated first, it would look like none for a moment
             os.pwrite(file, text.encode(), 0)
             os.ftruncate(file, len(text.encode()))
-            os.fsync(file)
         finally:
-            os.close(file)
+            os.close(file)  # which is when NFS sends it; a note need not outlive the machine
 
 
 def _held(where: str, note: str) -> str:
