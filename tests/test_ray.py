@@ -28,13 +28,6 @@ from weightspace.zoo.generate import make_zoo
 from weightspace.zoo.hyperparameters import plan
 from weightspace.zoo.ray_engine import RayEngine
 
-# Ray leaves the processes that it started, their logs and its sockets to the garbage collector.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:unclosed (file|<socket):ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"),
-]
-
 
 @dataclass
 class Nodes:
@@ -194,7 +187,7 @@ def test_ctrl_c_ends_a_cluster_of_this_machine_and_its_workers(tmp_path: Path) -
     while not (shards.is_dir() and list(shards.glob("0*"))) and time.monotonic() < deadline:
         time.sleep(0.1)
     started = _children(process.pid)
-    os.kill(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # to the whole process group, as a terminal does it
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     lines = [line for line in errors.splitlines() if not line.startswith("training ")]

@@ -144,7 +144,7 @@ class RayEngine:
                     try:
                         with _sentences():
                             step = ray.get(next(stream))
-                    except StopIteration:  # awaited, since Ray keeps the CPUs of a stream that is dropped before
+                    except StopIteration:  # the job has ended; a stream dropped before would be cancelled
                         del running[stream]
                         continue
                     except _Lost as error:
