@@ -21,7 +21,8 @@ from safetensors.numpy import save_file
 from tests.test_zoo import contents
 from weightspace.cli import main
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples
-from weightspace.weights.store import SHARDS, Zoo, ZooError, shard_path, split_of, writing
+from weightspace.weights.lock import writing
+from weightspace.weights.store import SHARDS, Zoo, ZooError, shard_path, split_of
 from weightspace.zoo import foreign_store
 from weightspace.zoo.foreign import SourceError, of_one_type, read_table
 from weightspace.zoo.generate import check_zoo, info

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from weightspace.recipes.zoos import ZOO_RECIPES, zoo_recipe
+from weightspace.weights.lock import writing
 from weightspace.weights.population import Population
 from weightspace.weights.store import (
     MANIFEST,
@@ -28,7 +29,7 @@ from weightspace.weights.store import (
     write_description,
     write_shard,
 )
-from weightspace.zoo import generate, hyperparameters
+from weightspace.zoo import hyperparameters
 from weightspace.zoo.engine import EngineError, ProcessEngine, StackedEngine, engine_of
 from weightspace.zoo.generate import check_zoo, info, make_zoo
 from weightspace.zoo.hyperparameters import Choice, Given, LogUniform, Uniform, ZooConfig, plan
@@ -333,7 +334,7 @@ def test_many_shards_need_few_open_files(tmp_path: Path) -> None:
 
 def test_a_second_run_into_one_zoo_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     folder = tmp_path / "held"
-    with generate.writing(folder), pytest.raises(ZooError, match=f"process {os.getpid()}"):
+    with writing(folder), pytest.raises(ZooError, match=f"process {os.getpid()}"):
         make_zoo(tiny(), folder, HERE, show=False)
     make_zoo(tiny(count=10), folder, HERE, show=False)  # the lock fell with its holder
 

@@ -254,7 +254,7 @@ def demo(out: Path = Path("demo"), workers: int | None = None, json: bool = Fals
 
 def zoo_make(
     recipe: Positional[str],
-    out: Path | None = None,
+    out: str | None = None,
     count: int | None = None,
     seed: int | None = None,
     images: str | None = None,
@@ -265,6 +265,9 @@ def zoo_make(
     workers: int | None = None,
     stack: int | None = None,
     device: str = "cuda",
+    address: str | None = None,
+    cpus: float | None = None,
+    gpus: float | None = None,
     mode: str | None = None,
     lengths: tuple[int, ...] = (),
     json: bool = False,
@@ -275,28 +278,36 @@ def zoo_make(
         recipe: which population: digits-small, mnist-small, fashion-mnist-small, cnn-s, smallcnn, eilertsen-varied,
             eilertsen-fixed, backdoors-small or backdoors-wide; for a GPU cnn-s-paper, smallcnn-paper,
             eilertsen-varied-paper, eilertsen-fixed-paper or backdoors-paper; of programs rasp-typed or rasp-paper.
-        out: folder of the zoo; zoos/RECIPE unless given.
+        out: folder of the zoo; zoos/RECIPE unless given. With a URL, such as s3://BUCKET/NAME, the zoo is made in
+            zoos/NAME and each of its files copied there, and what is there already is fetched.
         count: number of networks, instead of the recipe's.
         seed: of the zoo.
         images: image set, instead of the recipe's; several, separated by commas, where a recipe draws it.
         data: folder in which the images are looked for first.
         epochs: passes over the training images, instead of the recipe's.
         shard_size: networks a shard, the unit that is made anew after a kill; the engine `stacked` wants thousands.
-        engine: process (one single-threaded process a core) or stacked (hundreds of networks at once on a GPU).
-        workers: processes of the engine `process`; one a core unless given.
-        stack: most networks trained in one vectorised step; 1 for the engine `process`, 512 for `stacked`.
+        engine: process (one single-threaded process a core), stacked (hundreds of networks at once on a GPU) or ray (a
+            job a shard on the nodes of a cluster).
+        workers: processes of the engine `process`, one a core unless given; of `ray` most jobs given out at a time.
+        stack: most networks trained in one vectorised step; 1 on a CPU, 512 on a GPU.
         device: where the engine `stacked` trains.
+        address: HOST:PORT of the cluster of the engine `ray`, auto for that of this machine, local for one of this
+            machine alone; unless given RAY_ADDRESS, else auto, else local.
+        cpus: cores that a job of the engine `ray` takes, for its memory: it computes on one; 1 unless given.
+        gpus: GPUs that a job of the engine `ray` takes, perhaps a fraction; none unless given.
         mode: how programs are compiled: tracr_compat, as Tracr does, or fixed.
         lengths: lengths of programs that are wanted, equally likely, instead of those published: of rasp-typed S-ops
             with the inputs counted, 2 to 20; of rasp-paper instructions, 3 to 15.
         json: print what the zoo holds as JSON.
     """
     from weightspace.recipes.zoos import PROGRAM_RECIPES, program_recipe, zoo_recipe
+    from weightspace.weights.remote import Mirror
     from weightspace.zoo.compiled import make_program_zoo
     from weightspace.zoo.engine import engine_of
     from weightspace.zoo.generate import make_zoo
 
-    folder = out or Path("zoos") / recipe
+    mirrored = out is not None and "://" in out
+    folder = Path(out) if out and not mirrored else Path("zoos") / (out or recipe).rstrip("/").rpartition("/")[2]
     trained = {"--images": images, "--data": data, "--epochs": epochs, "--stack": stack}
     trained["--engine"] = engine if engine != "process" else None
     compiled = {"--mode": mode, "--lengths": lengths or None}
@@ -306,14 +317,17 @@ def zoo_make(
             raise ValueError(
                 f"{option} says nothing of a zoo of {'programs' if programs else 'networks'}: leave it out"
             )
-    workers_and_engine = engine_of(engine, workers=workers, device=device, stack=stack)
+    chosen = engine_of(engine, workers=workers, device=device, stack=stack, address=address, cpus=cpus, gpus=gpus)
+    if programs and mirrored:
+        raise ValueError(f"a zoo of programs is made in a folder, and {out} is a URL: give a folder with --out")
     if programs:
         given = {"count": count, "seed": seed, "shard_size": shard_size, "mode": mode, "lengths": lengths}
         make_program_zoo(program_recipe(recipe, **given), folder, workers)
     else:
         where = str(data) if data is not None else None
         given = {"count": count, "seed": seed, "images": images, "epochs": epochs, "shard_size": shard_size}
-        make_zoo(zoo_recipe(recipe, data=where, **given), folder, workers_and_engine)
+        mirror = Mirror(out) if out and mirrored else None
+        make_zoo(zoo_recipe(recipe, data=where, **given), folder, chosen, mirror=mirror)
     return zoo_info(folder, json)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from weightspace.weights.hub import SCHEME, TOKEN, HubError, Kind, MissingError, Repository, answering, api, repository
+from weightspace.weights.lock import writing
 from weightspace.weights.network import write_atomically
 from weightspace.weights.progress import progress
 from weightspace.weights.store import (
@@ -29,7 +30,6 @@ from weightspace.weights.store import (
     file_hash,
     sealed,
     unsealed,
-    writing,
 )
 
 CARD = "README.md"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import mmap
-import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -154,24 +152,6 @@ def unsealed(content: bytes) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("checksum") != _json_checksum(record):
         raise ValueError("it differs from its checksum")
     return record
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Let one run at a time write into a folder; the lock falls with the process, so none can go stale."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ZooError(
-                f"another run is writing into {folder} ({file.read().strip()}): wait for it or end it"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
-        yield
 
 
 def file_hash(path: Path) -> str:

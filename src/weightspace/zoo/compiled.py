@@ -26,6 +26,7 @@ from weightspace.rasp.language import Program, fused
 from weightspace.rasp.sampler import Distribution, attempts, check_lengths
 from weightspace.rasp.transformer import CompiledTransformer, Configuration, Layout, layout_of
 from weightspace.rasp.validate import Mode, NotCompilable, analyse, settings
+from weightspace.weights.lock import writing
 from weightspace.weights.network import write_atomically
 from weightspace.weights.progress import duration
 from weightspace.weights.progress import progress as progress_line
@@ -42,7 +43,6 @@ from weightspace.weights.store import (
     read_manifest,
     write_description,
     write_manifest,
-    writing,
 )
 from weightspace.zoo.engine import cores, processes, result
 from weightspace.zoo.generate import Finding, check_place

@@ -1,4 +1,4 @@
-"""Engines: who trains the plans of a zoo; one single-threaded process a core, or stacks on a GPU."""
+"""Engines: who trains the plans of a zoo; a single-threaded process a core, stacks on a GPU, or a cluster by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -37,7 +37,11 @@ class Engine(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise an EngineError if it cannot run here."""
+        """Raise an EngineError if it cannot run here; take hold of what it needs to run."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what `check` took hold of, however the run ended; called once or more."""
         ...
 
     def seconds(self, shards: Mapping[int, Plans]) -> float:
@@ -72,13 +76,16 @@ class ProcessEngine:
     def check(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     @property
     def arithmetic(self) -> dict[str, Any]:
         return {"device": "cpu", "stack": self.stack}
 
     def seconds(self, shards: Mapping[int, Plans]) -> float:
         with _one_thread():
-            each = _seconds_a_network(next(iter(shards.values())), self.stack, "cpu")
+            each = seconds_a_network(next(iter(shards.values())), self.stack, "cpu")
         return each * sum(map(len, shards.values())) / max(1, self._processes(shards))
 
     def _processes(self, shards: Mapping[int, Plans]) -> int:
@@ -174,21 +181,16 @@ class StackedEngine:
     stack: int = 512
 
     def seconds(self, shards: Mapping[int, Plans]) -> float:
-        each = _seconds_a_network(next(iter(shards.values())), self.stack, self.device)
+        each = seconds_a_network(next(iter(shards.values())), self.stack, self.device)
         return each * sum(map(len, shards.values()))
 
     def run(self, shards: Mapping[int, Plans], write: Write, advance: Callable[[int], None]) -> None:
-        import torch
-
         self.check()
         for number, plans in shards.items():
-            try:
-                write(number, _train(plans, self.stack, self.device, advance))
-            except torch.OutOfMemoryError as error:
-                raise EngineError(
-                    f"the memory of {self.device} ran out with stacks of up to {self.stack} networks: use a smaller "
-                    "--stack"
-                ) from error
+            write(number, _train(plans, self.stack, self.device, advance))
+
+    def close(self) -> None:
+        pass
 
     def check(self) -> None:
         import torch
@@ -212,8 +214,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _train(plans: Plans, stack: int, device: str, advance: Callable[[int], None]) -> list[TrainedNetwork]:
-    """Train the plans of one shard, those of one shape of training together, in their order."""
+def training(plans: Plans, stack: int, device: str) -> Generator[int, None, list[TrainedNetwork]]:
+    """Train the plans of one shard, those of one shape of training together; yield the size of each stack as it ends.
+
+    Returns:
+        the networks in the order of their plans.
+    Raises:
+        EngineError: if the device runs out of memory.
+    """
+    import torch
+
     from weightspace.zoo.trained import stack_key, train_networks
 
     groups: dict[tuple[object, ...], list[int]] = {}
@@ -222,29 +232,64 @@ def _train(plans: Plans, stack: int, device: str, advance: Callable[[int], None]
     blocks = [places[i : i + stack] for places in groups.values() for i in range(0, len(places), stack)]
     trained: dict[int, TrainedNetwork] = {}
     for block in blocks:
-        results = train_networks([plans[i] for i in block], device)
+        try:
+            results = train_networks([plans[i] for i in block], device)
+        except torch.OutOfMemoryError as error:
+            raise EngineError(
+                f"the memory of {device} ran out with stacks of up to {stack} networks: use a smaller --stack"
+            ) from error
         trained.update(zip(block, results, strict=True))
-        advance(len(block))
+        yield len(block)
     return [trained[i] for i in range(len(plans))]
 
 
-def engine_of(name: str, *, workers: int | None = None, device: str = "cuda", stack: int | None = None) -> Engine:
-    """The engine `name`: "process", or "stacked" (on a GPU); None leaves an engine's own choice.
+def _train(plans: Plans, stack: int, device: str, advance: Callable[[int], None]) -> list[TrainedNetwork]:
+    """Train the plans of one shard to the end, saying how many networks are done."""
+    steps = training(plans, stack, device)
+    while True:
+        try:
+            advance(next(steps))
+        except StopIteration as end:
+            return end.value
 
+
+def engine_of(
+    name: str,
+    *,
+    workers: int | None = None,
+    device: str = "cuda",
+    stack: int | None = None,
+    address: str | None = None,
+    cpus: float | None = None,
+    gpus: float | None = None,
+) -> Engine:
+    """The engine `name`: "process", "stacked" (on a GPU) or "ray" (on a cluster); None leaves an engine's own choice.
+
+    Args:
+        address, cpus, gpus: of the engine "ray", see `RayEngine`.
     Raises:
-        EngineError: on an unknown name, a negative number of workers or an empty stack.
+        EngineError: on an unknown name, a negative number of workers, an empty stack or an option of another engine.
     """
-    if name not in ("process", "stacked") or (workers or 0) < 0 or (stack is not None and stack < 1):
+    if name not in ("process", "stacked", "ray") or (workers or 0) < 0 or (stack is not None and stack < 1):
         raise EngineError(
-            f"engine {name!r} with {workers} workers and stacks of {stack}: choose process (0 or more workers) or "
-            "stacked, and stacks of at least 1"
+            f"engine {name!r} with {workers} workers and stacks of {stack}: choose process (0 or more workers), "
+            "stacked or ray, and stacks of at least 1"
         )
+    if name == "ray":
+        from weightspace.zoo.ray_engine import RayEngine
+
+        return RayEngine(
+            address=address, cpus=1.0 if cpus is None else cpus, gpus=gpus or 0.0, jobs=workers, stack=stack
+        )
+    for option, value in (("--address", address), ("--cpus", cpus), ("--gpus", gpus)):
+        if value is not None:
+            raise EngineError(f"{option} says nothing to the engine {name}: leave it out, or choose --engine ray")
     if name == "process":
         return ProcessEngine(workers=workers, stack=stack or 1)
     return StackedEngine(device=device, stack=stack or 512)
 
 
-def _seconds_a_network(plans: Plans, stack: int, device: str) -> float:
+def seconds_a_network(plans: Plans, stack: int, device: str) -> float:
     """How long a network of these plans takes: the mean over five shapes of training, from a few steps of each."""
     from weightspace.zoo.trained import stack_key
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 
 from weightspace import __version__
+from weightspace.weights.lock import writing
 from weightspace.weights.progress import progress as progress_line
+from weightspace.weights.remote import Mirror
 from weightspace.weights.store import (
     DESCRIPTION,
+    INDEX,
     MANIFEST,
     Record,
     Shard,
@@ -29,14 +32,20 @@ from weightspace.weights.store import (
     verify,
     write_description,
     write_shard,
-    writing,
 )
-from weightspace.zoo.engine import Engine, ProcessEngine
+from weightspace.zoo.engine import Engine, Plans, ProcessEngine
 from weightspace.zoo.hyperparameters import ZooConfig, plan
 from weightspace.zoo.records import TrainedNetwork, TrainingPlan
 
 
-def make_zoo(config: ZooConfig, folder: str | Path, engine: Engine | None = None, *, show: bool = True) -> Zoo:
+def make_zoo(
+    config: ZooConfig,
+    folder: str | Path,
+    engine: Engine | None = None,
+    *,
+    mirror: Mirror | None = None,
+    show: bool = True,
+) -> Zoo:
     """Make the zoo of `config` in `folder`, or what is still missing of it.
 
     A run that was killed at any moment and is started again ends in the same zoo, byte for byte: shards that are whole
@@ -44,38 +53,92 @@ def make_zoo(config: ZooConfig, folder: str | Path, engine: Engine | None = None
 
     Args:
         engine: who trains; by default one process a core.
+        mirror: where every finished shard is copied to, and where those that are missing here are fetched from.
         show: print the estimate and the progress on standard error.
     Raises:
-        ZooError: if the folder holds something else or a zoo of another configuration, or another run writes into it.
+        ZooError: if the folder holds something else or a zoo of another configuration, another run writes into it, it
+            cannot be written to, or the mirror cannot be reached.
         OSError: if the disk is full; finished shards stay.
     """
     folder, engine = Path(folder), engine or ProcessEngine()
-    engine.check()
     plan(config, 0)  # whatever is wrong with the configuration shows before anything is written
     description = {"config": config.to_json(), "arithmetic": engine.arithmetic, "version": __version__}
     check_place(description, folder)
-    with writing(folder):
-        check_place(description, folder)  # again: another run may have come first
-        if not (folder / DESCRIPTION).exists():
-            write_description(folder, description)
-        for leftover in [*folder.glob(".*.tmp"), *folder.glob("shards/.*.tmp")]:
-            leftover.unlink(missing_ok=True)  # of a run that was killed
-        shards = -(-config.count // config.shard_size)
-        missing = [number for number in range(shards) if not _is_whole(folder, number, config)]
-        with suppress(ZooError):  # a damaged manifest is written again, as a missing one is
-            if not missing and not verify(folder):
-                return Zoo.open(folder)
+    try:
+        engine.check()
+        with writing(folder), nullcontext() if mirror is None else mirror.writing():
+            _make(config, description, folder, engine, mirror, show)
+    finally:
+        engine.close()
+    return Zoo.open(folder)
+
+
+def _make(
+    config: ZooConfig, description: Mapping[str, Any], folder: Path, engine: Engine, mirror: Mirror | None, show: bool
+) -> None:
+    """Make what is missing of a zoo that no other run writes into."""
+    check_place(description, folder)  # again: another run may have come first
+    there = set() if mirror is None else _check_mirror(description, mirror)
+    if not (folder / DESCRIPTION).exists():
+        write_description(folder, description)
+    for leftover in [*folder.glob(".*.tmp"), *folder.glob("shards/.*.tmp")]:
+        leftover.unlink(missing_ok=True)  # of a run that was killed
+    shards = -(-config.count // config.shard_size)
+    missing = [number for number in range(shards) if not _is_whole(folder, number, config)]
+    if mirror is not None:
+        for number in missing:
+            if _name(number) in there:
+                mirror.fetch(_name(number), folder)
+        missing = [number for number in missing if not _is_whole(folder, number, config)]
+        if missing:
+            mirror.remove(MANIFEST)
+            if DESCRIPTION not in there:
+                mirror.put(DESCRIPTION, folder)
+    complete = False
+    with suppress(ZooError):  # a damaged manifest is written again, as a missing one is
+        complete = not missing and not verify(folder)
+    if not complete:
         (folder / MANIFEST).unlink(missing_ok=True)
         plans = {n: [plan(config, i) for i in _numbers(config, n)] for n in missing}
-        total = sum(map(len, plans.values()))
-        note = ""
-        if show and plans:
-            seconds = engine.seconds(plans)
-            note = f", about {max(1, round(seconds))} s" if seconds < 120 else f", about {seconds / 60:.0f} min"
-        with progress_line(f"training {total} networks{note}", total=total, unit="networks", enabled=show) as advance:
-            engine.run(plans, partial(_write, folder), advance)
+        _train(plans, folder, engine, mirror, show)
         finish(folder, shards)
-    return Zoo.open(folder)
+    if mirror is not None:
+        mirror.put_missing([DESCRIPTION, *map(_name, range(shards)), INDEX], folder, MANIFEST)
+
+
+def _check_mirror(description: Mapping[str, Any], mirror: Mirror) -> set[str]:
+    """The files that a mirror holds.
+
+    Raises:
+        ZooError: if they are not those of a zoo of this description.
+    """
+    there = set(mirror.sizes())
+    content = mirror.get(DESCRIPTION)
+    if content is None and there:
+        raise ZooError(f"{mirror.url} is not empty and holds no zoo: choose another URL, nothing there was touched")
+    if content is not None:
+        try:
+            found = json.loads(content)
+            found = {part: dict(found[part]) for part in ("config", "arithmetic")}
+        except (ValueError, KeyError, TypeError):
+            raise ZooError(f"{mirror.url}/{DESCRIPTION} is damaged: restore it or choose another URL") from None
+        _check_same(found, json.loads(json.dumps(description)), mirror.url)
+    return there
+
+
+def _train(plans: Mapping[int, Plans], folder: Path, engine: Engine, mirror: Mirror | None, show: bool) -> None:
+    """Train the plans of the missing shards, saying beforehand how long it may take, and how far it is."""
+    total = sum(map(len, plans.values()))
+    note = ""
+    if show and plans:
+        seconds = engine.seconds(plans)
+        note = f", about {max(1, round(seconds))} s" if seconds < 120 else f", about {seconds / 60:.0f} min"
+    with progress_line(f"training {total} networks{note}", total=total, unit="networks", enabled=show) as advance:
+        engine.run(plans, partial(_write, folder, mirror), advance)
+
+
+def _name(shard: int) -> str:
+    return str(shard_path(Path(), shard))
 
 
 def _numbers(config: ZooConfig, shard: int) -> range:
@@ -90,15 +153,7 @@ def check_place(description: Mapping[str, Any], folder: Path) -> None:
     """
     wanted = json.loads(json.dumps(description))
     if (folder / DESCRIPTION).exists():
-        found = read_description(folder, wanted.get("kind", "networks"))
-        differing = []
-        for part in ("config", "arithmetic"):
-            differing += _differences(found.get(part, {}), wanted.get(part, {}))
-        if differing:
-            raise ZooError(
-                f"{folder} holds a zoo of another configuration, which differs in {', '.join(differing)}: choose "
-                "another folder, or the options it was made with"
-            )
+        _check_same(read_description(folder, wanted.get("kind", "networks")), wanted, str(folder))
         return
     if folder.exists() and not folder.is_dir():
         raise ZooError(f"{folder} is a file: choose a folder for the zoo")
@@ -106,6 +161,22 @@ def check_place(description: Mapping[str, Any], folder: Path) -> None:
     ours = (".lock", f".{DESCRIPTION}.")
     if folder.exists() and any(not path.name.startswith(ours) for path in folder.iterdir()):
         raise ZooError(f"{folder} is not empty and holds no zoo: choose another folder, nothing in it was touched")
+
+
+def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
+    """Whether two descriptions are of the same zoo.
+
+    Raises:
+        ZooError: if they are not; it names what differs.
+    """
+    differing = []
+    for part in ("config", "arithmetic"):
+        differing += _differences(found.get(part, {}), wanted.get(part, {}))
+    if differing:
+        raise ZooError(
+            f"{where} holds a zoo of another configuration, which differs in {', '.join(differing)}: choose another "
+            "folder, or the options it was made with"
+        )
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
@@ -128,8 +199,10 @@ def _fits(row: dict[str, Any], planned: dict[str, Any]) -> bool:
     return all(name in row and row[name] == value for name, value in planned.items())
 
 
-def _write(folder: Path, number: int, networks: Sequence[TrainedNetwork]) -> None:
+def _write(folder: Path, mirror: Mirror | None, number: int, networks: Sequence[TrainedNetwork]) -> None:
     write_shard(folder, number, [record for network in networks for record in _records(network)])
+    if mirror is not None:
+        mirror.put(_name(number), folder)
 
 
 def _records(trained: TrainedNetwork) -> Iterator[Record]:

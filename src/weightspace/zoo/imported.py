@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from weightspace.weights.lock import writing
 from weightspace.weights.progress import progress as progress_line
 from weightspace.weights.state_dict import Topology
-from weightspace.weights.store import writing
 from weightspace.zoo.eilertsen_zoo import eilertsen_zoo
 from weightspace.zoo.folders import hub_repositories, state_dict_folder
 from weightspace.zoo.foreign import REASONS, Candidate, Checkpoint, Reason, Source, SourceError, Unfit, of_one_type
