@@ -291,6 +291,7 @@ def test_a_note_of_another_host_is_obeyed_while_it_moves_and_no_longer(
             if ended.wait(0.1):
                 return
 
+    note.write("process 7 on far-away since 2031-01-01 00:00:00 UTC, beat 0000000000")  # before anybody looks
     holder = threading.Thread(target=beat)
     holder.start()
     with pytest.raises(ZooError, match=r"another run is writing .*process 7 on far-away since .*wait for it or end it"):
