@@ -90,7 +90,9 @@ def shifted(x: Float[Tensor, "n b c h w"], by: Int[Tensor, "n b 2"], most: int) 
 
 
 def shifts(seeds: Int[Tensor, " n"], step: int, count: int, most: int) -> Int[Tensor, "n b 2"]:
-    """How far `count` images of a step are shifted down and right, 0 to 2 `most`, int32: from a hash of seed, step, place.
+    """How far `count` images of a step are shifted down and right, 0 to 2 `most`, int32.
+
+    From a hash of seed, step and place, so that every engine and device draws the same.
 
     Args:
         seeds: of the networks, int64.
