@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Launch:
-    """What torchrun, and `accelerate launch` alike, say in the environment of each process that they start.
+    """What torchrun says in the environment of each process that it starts.
 
     Attributes:
         rank: number of this process over all hosts, from 0.
