@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from benchmarks.record import keep
 from weightspace.recipes.zoos import zoo_recipe
-from weightspace.zoo.distortion import augmented
+from weightspace.zoo.distortion import distorted
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.generate import make_zoo
 from weightspace.zoo.hyperparameters import Choice, ZooConfig, plan
@@ -22,34 +22,37 @@ from weightspace.zoo.records import TrainingPlan
 COUNT = 64
 
 
-def plain_loop(plans: list[TrainingPlan]) -> list[float]:
+def plain_loop(plans: list[TrainingPlan], device: str = "cpu") -> list[float]:
     """What one would write first: nn.Module, torch.optim, shuffled batches, one network after the other."""
-    return [_plain(one) for one in plans]
+    return [_plain(one, device) for one in plans]
 
 
-def _plain(one: TrainingPlan) -> float:
+def _plain(one: TrainingPlan, device: str) -> float:
     images = prepare(load_images(one.images, one.data), one.image_size, one.image_channels, one.image_count)
     statistics = channel_statistics(images)
     tests = images.test_images[: one.test_count]
-    x, test = (torch.from_numpy(standardise(i, *statistics)) for i in (images.train_images, tests))
-    y = torch.from_numpy(images.train_labels.copy())
-    truth = torch.from_numpy(images.test_labels[: one.test_count].copy())
+    x, test = (torch.from_numpy(standardise(i, *statistics)).to(device) for i in (images.train_images, tests))
+    y = torch.from_numpy(images.train_labels.copy()).to(device)
+    truth = torch.from_numpy(images.test_labels[: one.test_count].copy()).to(device)
     model = build(one.architecture)
     initialise(model, one.initialisation, torch.Generator().manual_seed(one.seed))
+    model.to(device)
+    seed = torch.tensor([one.seed], device=device)
     optimiser = {
+        "sgd": torch.optim.SGD,
         "momentum": lambda p, lr: torch.optim.SGD(p, lr, one.momentum),
         "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
         "rmsprop": torch.optim.RMSprop,
     }[one.optimiser](model.parameters(), one.learning_rate)
     accuracy, step = 0.0, 0
     for _ in range(one.epochs):
-        order = torch.randperm(len(x))
+        order = torch.randperm(len(x), device=device)
         model.train()
         for i in range(0, len(x) - one.batch_size + 1, one.batch_size):
             batch = order[i : i + one.batch_size]
-            seen, step = x[batch], step + 1
-            if one.augment:
-                seen = augmented(seen[None], torch.tensor([one.seed]), step)[0]
+            step += 1
+            seen = distorted(x[batch][None], one, seed, step)[0]
             optimiser.zero_grad()
             F.cross_entropy(model(seen), y[batch]).backward()
             optimiser.step()

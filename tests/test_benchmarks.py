@@ -1,14 +1,24 @@
 """The benchmarks run: each hot path at a small size, so that `make bench` does not fail after minutes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import decompile, interpreter, metamodel, rasp, record, store, zoo
+from benchmarks import decompile, gpu, interpreter, metamodel, rasp, record, store, zoo
+from weightspace.models.config import MetaModelConfig
+from weightspace.models.embed import Tokens
+from weightspace.models.metamodel import Transformer
 from weightspace.rasp.values import KEPT
 from weightspace.recipes.zoos import zoo_recipe
+from weightspace.weights.room import Room
+from weightspace.zoo.engine import EngineError
 from weightspace.zoo.hyperparameters import plan
+from weightspace.zoo.trained import stack_key
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +71,77 @@ def test_the_decompiler_is_measured(results: Path, monkeypatch: pytest.MonkeyPat
     decompile.main()
     figures = json.loads((results / "decompile.json").read_text())
     assert figures["certified_of_two_ways"] == 8 and figures["operations_checked_per_s"] > 0
+
+
+def test_what_a_gpu_makes_of_it_is_measured_on_a_cpu_in_small(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpu.main(["--small", "--workers", "1", "--out", str(tmp_path / "given.json")]) == 0
+    figures = json.loads((results / "gpu-small.local.json").read_text())
+    assert figures["zoo"][0]["images_per_s"] > 0 and figures["zoo"][0]["ratio_to_plain_loop"] > 0
+    assert 0 < figures["metamodel"]["rows"][0]["mfu"] < 1
+    assert figures["decompiler"]["programs_per_s"] > 0 and 0 <= figures["decompiler"]["idle_share"] < 1
+    assert json.loads((tmp_path / "given.json").read_text())["zoo"] == figures["zoo"]
+    shown = capsys.readouterr().out
+    assert "networks_per_s" in shown and "mfu" in shown and "idle_share" in shown
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_nothing_is_measured_and_one_sentence_says_so(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpu.main() == 0
+    assert capsys.readouterr().out.count("\n") == 1 and not list(results.iterdir())
+
+
+def test_every_recipe_that_a_gpu_is_measured_on_makes_one_stack(tmp_path: Path) -> None:
+    gpu.noise_images(tmp_path, 100)
+    for recipe in {recipe for recipe, _ in gpu.FULL.zoos}:
+        plans = gpu.like_plans(recipe, 3, tmp_path, gpu.SMALL)
+        assert len({stack_key(one) for one in plans}) == 1 and len({one.seed for one in plans}) == 3
+        assert zoo_recipe(recipe).fixed["epochs"] >= 1
+
+
+def test_a_stack_that_does_not_fit_is_a_row_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise EngineError("the memory of cuda ran out")
+
+    monkeypatch.setattr(gpu.StackedEngine, "run", full)
+    rows = gpu.measure_zoo(torch.device("cpu"), gpu.SMALL, tmp_path, float("inf"))
+    assert rows[0]["failed"] == "the memory of cuda ran out"
+    assert gpu.measure_zoo(torch.device("cpu"), gpu.SMALL, tmp_path, 0.0)[0]["failed"] == "the time was up"
+
+
+def test_the_operations_of_a_step_are_those_that_torch_counts() -> None:
+    width, depth, heads, chunk, tokens, batch = 32, 2, 2, 16, 8, 4
+    config = MetaModelConfig(chunk_size=chunk, width=width, depth=depth, heads=heads, pooling="mean")
+    model = Transformer(config, tokens, 12, Room(0))
+    read = Tokens(
+        torch.randn(batch, tokens, chunk), torch.ones(batch, tokens, dtype=torch.bool), torch.rand(batch, tokens, 72)
+    )
+    with FlopCounterMode(display=False) as counter:
+        model(read).sum().backward()
+    ours = gpu.flops_a_step(width, depth, chunk, tokens, batch)
+    # It counts the encoding of roles and the head too, which are left out here, and no gradient of the input
+    assert counter.get_total_flops() == pytest.approx(ours, rel=0.1)
+
+
+def test_the_peak_is_that_of_the_devices_name_or_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, peak in {"NVIDIA H100 PCIe": 756e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA L40S": 362e12}.items():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
+        found, said = gpu.peak_of(torch.device("cuda"), 1e12)
+        assert found == peak and "data sheet of" in said
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Something new")
+    assert gpu.peak_of(torch.device("cuda"), 5e12) == (
+        5e12,
+        "no data sheet of Something new is known here: a plain matrix product as it was measured",
+    )
+
+
+def test_the_gpus_script_needs_no_more_than_torch_numpy_jaxtyping_and_safetensors() -> None:
+    """A lent machine has hardly more; what is loaded is asked for before anything is measured."""
+    others = ["sklearn", "scipy", "pyarrow", "pooch", "PIL", "matplotlib", "lightgbm", "rich", "jinja2", "tyro"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({others!r})); from benchmarks import gpu; "
+    code += "sys.exit(gpu.main(['--small', '--workers', '0']))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert run.returncode == 0, run.stderr

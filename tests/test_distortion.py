@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from weightspace.recipes.zoos import zoo_recipe
-from weightspace.zoo.distortion import GAIN, NOISE, OFFSET, augmented, distorted
+from weightspace.zoo.distortion import GAIN, NOISE, OFFSET, augmented, distorted, shifts
 from weightspace.zoo.hyperparameters import plan
+from weightspace.zoo.networks import hash31
 from weightspace.zoo.trained import train_networks
 
 
@@ -54,9 +55,29 @@ def test_pictures_are_moved_by_three_pixels_to_each_side_on_average_by_none() ->
 def test_a_network_with_augmentation_is_trained_on_other_images_than_one_without() -> None:
     config = zoo_recipe("digits-small")
     one = replace(plan(config, 0), epochs=1, image_count=128)
-    torch.testing.assert_close(distorted(images(1), [one], 0), images(1), atol=0, rtol=0)
+    torch.testing.assert_close(distorted(images(1), one, torch.tensor([one.seed]), 0), images(1), atol=0, rtol=0)
     plain, augment = train_networks([one])[0], train_networks([replace(one, augment=True)])[0]
     assert plain.weights is not None and augment.weights is not None
     assert abs(plain.weights - augment.weights).max() > 1e-3
     again = train_networks([replace(one, augment=True)])[0]
     assert again.weights is not None and (again.weights == augment.weights).all()
+
+
+def test_the_hash_of_int32_has_the_bits_of_int64() -> None:
+    """Only low bits count, and those wrap: sums beyond 31 bits among them."""
+    edges = torch.tensor([0, 1, 2**31 - 1, 2**31 - 2, 0x2C1B3C6D, 0x55555555])
+    numbers = torch.cat([edges, torch.randint(2**31, (20_000,), generator=torch.Generator().manual_seed(0))])
+    assert torch.equal(hash31(numbers.int()).long(), hash31(numbers))
+    others = numbers.flip(0)
+    assert torch.equal(hash31(numbers.int() + others.int()).long(), hash31(numbers + others))
+
+
+def test_shifts_are_even_and_each_network_image_and_step_has_its_own() -> None:
+    drawn = shifts(torch.tensor([5, 2**40 + 9]), 3, 9_000, 4)
+    assert drawn.shape == (2, 9_000, 2) and drawn.min() == 0 and drawn.max() == 8
+    counts = torch.stack([drawn.flatten().bincount(minlength=9)])
+    assert (counts - 4_000).abs().max() < 250  # four standard errors of 36,000 draws among nine
+    again = shifts(torch.tensor([2**40 + 9]), 3, 9_000, 4)
+    assert torch.equal(again[0], drawn[1]), "whichever networks train beside it"
+    for other in (shifts(torch.tensor([5]), 4, 9_000, 4)[0], drawn[1], drawn[0].flip(1), drawn[0].roll(1, 0)):
+        assert float((other == drawn[0]).float().mean()) < 0.13  # one in nine by chance

@@ -23,6 +23,7 @@ from tyro.conf import Positional, UseAppendAction
 
 from weightspace.models.config import MetaModelConfig
 from weightspace.recipes.metamodels import METAMODEL_RECIPES
+from weightspace.train.launch import Launch
 
 # Nothing heavier up here: `weightspace --help` must answer at once. Each verb imports what it calls.
 
@@ -83,6 +84,8 @@ RESUMED = {
     )
 }
 """Long work that keeps what is finished and goes on when it is called again."""
+TOGETHER = {"weightspace train"}
+"""What several processes that torchrun has started do together."""
 KEPT = "; what was finished is kept"
 
 
@@ -119,6 +122,8 @@ def _usage() -> str:
 def _run(verb: Callable[..., int], name: str, words: list[str]) -> int:
     try:
         options = _parse(verb, name, words)
+        if Launch.of_environment().count > 1 and name not in TOGETHER:
+            raise ValueError(f"{name} is done by one process: start it without torchrun")
         with _terminable():
             return verb(**options)
     except KeyboardInterrupt:
@@ -461,6 +466,8 @@ def train(
 ) -> int:
     """Train a meta-model on a zoo's training split; a killed run goes on when it is called again.
 
+    On several GPUs or hosts: torchrun --nproc-per-node 8 -m weightspace train ZOO --out RUN.
+
     Args:
         zoo: folder of the zoo.
         out: folder for the meta-model, its checkpoint and losses.csv.
@@ -473,6 +480,8 @@ def train(
 
     del recipe  # it has chosen the defaults of config
     model = train_metamodel(zoo, out, config, targets or None)
+    if Launch.of_environment().rank > 0:  # the first process speaks for all
+        return 0
     if json:
         return _json(model.history.to_json())
     best = min(model.history.evaluations, key=lambda entry: entry["loss"])

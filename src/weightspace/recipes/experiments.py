@@ -32,6 +32,7 @@ from weightspace.tasks.base import TaskError
 from weightspace.tasks.decompile import Decompilation
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples
 from weightspace.tasks.scan import Scan
+from weightspace.train.ranks import joined
 from weightspace.weights.network import Network, NetworkError, write_atomically
 from weightspace.weights.spec import SpecError
 from weightspace.weights.store import MANIFEST, Zoo, ZooError, file_hash, verify
@@ -60,12 +61,17 @@ def train_metamodel(
     *,
     show: bool = True,
 ) -> MetaModel:
-    """Train a meta-model on a zoo's training split and save it in `out`; killed and called again, it goes on."""
-    zoo = sound_zoo(folder)
+    """Train a meta-model on a zoo's training split and save it in `out`; killed and called again, it goes on.
+
+    Started by torchrun it is trained by all the processes together, and the first one saves it.
+    """
+    zoo, config = sound_zoo(folder), config or small()
     asked = categorical_targets(zoo, targets)
     training, validation = (hyperparameter_examples(zoo, split, asked) for split in ("train", "validation"))
-    model = MetaModel(config or small(), folder=Path(out), show=show).fit(training, validation)
-    model.save(out, _facts(zoo))
+    with joined(config.training.device) as ranks:
+        model = MetaModel(config, folder=Path(out), show=show).fit(training, validation)
+        if ranks.first:
+            model.save(out, _facts(zoo))
     return model
 
 

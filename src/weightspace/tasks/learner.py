@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +20,7 @@ from weightspace.train.checkpoint import bind
 from weightspace.train.config import TrainingConfig
 from weightspace.train.log import History
 from weightspace.train.loop import choose_device, mix, to_device, train
+from weightspace.train.ranks import WHOLE, Part, Ranks
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec
@@ -66,15 +67,25 @@ class Answering:
         """The outputs of each target, (n, size)."""
         return outputs.split(self.sizes, 1)
 
-    def loss(self, outputs: Float[Tensor, "b outputs"], labels: Float[Tensor, "b targets"]) -> Float[Tensor, ""]:
+    def loss(
+        self,
+        outputs: Float[Tensor, "b outputs"],
+        labels: Float[Tensor, "b targets"],
+        counts: Int[Tensor, " targets"] | None = None,
+    ) -> Float[Tensor, ""]:
         """Mean over the targets of the mean over the networks whose answer is known.
 
         Cross-entropy of classes, half the squared error of standardised quantities.
+
+        Args:
+            counts: networks of the whole batch whose answer is known, where these are a part of it: so the losses of
+                the parts add up to the batch's, however the known answers fall on them. None: these are all.
         """
         losses = []
-        for target, values, truth in zip(self.targets, self.split(outputs), labels.unbind(1), strict=True):
+        counts = labels.isfinite().sum(0) if counts is None else counts
+        parts = zip(self.targets, self.split(outputs), labels.unbind(1), counts.clamp(min=1).unbind(), strict=True)
+        for target, values, truth, count in parts:
             known = truth.isfinite()
-            count = known.sum().clamp(min=1)
             if target.is_quantity:
                 error = values.float()[:, 0] - truth.nan_to_num()
                 losses.append(0.5 * (error.square() * known).sum() / count)
@@ -161,6 +172,7 @@ class Learner(ABC):
     def fit(self, training: Examples, validation: Examples) -> Learner:
         """Train on `training`, keep the weights with the lowest loss on `validation`.
 
+        Within `ranks.joined` it shares the work with other processes, each of which calls it with the same arguments.
         Networks of which no label is known teach nothing, unless `prepare` learns from them.
 
         Raises:
@@ -181,16 +193,18 @@ class Learner(ABC):
             bind_to(self.folder, f"a {self.name}", self.settings(), training, validation)
         self.prepare(training)
 
-        def batch(step: int) -> tuple[Any, Tensor]:
+        def batch(step: int, part: Part = WHOLE) -> tuple[Any, Tensor, Tensor]:
             chosen = taught[epoch_batch(len(taught), config.batch_size, step, config.seed)]
-            generator = torch.Generator().manual_seed(mix(config.seed, step))
-            return self.batch(training, chosen, generator), labels[torch.from_numpy(chosen)]
+            counts = labels[torch.from_numpy(chosen)].isfinite().sum(0)
+            chosen = chosen[part.rows(len(chosen))]
+            generator = torch.Generator().manual_seed(mix(config.seed, step, *part.key))
+            return self.batch(training, chosen, generator), labels[torch.from_numpy(chosen)], counts
 
-        def loss(model: nn.Module, examples: tuple[Any, Tensor]) -> Tensor:
-            return answering.loss(model(examples[0]), examples[1])
+        def loss(model: nn.Module, examples: tuple[Any, Tensor, Tensor]) -> Tensor:
+            return answering.loss(model(examples[0]), *examples[1:])
 
         def evaluate(model: nn.Module) -> dict[str, float]:
-            outputs = self._outputs(model, validation.networks)
+            outputs = self._outputs(model, validation.networks, Ranks.here())
             return answering.measures(outputs, held_labels.to(outputs.device))
 
         self.history = train(
@@ -198,6 +212,7 @@ class Learner(ABC):
             loss,
             batch,
             config,
+            divisible=True,
             evaluate=evaluate,
             folder=self.folder,
             description=f"training the {self.name}",
@@ -220,13 +235,17 @@ class Learner(ABC):
             self.check_scope(spec)
         self.model.to(choose_device(self.training.device)).eval()
         with torch.no_grad():
-            return self.answering.predictions(self._outputs(self.model, population))
+            return self.answering.predictions(self._outputs(self.model, population, Ranks()))
 
-    def _outputs(self, model: nn.Module, population: Population) -> Float[Tensor, "n outputs"]:
-        size = self.training.batch_size
+    def _outputs(self, model: nn.Module, population: Population, ranks: Ranks) -> Float[Tensor, "n outputs"]:
+        """Outputs for all networks, block by block, of which each process reads its own."""
+        size, width = self.training.batch_size, sum(self.answering.sizes)
         blocks = [np.arange(i, min(i + size, len(population))) for i in range(0, len(population), size)]
-        parts = [self.answer(model, population.select(block)).float() for block in blocks]
-        return torch.cat(parts) if parts else torch.zeros(0, sum(self.answering.sizes))
+        device = next(model.parameters()).device
+        parts = [torch.zeros(len(block), width, device=device) for block in blocks]
+        for number in range(ranks.rank, len(blocks), ranks.count):
+            parts[number] = self.answer(model, population.select(blocks[number])).float()
+        return ranks.sum(torch.cat(parts)) if parts else torch.zeros(0, width)
 
     @property
     def parameters(self) -> int:

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.log import History
+from weightspace.train.ranks import Ranks
 from weightspace.weights.network import METADATA_KEY, write_atomically
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -54,13 +55,15 @@ def bind(folder: Path, facts: bytes) -> bool:
     """Tie a folder to what decides its run besides the training's config; False if it is tied to something else.
 
     Args:
-        facts: settings and data, of which the folder keeps the SHA-256; one that is tied to nothing is tied to them.
+        facts: settings and data, of which the folder keeps the SHA-256; one that is tied to nothing is tied to them,
+            by the first process where several train together.
     """
     content = json.dumps({"sha256": hashlib.sha256(facts).hexdigest()}).encode()
     record = folder / FITTED_ON
     if record.exists() and record.read_bytes() != content:
         return False
-    write_atomically(record, content)
+    if Ranks.here().first:
+        write_atomically(record, content)
     return True
 
 

@@ -10,7 +10,7 @@ Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
 
-MAY_CHANGE_ON_RESUME = ("checkpoint_every", "device", "compile", "tensorboard")
+MAY_CHANGE_ON_RESUME = ("micro_batches", "checkpoint_every", "device", "compile", "tensorboard")
 """Fields of a `TrainingConfig` that decide where and how a run is made, not what it learns."""
 
 
@@ -27,6 +27,10 @@ class TrainingConfig:
 
     batch_size: int = 64
     """Examples per update, at least 1; the loop itself leaves it to the function that makes batches."""
+
+    micro_batches: int = 1
+    """Parts into which each batch is cut, at least 1: they go through the model one after the other, and their
+    gradients are added, so that a large batch fits a small memory. Several processes share them."""
 
     learning_rate: float = 3e-4
     """Peak learning rate, above 0."""
@@ -74,7 +78,7 @@ class TrainingConfig:
     """Whether to write TensorBoard events beside losses.csv."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "evaluate_every", "checkpoint_every"):
+        for name in ("steps", "batch_size", "micro_batches", "evaluate_every", "checkpoint_every"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         # Comparisons are chained so that NaN, which compares false with everything, is refused too.
         self._require("learning_rate", 0 < self.learning_rate < inf, "above 0 and finite")

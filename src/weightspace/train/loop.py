@@ -24,6 +24,7 @@ from weightspace.train.checkpoint import (
 from weightspace.train.config import Device, TrainingConfig
 from weightspace.train.log import History, Log
 from weightspace.train.optimiser import adamw, learning_rate
+from weightspace.train.ranks import Ranks, RanksError
 from weightspace.weights.progress import progress as progress_line
 
 __all__ = [
@@ -47,9 +48,10 @@ class TrainingDiverged(ValueError):
 def train(
     model: nn.Module,
     loss: Callable[[nn.Module, Any], Tensor],
-    batch: Callable[[int], Any],
+    batch: Callable[..., Any],
     config: TrainingConfig,
     *,
+    divisible: bool = False,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     folder: Path | None = None,
     description: str = "training",
@@ -61,6 +63,10 @@ def train(
     On a CPU with as many threads, a run killed at any moment and resumed gives every bit of the run that was not.
     The global random generators of torch are seeded anew at each step and given back as they were.
 
+    Within `ranks.joined` several processes train one model: each takes its parts of every batch, gradients and losses
+    are summed, the first alone writes, and all return the same. What comes out is a function of the config and of the
+    number of parts, whatever the number of processes, up to the rounding of sums; so a run may be resumed with another.
+
     Args:
         model: the module to train; called through `loss`, in training mode.
         loss: of (model, batch on the device), a scalar to minimise.
@@ -68,14 +74,18 @@ def train(
             `.to(device)`. It must be a pure function of the step: that is why nothing of it is ever saved. torch's
             global generator, seeded with the step, may be used in it.
         config: how to train.
+        divisible: whether `batch` may also be called with (step, `ranks.Part`), for examples of which the losses of all
+            parts add up to the loss of the batch. Otherwise only one process trains, and on whole batches.
         evaluate: of the model in evaluation mode without gradients, on its device and in `config.precision`; gives
-            validation metrics of which `loss` chooses the best model. None: the last model is the best.
-        folder: where checkpoint.safetensors and losses.csv go; None keeps nothing on disk.
+            validation metrics of which `loss` chooses the best model. None: the last model is the best. Every process
+            calls it, and the first one's metrics count.
+        folder: where checkpoint.safetensors and losses.csv go, the same for all processes; None keeps nothing on disk.
         description: what the progress line says is going on.
         progress: whether to show a progress line on stderr if it takes longer than two seconds.
     Raises:
         TrainingDiverged: at a loss, gradient or validation loss that is NaN or infinite, at most 10 steps later.
         CheckpointError: if `folder` holds a torn checkpoint or one of another config or model.
+        RanksError: if another process is lost or sees another folder, or a batch cannot be cut into the parts.
         ValueError: if nothing is trainable, CUDA is asked for and missing, or `loss` or `evaluate` give no loss.
         ImportError: if TensorBoard is asked for and missing.
     """
@@ -85,6 +95,9 @@ def train(
     optimiser = adamw(model, config)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     network: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+    ranks = Ranks.here()
+    parts = ranks.parts(config.micro_batches)
+    _check_divisible(divisible, parts[0].of)
 
     state = Progress(History(), None, finished=False)
     path = folder / CHECKPOINT if folder is not None else None
@@ -93,30 +106,37 @@ def train(
     history, best, finished = state.history, state.best, state.finished
     losses, evaluations = list(history.training_loss), list(history.evaluations)
     best_step, started = history.best_step, monotonic() - history.seconds
+    ranks.check_same(history.steps, f"checkpoint in {folder}")
 
     if not finished:
         reproducible = _reproducible(device)
-        log = Log(folder, history.steps, config.tensorboard)
-        line = progress_line(description, config.steps, "steps", progress, done=history.steps)
+        ranks.align(model)
+        log = Log(folder if ranks.first else None, history.steps, config.tensorboard and ranks.first)
+        line = progress_line(description, config.steps, "steps", progress and ranks.first, done=history.steps)
         with reproducible, log, line as advance:
             model.train()
             unread: list[tuple[int, Tensor, Tensor, float]] = []
             for step in range(history.steps, config.steps):
-                _seed(device, config.seed, step)
                 rate = learning_rate(step, config)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
-                with _precision(device, config):
-                    value = loss(network, to_device(batch(step), device))  # ()
-                if value.ndim:
-                    raise ValueError(f"loss gave a tensor of shape {tuple(value.shape)}: take its mean")
-                value.backward()
+                total = torch.zeros((), device=device)  # the loss, over all parts of the batch
+                for part in parts:
+                    _seed(device, config.seed, step, *part.key)
+                    with _precision(device, config):
+                        examples = batch(step, part) if divisible else batch(step)
+                        value = loss(network, to_device(examples, device))  # ()
+                    if value.ndim:
+                        raise ValueError(f"loss gave a tensor of shape {tuple(value.shape)}: take its mean")
+                    value.backward()
+                    total = total + value.detach()
+                total = ranks.sum_gradients(parameters, total)
                 norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm or inf)  # ()
                 optimiser.step()
                 optimiser.zero_grad()
 
                 done = step + 1
-                unread.append((done, value.detach(), norm, rate))
+                unread.append((done, total, norm, rate))
                 finished = done == config.steps
                 evaluating = evaluate is not None and (finished or done % config.evaluate_every == 0)
                 saving = done % config.checkpoint_every == 0
@@ -126,9 +146,10 @@ def train(
                 rows = [_row(*entry, losses, monotonic() - started) for entry in unread]
                 unread.clear()
                 if evaluate is not None and evaluating:
+                    ranks.align(model)
                     model.eval()
                     with torch.no_grad(), _precision(device, config):
-                        metrics = {name: float(x) for name, x in evaluate(network).items()}
+                        metrics = ranks.agree({name: float(x) for name, x in evaluate(network).items()})
                     model.train()
                     _check_validation(metrics, done)
                     rows[-1] |= {f"validation_{name}": x for name, x in metrics.items()}
@@ -140,7 +161,7 @@ def train(
                     finished = finished or (config.patience is not None and since >= config.patience)
                 log.write(rows)
                 history = History(done, losses, evaluations, best_step, monotonic() - started)
-                if path is not None and (finished or saving):
+                if path is not None and ranks.first and (finished or saving):
                     log.sync()
                     save_checkpoint(path, model, optimiser, config, Progress(history, best, finished))
                 advance(len(rows), note=f"loss {losses[-1]:.4g}")
@@ -210,22 +231,30 @@ def _precision(device: torch.device, config: TrainingConfig) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
 
 
-def _seed(device: torch.device, seed: int, step: int) -> None:
-    """Seed the generators of the CPU and of `device` with (seed, step)."""
-    mixed = mix(seed, step)
+def _check_divisible(divisible: bool, parts: int) -> None:
+    if parts > 1 and not divisible:
+        raise RanksError(
+            f"this training takes its batches whole, and here each is cut into {parts} parts: use one process and "
+            "micro_batches of 1"
+        )
+
+
+def _seed(device: torch.device, *numbers: int) -> None:
+    """Seed the generators of the CPU and of `device` with seed, step and what else the numbers say."""
+    mixed = mix(*numbers)
     torch.default_generator.manual_seed(mixed)  # torch.manual_seed would reach every GPU's too
     if device.type == "cuda":
         torch.cuda.manual_seed(mixed)
 
 
-def mix(seed: int, step: int) -> int:
-    """A 64-bit number from two, such that neighbours have nothing in common (SplitMix64, Steele et al., 2014).
+def mix(*numbers: int) -> int:
+    """A 64-bit number from several, such that neighbours have nothing in common (SplitMix64, Steele et al., 2014).
 
-    The CPU generator of torch uses the low 32 bits of a seed alone, so they must depend on all of both numbers.
+    The CPU generator of torch uses the low 32 bits of a seed alone, so they must depend on all of every number.
     """
     state = 0
-    for part in (seed, step):
-        state = ((state ^ part) + 0x9E3779B97F4A7C15) % 2**64
+    for number in numbers:
+        state = ((state ^ number) + 0x9E3779B97F4A7C15) % 2**64
         state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
         state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
         state ^= state >> 31

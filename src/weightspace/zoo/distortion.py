@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,18 +18,23 @@ GAIN, OFFSET, NOISE = 0.2, 0.2, 0.1
 """Factor and offset of each channel and noise of each pixel, in standard deviations of a channel, at most."""
 
 
-def distorted(x: Float[Tensor, "n b c h w"], plans: Sequence[TrainingPlan], step: int) -> Float[Tensor, "n b c h w"]:
+def distorted(
+    x: Float[Tensor, "n b c h w"], plan: TrainingPlan, seeds: Int[Tensor, " n"], step: int
+) -> Float[Tensor, "n b c h w"]:
     """The images of one step as their plans distort them: `augment` first, then `crop`.
 
+    All is drawn where the images are, so that a GPU never waits for it.
+
     Args:
-        x: standardised images of n networks, on any device; what is drawn depends on plan and step alone.
-        plans: n plans that agree in both.
+        x: standardised images of n networks, on any device; what is drawn depends on seed and step alone.
+        plan: one of theirs, which agree in both.
+        seeds: of the networks, int64, on the same device.
         step: number of the step, from 0.
     """
-    if plans[0].augment:
-        x = augmented(x, torch.tensor([plan.seed for plan in plans], device=x.device), step)
-    if plans[0].crop:
-        x = shifted(x, _shifts(plans, step).to(x.device), plans[0].crop)
+    if plan.augment:
+        x = augmented(x, seeds, step)
+    if plan.crop:
+        x = shifted(x, shifts(seeds, step, x.shape[1], plan.crop), plan.crop)
     return x
 
 
@@ -67,8 +70,12 @@ def augmented(x: Float[Tensor, "n b c h w"], seeds: Int[Tensor, " n"], step: int
 
 def _uniform(key: Int[Tensor, " n"], count: int, stream: int) -> Float[Tensor, "n k"]:
     """(n, count) numbers uniform in [-1, 1)."""
-    places = torch.arange(count, device=key.device) + hash31(key + stream)[:, None]
-    return hash31(places).float() / 2**30 - 1
+    return _drawn(key, count, stream).float() / 2**30 - 1
+
+
+def _drawn(key: Int[Tensor, " n"], count: int, stream: int) -> Int[Tensor, "n k"]:
+    """(n, count) numbers from 0 to below 2**31, int32."""
+    return hash31(torch.arange(count, dtype=torch.int32, device=key.device) + hash31(key + stream).int()[:, None])
 
 
 def shifted(x: Float[Tensor, "n b c h w"], by: Int[Tensor, "n b 2"], most: int) -> Float[Tensor, "n b c h w"]:
@@ -82,10 +89,12 @@ def shifted(x: Float[Tensor, "n b c h w"], by: Int[Tensor, "n b 2"], most: int) 
     return taken.unflatten(3, (height, width))
 
 
-def _shifts(plans: Sequence[TrainingPlan], step: int) -> Int[Tensor, "n b 2"]:
-    """How far each image of a step is shifted, from each network's own seed."""
-    drawn = []
-    for plan in plans:
-        generator = torch.Generator().manual_seed((plan.seed * 0x9E3779B1 + step) & 0x7FFFFFFFFFFF)
-        drawn.append(torch.randint(0, 2 * plan.crop + 1, (plan.batch_size, 2), generator=generator))
-    return torch.stack(drawn)
+def shifts(seeds: Int[Tensor, " n"], step: int, count: int, most: int) -> Int[Tensor, "n b 2"]:
+    """How far `count` images of a step are shifted down and right, 0 to 2 `most`, int32.
+
+    From a hash of seed, step and place, so that every engine and device draws the same.
+
+    Args:
+        seeds: of the networks, int64.
+    """
+    return _drawn(hash31(seeds + 1000033 * step), 2 * count, 3).view(len(seeds), count, 2) % (2 * most + 1)

@@ -67,7 +67,7 @@ class ProcessEngine:
         workers: processes; None for one a core this process may use. 0 trains in this process.
         stack: most networks that a process trains in one vectorised step. At 1 each network is trained alone and can
             be made again alone, bit for bit. More is faster where networks are so small that the work around each
-            operation outweighs it (the digits recipe; `benchmarks/stacked.py`), and rounds differently.
+            operation outweighs it (the digits recipe; `benchmarks/zoo.py`), and rounds differently.
     """
 
     workers: int | None = None

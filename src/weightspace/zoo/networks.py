@@ -84,13 +84,17 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.key is None or self.rate == 0:
             return x
-        entry = torch.arange(x.numel(), device=x.device).reshape(x.shape)
-        keep = hash31(entry + hash31(self.key + 7919 * self.layer)) >= int(self.rate * 2**31)
+        entry = torch.arange(x.numel(), dtype=torch.int32, device=x.device).reshape(x.shape)
+        keep = hash31(entry + hash31(self.key + 7919 * self.layer).int()) >= int(self.rate * 2**31)
         return x * keep / (1 - self.rate)
 
 
 def hash31(x: Tensor) -> Tensor:
-    """A 31-bit mixing hash of int64 values, in arithmetic that every device does alike."""
+    """A 31-bit mixing hash of integers, in arithmetic that every device does alike.
+
+    Only the low 31 bits of a number count, and a product's low bits do not depend on the high ones: so int32, which
+    wraps, gives the bits of int64 at half the memory, and of what is hashed for each pixel that is most of the cost.
+    """
     x = x & 0x7FFFFFFF
     for multiplier in (0x2C1B3C6D, 0x297A2D39):
         x = ((x ^ (x >> 15)) * multiplier) & 0x7FFFFFFF

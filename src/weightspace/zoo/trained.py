@@ -73,19 +73,21 @@ def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedN
     snapshots: dict[int, np.ndarray] = {}
     if 0 in first.checkpoints:
         snapshots[0] = stack.flat()
+    batches = _batches(plans, 0, len(data.train_labels), steps).to(device)  # (n, steps, batch)
     for epoch in range(first.epochs):
-        batches = _batches(plans, epoch, len(data.train_labels), steps).to(device)  # (n, steps, batch)
         losses, rights = [], []  # summed once an epoch: on small networks every operation a step counts
         for step in range(steps):
             number = epoch * steps + step
             x, y = data.batch(batches[:, step])  # (n, batch, c, h, w) float32, (n, batch)
-            x = distorted(x, plans, number)
+            x = distorted(x, first, stack.seeds, number)
             loss, right = stack.gradient(x, y, number, out=gradient)
             for rows, optimiser in optimisers:
                 optimiser.step(gradient[rows], rates[number, rows])
             losses.append(loss)
             rights.append(right)
         test_loss, test_accuracy = stack.evaluate(data)
+        if epoch + 1 < first.epochs:  # before anything is read: a GPU is still at this epoch while the CPU draws these
+            batches = _batches(plans, epoch + 1, len(data.train_labels), steps).to(device)
         for i, values in enumerate(
             zip(
                 torch.stack(losses).mean(0).tolist(),
@@ -218,6 +220,7 @@ class _Stack:
     plans: Sequence[TrainingPlan]
     weights: Tensor  # (n, trainable)
     seeds: Tensor  # (n,) int64
+    limits: Tensor | None  # (n, 1) largest norm of each network's gradient, None if no plan has one
     buffers: dict[str, Tensor]  # name -> (n, channels)
     names: list[str]
     shapes: list[torch.Size]
@@ -242,6 +245,9 @@ class _Stack:
             plans=plans,
             weights=weights,
             seeds=torch.tensor([plan.seed for plan in plans], device=device),
+            limits=_column([plan.clip_norm or math.inf for plan in plans], device)
+            if any(plan.clip_norm is not None for plan in plans)
+            else None,
             buffers={name: b.detach().expand(len(plans), *b.shape).clone() for name, b in module.named_buffers()},
             names=[name for name, _ in module.named_parameters()],
             shapes=[p.shape for p in module.parameters()],
@@ -297,10 +303,8 @@ class _Stack:
             layer.key = key
 
     def _clip(self, gradient: Tensor) -> None:
-        if any(plan.clip_norm is not None for plan in self.plans):
-            limits = torch.tensor([plan.clip_norm or math.inf for plan in self.plans], device=gradient.device)
-            norms = gradient.norm(dim=1)
-            gradient.mul_((limits / (norms + 1e-6)).clamp(max=1)[:, None])
+        if self.limits is not None:
+            gradient.mul_((self.limits / (gradient.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1))
 
     @torch.no_grad()
     def evaluate(self, data: Images) -> tuple[Tensor, Tensor]:
