@@ -21,6 +21,7 @@ from weightspace.models.config import MetaModelConfig
 from weightspace.models.detector import PRETRAINED, Detector
 from weightspace.models.metamodel import MetaModel, ScopeError
 from weightspace.models.search import decompile
+from weightspace.models.streaming import predict_file
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.verify import permuted
@@ -109,7 +110,10 @@ def predict_files(run: str | Path, files: Sequence[str | Path]) -> list[dict[str
     answers = []
     for file in files:
         try:
-            predictions = model.predict([Network.load(file, model.specs)])
+            if model.config.reading == "leaves":
+                predictions = predict_file(file, model)  # which may be larger than memory
+            else:
+                predictions = model.predict([Network.load(file, model.specs)])
         except (NetworkError, ScopeError, SpecError) as error:
             raise type(error)(f"{file}: {error}" if str(file) not in str(error) else str(error)) from error
         targets = {
