@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import decompile, interpreter, metamodel, rasp, record, store, zoo
+from benchmarks import decompile, interpreter, large, metamodel, rasp, record, store, zoo
 from weightspace.rasp.values import KEPT
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.zoo.hyperparameters import plan
@@ -61,3 +61,15 @@ def test_the_decompiler_is_measured(results: Path, monkeypatch: pytest.MonkeyPat
     decompile.main()
     figures = json.loads((results / "decompile.json").read_text())
     assert figures["certified_of_two_ways"] == 8 and figures["operations_checked_per_s"] > 0
+
+
+def test_embedding_is_measured_by_size_and_a_reading_that_takes_too_long_is_given_up(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = large.cost
+    monkeypatch.setattr(large, "READINGS", {"leaves": 1, "chunks": 1})
+    monkeypatch.setattr(large, "cost", lambda reading, *rest: None if reading == "chunks" else real(reading, *rest))
+    large.main(large.SMALL[:2])
+    figures = json.loads((results / "large.json").read_text())
+    assert all(cost["mib"] > cost["before"] > 0 and cost["seconds"] > 0 for cost in figures["leaves"].values())
+    assert set(figures["chunks"].values()) == {None} and figures["chunks_exponent_seconds"] is None

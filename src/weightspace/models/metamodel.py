@@ -71,7 +71,8 @@ class Transformer(nn.Module):
     def pooled(self, tokens: Tokens) -> Float[Tensor, "b p"]:
         """What the encoder makes of each network, as it is pooled for the head."""
         if isinstance(self.embedding, LeafEmbedding):
-            return self.across(*self.embedding(tokens), tokens.padded)
+            x, mask = self.embedding(tokens)
+            return self.across(x, mask, tokens.padded)
         return self.across(self.embedding(tokens), tokens.mask, tokens.padded)
 
     def across(self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], padded: bool) -> Float[Tensor, "b p"]:

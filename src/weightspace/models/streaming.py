@@ -18,8 +18,8 @@ from weightspace.weights.leaves import LeafFile
 from weightspace.weights.spec import Leaf
 from weightspace.weights.tokens import token_count
 
-AT_ONCE = 4096
-"""Chunks that are embedded at once: of 1,024 weights, the largest, 16 MiB of weights."""
+AT_ONCE = 1024
+"""Chunks that are embedded at once: of 1,024 weights, the largest, 4 MiB of weights."""
 
 
 def embed_file(path: str | Path, model: MetaModel) -> np.ndarray:

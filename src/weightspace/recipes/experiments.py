@@ -97,7 +97,7 @@ def predict_files(run: str | Path, files: Sequence[str | Path]) -> list[dict[str
     """A saved meta-model's answers about networks in safetensors files.
 
     A file that `Network.save` wrote describes itself; any other is matched by the names and shapes of its arrays with
-    the networks that the meta-model was trained on.
+    the networks that the meta-model was trained on. One that reads leaves needs little memory, however large a file is.
 
     Returns:
         for each file its name and, for each target, the probability of every class.
