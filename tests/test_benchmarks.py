@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import decompile, gpu, interpreter, metamodel, rasp, record, store, zoo
+from benchmarks import decompile, gpu, interpreter, large, metamodel, rasp, record, store, zoo
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Tokens
 from weightspace.models.metamodel import Transformer
@@ -145,3 +145,15 @@ def test_the_gpus_script_needs_no_more_than_torch_numpy_jaxtyping_and_safetensor
     code += "sys.exit(gpu.main(['--small', '--workers', '0']))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert run.returncode == 0, run.stderr
+
+
+def test_embedding_is_measured_by_size_and_a_reading_that_takes_too_long_is_given_up(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = large.cost
+    monkeypatch.setattr(large, "READINGS", {"leaves": 1, "chunks": 1})
+    monkeypatch.setattr(large, "cost", lambda reading, *rest: None if reading == "chunks" else real(reading, *rest))
+    large.main(large.SMALL[:2])
+    figures = json.loads((results / "large.json").read_text())
+    assert all(cost["mib"] > cost["before"] > 0 and cost["seconds"] > 0 for cost in figures["leaves"].values())
+    assert set(figures["chunks"].values()) == {None} and figures["chunks_exponent_seconds_from_1e+06"] is None

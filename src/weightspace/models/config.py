@@ -10,7 +10,7 @@ from weightspace.train.config import TrainingConfig
 Pooling = Literal["first", "mean", "extremes"]
 Normalisation = Literal["layer", "global"]
 EmbeddingKind = Literal["linear", "mlp"]
-Reading = Literal["chunks", "neurons"]
+Reading = Literal["chunks", "neurons", "leaves"]
 Scale = Literal["deviations", "ranks"]
 
 
@@ -26,9 +26,10 @@ class MetaModelConfig:
     """
 
     reading: Reading = "chunks"
-    """What a token is: a chunk of flat weights, as in the paper, or a neuron, described by statistics of what it reads
-    and what reads it, which do not depend on the order of neurons. `chunk_size`, `embedding`, `layer_encoding` and
-    `permute` are about chunks."""
+    """What a token is: a chunk of flat weights, as in the paper; a neuron, described by statistics of what it reads
+    and what reads it, which do not depend on the order of neurons; or a leaf, an array as its own chunks make it, at a
+    cost that grows with the number of weights and no faster. `chunk_size`, `embedding`, `layer_encoding` and `permute`
+    are about chunks, those of leaves too."""
 
     chunk_size: int = 128
     """Weights a token, 8 to 1024."""
@@ -37,7 +38,13 @@ class MetaModelConfig:
     """Size of a token's vector, a multiple of `heads`."""
 
     depth: int = 6
-    """Transformer layers, at least 1."""
+    """Transformer layers, at least 1; of leaves those across the leaves of a network."""
+
+    window: int = 16
+    """Chunks of a leaf that attend to each other, 1 to 256; only of leaves."""
+
+    window_depth: int = 1
+    """Transformer layers inside a window, at least 1; only of leaves."""
 
     heads: int = 4
     """Attention heads a layer."""
@@ -47,13 +54,15 @@ class MetaModelConfig:
     can see the spread of the weights in a chunk where a linear map sees only weighted sums."""
 
     other_widths: bool = False
-    """Whether networks of the layers of a training network, but other widths, are judged too; only of neurons."""
+    """Whether networks of the layers of a training network, but other widths, are judged too; not of chunks, which are
+    told apart by their place."""
 
     causal: bool = False
     """Whether a token attends only to itself and those before it, as a decoder's do."""
 
     summary: bool = False
-    """Whether the head also sees a few statistics of each array, besides what the transformer made of the tokens."""
+    """Whether the head also sees a few statistics of each array, besides what the transformer made of the tokens; not
+    beside leaves, as quantiles need a whole array in memory."""
 
     scale: Scale = "deviations"
     """How numbers of neurons and statistics of arrays are put on one scale: in standard deviations of the training
@@ -95,6 +104,8 @@ class MetaModelConfig:
         checks = {
             f"chunk_size {self.chunk_size}": (8 <= self.chunk_size <= 1024, "8 to 1024"),
             f"depth {self.depth}": (self.depth >= 1, "at least 1"),
+            f"window {self.window}": (1 <= self.window <= 256, "1 to 256"),
+            f"window_depth {self.window_depth}": (self.window_depth >= 1, "at least 1"),
             f"heads {self.heads}": (self.heads >= 1, "at least 1"),
             f"width {self.width}": (
                 self.width >= 1 and self.width % max(1, self.heads) == 0,
@@ -109,10 +120,14 @@ class MetaModelConfig:
             ),
             f"permutations {self.permutations}": (self.permutations >= 1, "at least 1"),
             f"other_widths {self.other_widths}": (
-                self.reading == "neurons" or not self.other_widths,
-                "False, or reading neurons",
+                self.reading != "chunks" or not self.other_widths,
+                "False, or reading neurons or leaves",
             ),
-            f"reading {self.reading!r}": (self.reading in get_args(Reading), "chunks or neurons"),
+            f"summary {self.summary}": (
+                self.reading != "leaves" or not self.summary,
+                "False, or reading chunks or neurons",
+            ),
+            f"reading {self.reading!r}": (self.reading in get_args(Reading), "chunks, neurons or leaves"),
             f"pooling {self.pooling!r}": (self.pooling in get_args(Pooling), "first, mean or extremes"),
             f"embedding {self.embedding!r}": (self.embedding in get_args(EmbeddingKind), "linear or mlp"),
             f"normalisation {self.normalisation!r}": (self.normalisation in get_args(Normalisation), "layer or global"),

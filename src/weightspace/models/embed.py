@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -66,6 +66,10 @@ class Normaliser:
         """Mean and standard deviation for every entry of flat weights; a layer never seen gets those of all weights."""
         return _columns(self, spec)
 
+    def by_leaf(self, spec: NetworkSpec) -> list[tuple[float, float]]:
+        """The same, once for each leaf."""
+        return [self.statistics.get(key, self.statistics["all"]) for key in _keys(spec, by_layer=True)]
+
     def __hash__(self) -> int:
         return id(self)
 
@@ -105,8 +109,7 @@ def _keys(spec: NetworkSpec, by_layer: bool) -> list[str]:
 @lru_cache(maxsize=4096)
 def _columns(normaliser: Normaliser, spec: NetworkSpec) -> tuple[Tensor, Tensor]:
     mean, deviation = torch.empty(spec.size), torch.empty(spec.size)
-    for (_, place), key in zip(spec.slices(), _keys(spec, by_layer=True), strict=True):
-        found = normaliser.statistics.get(key, normaliser.statistics["all"])
+    for (_, place), found in zip(spec.slices(), normaliser.by_leaf(spec), strict=True):
         mean[place], deviation[place] = found
     return mean, deviation
 
@@ -115,11 +118,16 @@ def _columns(normaliser: Normaliser, spec: NetworkSpec) -> tuple[Tensor, Tensor]
 def composition(spec: NetworkSpec, size: int) -> Float[Tensor, "t kinds"]:
     """Which share of each token has which role (columns 0 to 7) and which layer (the following 64)."""
     shares = leaf_composition(spec, size)  # (t, leaves)
+    return shares @ leaf_kinds(spec)
+
+
+def leaf_kinds(spec: NetworkSpec) -> Float[Tensor, "leaves kinds"]:
+    """Role and layer of each leaf, encoded as `composition` does."""
     kinds = torch.zeros(len(spec.leaves), len(ROLES) + MAX_LAYERS)
     for row, leaf, layer in zip(kinds, spec.leaves, layer_numbers(spec), strict=True):
         row[ROLES.index(leaf.role)] = 1
         row[len(ROLES) + layer] = 1
-    return shares @ kinds
+    return kinds
 
 
 @dataclass(frozen=True)
@@ -127,11 +135,14 @@ class Tokens:
     """A batch of networks as tokens.
 
     Attributes:
-        values: (b, t, chunk) normalised weights, or (b, t, features) of neurons; zero on padding.
+        values: (b, t, chunk) normalised weights, (b, t, features) of neurons, or (b, t, window * chunk) of windows of
+            leaves; zero on padding.
         mask: (b, t) False where a network has no token, having fewer than the largest in the batch.
         kinds: (b, t, 72) what `composition` says.
         padded: whether any of the mask is False, known without asking the device.
         summary: (b, s) statistics of each array, for a meta-model that sees them too.
+        places: (b, t, 2) of windows: the number of the leaf that each belongs to, and how many of its chunks there are;
+            (0, 0) on padding.
     """
 
     values: Float[Tensor, "b t c"]
@@ -139,16 +150,19 @@ class Tokens:
     kinds: Float[Tensor, "b t k"]
     padded: bool = False
     summary: Float[Tensor, "b s"] | None = None
+    places: Int[Tensor, "b t 2"] | None = None
 
     def select(self, rows: Int[Tensor, " k"]) -> Tokens:
         """The networks at `rows`, in that order."""
-        summary = None if self.summary is None else self.summary[rows]
-        return Tokens(self.values[rows], self.mask[rows], self.kinds[rows], self.padded, summary)
+        return self._each(lambda x: x[rows])
 
     def to(self, device: torch.device) -> Tokens:
-        values, mask, kinds = (x.to(device, non_blocking=True) for x in (self.values, self.mask, self.kinds))
-        summary = None if self.summary is None else self.summary.to(device, non_blocking=True)
-        return Tokens(values, mask, kinds, self.padded, summary)
+        return self._each(lambda x: x.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Tokens:
+        summary = None if self.summary is None else change(self.summary)
+        places = None if self.places is None else change(self.places)
+        return Tokens(change(self.values), change(self.mask), change(self.kinds), self.padded, summary, places)
 
 
 def squash(x: Tensor) -> Tensor:
@@ -203,10 +217,15 @@ def gather_tokens(parts: list[tuple[np.ndarray, Tokens]]) -> Tokens:
     mask = torch.zeros(count, longest, dtype=torch.bool)
     kinds = torch.zeros(count, longest, first.kinds.shape[2])
     summary = None if first.summary is None else torch.zeros(count, first.summary.shape[1])
+    places = None if first.places is None else torch.zeros(count, longest, 2, dtype=torch.long)
     for positions, tokens in parts:
         t = tokens.values.shape[1]
         rows = torch.from_numpy(positions)
         values[rows, :t], mask[rows, :t], kinds[rows, :t] = tokens.values, tokens.mask, tokens.kinds
         if summary is not None and tokens.summary is not None:
             summary[rows] = tokens.summary
-    return Tokens(values, mask, kinds, len({tokens.values.shape[1] for _, tokens in parts}) > 1, summary)
+        if places is not None and tokens.places is not None:
+            places[rows, :t] = tokens.places
+    # Networks with as many windows may still differ in their number of leaves
+    padded = len({tokens.values.shape[1] for _, tokens in parts}) > 1 or places is not None
+    return Tokens(values, mask, kinds, padded, summary, places)

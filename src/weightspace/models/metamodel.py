@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weightspace import __version__
@@ -18,14 +18,16 @@ from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Embedding, Normaliser, Tokens, gather_tokens, tokenise
 from weightspace.models.encoder import Encoder
 from weightspace.models.heads import Head
+from weightspace.models.hierarchical import LeafEmbedding, leaf_tokens
 from weightspace.models.neuron_tokens import BLOCK, NeuronEmbedding, neuron_count, neuron_tokens
 from weightspace.models.summary import Shortcut, leaf_summary, summary_size
 from weightspace.tasks.base import Examples, Target
 from weightspace.tasks.learner import Answering, Learner
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.log import History
+from weightspace.train.loop import choose_device
 from weightspace.weights.augment import Permuter
-from weightspace.weights.network import METADATA_KEY, NetworkError, read_safetensors, write_atomically
+from weightspace.weights.network import METADATA_KEY, Network, NetworkError, read_safetensors, write_atomically
 from weightspace.weights.population import Population
 from weightspace.weights.room import Room
 from weightspace.weights.spec import NetworkSpec
@@ -45,29 +47,38 @@ class Transformer(nn.Module):
     def __init__(self, config: MetaModelConfig, tokens: int, outputs: int, room: Room) -> None:
         super().__init__()
         self.config = config
-        self.embedding: NeuronEmbedding | Embedding
+        self.embedding: NeuronEmbedding | LeafEmbedding | Embedding
         if config.reading == "neurons":
             self.embedding = NeuronEmbedding(config.width, config.scale)
+        elif config.reading == "leaves":
+            self.embedding = LeafEmbedding(config)
         else:
             self.embedding = Embedding(config.chunk_size, config.width, tokens, config.layer_encoding, config.embedding)
         self.first = nn.Parameter(torch.randn(config.width) * 0.02)
         self.encoder = Encoder(config.width, config.depth, config.heads, config.causal, config.dropout)
         self.shortcut = Shortcut(summary_size(room), config.scale, config.bins) if config.summary else None
-        size = config.width * (1 + (config.pooling == "extremes"))
-        self.head = Head(size + (self.shortcut.size if self.shortcut else 0), outputs, config.hidden)
+        self.size = config.width * (1 + (config.pooling == "extremes"))
+        self.head = Head(self.size + (self.shortcut.size if self.shortcut else 0), outputs, config.hidden)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "b outputs"]:
         """Logits of each target's classes, or one number of a quantity, side by side."""
-        x = self._pooled(tokens)
+        x = self.pooled(tokens)
         if self.shortcut is not None:
             assert tokens.summary is not None
             x = torch.cat([x, self.shortcut(tokens.summary)], 1)
         return self.head(x)
 
-    def _pooled(self, tokens: Tokens) -> Tensor:
-        x, mask = self.embedding(tokens), tokens.mask  # (b, t, d), (b, t)
+    def pooled(self, tokens: Tokens) -> Float[Tensor, "b p"]:
+        """What the encoder makes of each network, as it is pooled for the head."""
+        if isinstance(self.embedding, LeafEmbedding):
+            x, mask = self.embedding(tokens)
+            return self.across(x, mask, tokens.padded)
+        return self.across(self.embedding(tokens), tokens.mask, tokens.padded)
+
+    def across(self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], padded: bool) -> Float[Tensor, "b p"]:
+        """The same of vectors, which may be padded."""
         if self.config.pooling != "first":
-            x = self.encoder(x, mask if tokens.padded else None)
+            x = self.encoder(x, mask if padded else None)
             mean = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
             if self.config.pooling == "mean":
                 return mean
@@ -76,9 +87,9 @@ class Transformer(nn.Module):
         seen = torch.ones_like(mask[:, :1])
         if self.config.causal:
             x, mask = torch.cat([x, learnt], 1), torch.cat([mask, seen], 1)
-            return self.encoder(x, mask if tokens.padded else None)[:, -1]
+            return self.encoder(x, mask if padded else None)[:, -1]
         x, mask = torch.cat([learnt, x], 1), torch.cat([seen, mask], 1)
-        return self.encoder(x, mask if tokens.padded else None)[:, 0]
+        return self.encoder(x, mask if padded else None)[:, 0]
 
 
 class MetaModel(Learner):
@@ -112,11 +123,11 @@ class MetaModel(Learner):
         self.tokens = max(map(self._count, (*self.specs, *validation.networks.specs)))
         self.normaliser = Normaliser.fit(training.networks, config.normalisation == "layer", config.training.seed)
         model = Transformer(config, self.tokens, sum(self.answering.sizes), self.room)
-        chunks = config.reading == "chunks"
+        neurons = config.reading == "neurons"
         self.permuter = None
-        if config.permute and chunks:
+        if config.permute and not neurons:
             self.permuter = Permuter(self.specs, config.permutations, config.training.seed)
-        if chunks and model.shortcut is None:
+        if not neurons and model.shortcut is None:
             return model
         # Not yet on the scale of the training networks, as that is taken from them
         raw = self._gathered(training.networks, self._described)
@@ -164,7 +175,8 @@ class MetaModel(Learner):
             return
         if len(self.specs) == 1 or not 0 < self._count(spec) <= self.tokens:
             chunks = self.config.reading == "chunks"
-            most = f"{self.tokens * self.config.chunk_size} weights" if chunks else f"{self.tokens} neurons"
+            most = f"{self.tokens * self.config.chunk_size} weights"
+            most = most if chunks else f"{self.tokens} {self.config.reading}"
             raise ScopeError(
                 f"a network with arrays {describe(spec)} is out of scope: this meta-model was trained on "
                 f"{len(self.specs)} other architecture(s) of at most {most}; train one on such networks"
@@ -172,8 +184,33 @@ class MetaModel(Learner):
 
     def _count(self, spec: NetworkSpec) -> int:
         """Tokens of a network."""
+        if self.config.reading == "leaves":
+            return len(spec.leaves)
         chunks = self.config.reading == "chunks"
         return token_count(spec.size, self.config.chunk_size) if chunks else neuron_count(spec)
+
+    def embed(self, networks: Sequence[Network]) -> np.ndarray:
+        """What the head reads of each network's tokens: a vector that says what the answers are made of.
+
+        Returns:
+            (n, width) float32, or twice as wide where extremes are pooled.
+        Raises:
+            NetworkError: if a weight is NaN or infinite.
+            ScopeError: if a network is out of scope; of leaves none is, as a vector of any network can be made.
+        """
+        population = Population.of(networks)
+        population.check_finite()
+        for spec in population.specs if self.config.reading != "leaves" else ():
+            self.check_scope(spec)
+        device = choose_device(self.training.device)
+        self.model.to(device).eval()
+        size = self.training.batch_size
+        with torch.no_grad():
+            parts = [
+                self.model.pooled(self.read(population[first : first + size], None).to(device)).float().cpu().numpy()
+                for first in range(0, len(population), size)
+            ]
+        return np.concatenate(parts) if parts else np.zeros((0, self.model.size), np.float32)
 
     def read(self, networks: Population, generator: torch.Generator | None) -> Tokens:
         """Networks as one batch, each in a random order of neurons where there is a generator and a permuter."""
@@ -202,6 +239,8 @@ class MetaModel(Learner):
         """The same before numbers become ranks, where they do."""
         if self.config.reading == "neurons":
             tokens = neuron_tokens(weights, spec, self.normaliser)
+        elif self.config.reading == "leaves":
+            tokens = leaf_tokens(weights, spec, self.normaliser, self.config.chunk_size, self.config.window)
         else:
             tokens = tokenise(weights, spec, self.normaliser, self.config.chunk_size)
         if not self.config.summary:

@@ -50,11 +50,17 @@ class PretrainedMetaModel(MetaModel):
 
     Args:
         steps: of pretraining, with the batch size and learning rate of `config`.
+    Raises:
+        ValueError: if it reads leaves, which have no token that could be hidden.
     """
 
     name = "meta-model, pretrained"
 
     def __init__(self, config: MetaModelConfig, *, steps: int, folder: str | Path | None = None) -> None:
+        if config.reading == "leaves":
+            raise ValueError(
+                "pretraining hides tokens, and a meta-model that reads leaves has none: read chunks or neurons"
+            )
         super().__init__(config, folder=folder)
         self.steps = steps
         self.filled_in: list[float] = []

@@ -21,6 +21,7 @@ from weightspace.models.config import MetaModelConfig
 from weightspace.models.detector import PRETRAINED, Detector
 from weightspace.models.metamodel import MetaModel, ScopeError
 from weightspace.models.search import decompile
+from weightspace.models.streaming import predict_file
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.verify import permuted
@@ -102,7 +103,7 @@ def predict_files(run: str | Path, files: Sequence[str | Path]) -> list[dict[str
     """A saved meta-model's answers about networks in safetensors files.
 
     A file that `Network.save` wrote describes itself; any other is matched by the names and shapes of its arrays with
-    the networks that the meta-model was trained on.
+    the networks that the meta-model was trained on. One that reads leaves needs little memory, however large a file is.
 
     Returns:
         for each file its name and, for each target, the probability of every class.
@@ -115,7 +116,10 @@ def predict_files(run: str | Path, files: Sequence[str | Path]) -> list[dict[str
     answers = []
     for file in files:
         try:
-            predictions = model.predict([Network.load(file, model.specs)])
+            if model.config.reading == "leaves":
+                predictions = predict_file(file, model)  # which may be larger than memory
+            else:
+                predictions = model.predict([Network.load(file, model.specs)])
         except (NetworkError, ScopeError, SpecError) as error:
             raise type(error)(f"{file}: {error}" if str(file) not in str(error) else str(error)) from error
         targets = {

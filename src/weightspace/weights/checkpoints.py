@@ -11,7 +11,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -52,6 +52,7 @@ class Outline:
         shapes: of each array by name, in the file's order.
         dtypes: of each, in safetensors' names (F32, BF16, I8).
         offsets: of a safetensors file, where each array begins in the file.
+        metadata: of a safetensors file, the texts that it carries.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Outline:
     dtypes: Mapping[str, str]
     part: tuple[str, ...] = ()
     offsets: Mapping[str, int] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
     arrays: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -114,16 +116,49 @@ def read(found: Outline, names: Sequence[str]) -> dict[str, np.ndarray]:
         try:
             with found.path.open("rb") as file:
                 for name in names:
-                    kind = FLOATING[found.dtypes[name]]
+                    dtype = found.dtypes[name]
                     file.seek(found.offsets[name])
-                    count = prod(found.shapes[name])
-                    raw = np.frombuffer(file.read(count * int(kind[2])), kind)
-                    if found.dtypes[name] == "BF16":  # the upper half of a float32
-                        raw = (raw.astype(np.uint32) << 16).view(np.float32)
-                    arrays[name] = raw.astype(np.float32).reshape(found.shapes[name])
+                    raw = file.read(prod(found.shapes[name]) * int(FLOATING[dtype][2]))
+                    arrays[name] = _decoded(raw, dtype).reshape(found.shapes[name])
         except (OSError, ValueError) as error:
             raise UnreadableError(f"{found.path} cannot be read any more: {error}") from None
         return arrays
+
+
+def pieces(found: Outline, name: str, most: int) -> Iterator[np.ndarray]:
+    """One of a checkpoint's floating-point arrays, flattened row-major, in float32 pieces of at most `most` numbers.
+
+    Of a safetensors file no more than a piece is in memory at a time. It is read and not mapped: every page of a map
+    that was looked at counts as resident until the system needs it.
+
+    Raises:
+        UnreadableError: if the file cannot be read any more, or ends before the array does; it names the array.
+    """
+    count, dtype = prod(found.shapes[name]), found.dtypes[name]
+    with np.errstate(over="ignore"):  # as in `read`
+        if found.kind != "safetensors":
+            flat = found.arrays[name].reshape(-1)
+            yield from (_float32(flat[first : first + most]) for first in range(0, count, most))
+            return
+        try:
+            with found.path.open("rb") as file:
+                file.seek(found.offsets[name])
+                for first in range(0, count, most):
+                    wanted = min(most, count - first)
+                    piece = _decoded(file.read(wanted * int(FLOATING[dtype][2])), dtype)
+                    if len(piece) < wanted:
+                        raise ValueError(f"it ends {count - first - len(piece)} numbers too early")
+                    yield piece
+        except (OSError, ValueError) as error:
+            raise UnreadableError(f"array {name!r} of {found.path} cannot be read any more: {error}") from None
+
+
+def _decoded(raw: bytes, dtype: str) -> np.ndarray:
+    """float32 numbers out of a safetensors file's bytes."""
+    numbers = np.frombuffer(raw, FLOATING[dtype])
+    if dtype == "BF16":  # the upper half of a float32
+        return (numbers.astype(np.uint32) << 16).view(np.float32)
+    return numbers.astype(np.float32)
 
 
 def file_hash(path: str | Path) -> str:
@@ -171,22 +206,25 @@ def _safetensors_outline(path: Path) -> Outline:
         raw = file.read(length)
     try:
         header = json.loads(raw)
-        header.pop("__metadata__", None)
-        end, shapes, dtypes, offsets = 0, {}, {}, {}
+        metadata = {str(key): str(text) for key, text in header.pop("__metadata__", {}).items()}
+        end, shapes, dtypes, offsets, torn = 0, {}, {}, {}, None
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             first, last = entry["data_offsets"]
             shapes[name], dtypes[name] = tuple(_whole(n) for n in entry["shape"]), str(entry["dtype"])
             if first != end or last < first:
                 raise ValueError(f"array {name!r} does not begin where the one before it ends")
-            if _bits(dtypes[name]) * prod(shapes[name]) != 8 * (last - first):
+            if _bits(name, dtypes[name]) * prod(shapes[name]) != 8 * (last - first):
                 raise ValueError(f"array {name!r} of shape {shapes[name]} does not have {last - first} bytes")
             offsets[name], end = 8 + length + first, last
+            if torn is None and 8 + length + last > size:
+                torn = name
         if end != size - 8 - length:
-            raise ValueError(f"its arrays are said to have {end} bytes, there are {size - 8 - length}")
+            where = f": array {torn!r} is not whole" if torn is not None else ""
+            raise ValueError(f"its arrays are said to have {end} bytes, there are {size - 8 - length}{where}")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UnreadableError(f"{path} is not a whole safetensors file: {reason}") from None
-    return Outline(path, "safetensors", shapes, dtypes, offsets=offsets)
+    return Outline(path, "safetensors", shapes, dtypes, offsets=offsets, metadata=metadata)
 
 
 def _whole(number: Any) -> int:
@@ -195,10 +233,10 @@ def _whole(number: Any) -> int:
     return number
 
 
-def _bits(dtype: str) -> int:
+def _bits(name: str, dtype: str) -> int:
     match = re.fullmatch(r"BOOL|(?:BF|[FIUC])(\d+)(_E\dM\d\w*)?", dtype)
     if match is None:
-        raise ValueError(f"the type {dtype!r} is not known")
+        raise ValueError(f"of array {name!r} the type {dtype!r} is not known")
     return int(match[1] or 8)
 
 

@@ -115,7 +115,8 @@ def load_state_dict(
     return Network(spec, spec.join(arrays), dict(metadata or {}))
 
 
-_STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Our names of the types that safetensors files hold."""
 
 
 def _read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -125,7 +126,7 @@ def _read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     arrays, _ = read_safetensors(path)
     with safe_open(str(path), framework="numpy") as file:
         stored = {name: str(file.get_slice(name).get_dtype()) for name in arrays}
-    return arrays, {name: _STORED.get(dtype, dtype) for name, dtype in stored.items()}
+    return arrays, {name: STORED.get(dtype, dtype) for name, dtype in stored.items()}
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
