@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def main() -> None:
         start = time.perf_counter()
         plain_loop(plans)
         rounds.append((starting, whole, stacked, time.perf_counter() - start))
-    keep("zoo", _figures(COUNT, rounds) | _of_varied_shapes())
+    keep("zoo", _figures(COUNT, rounds) | _of_varied_shapes() | _of_plans())
 
 
 def _start_only(config: ZooConfig) -> ZooConfig:
@@ -124,6 +125,19 @@ def _of_varied_shapes(count: int = 16) -> dict[str, object]:
         "eilertsen_engine_networks_per_s": round(float(np.median(rates)), 2),
         "eilertsen_ratio": round(float(np.median(ratios)), 2),
     }
+
+
+def _of_plans(count: int = 2_000) -> dict[str, object]:
+    """What it takes to know what each network of a zoo is to be, before any is trained."""
+    config = zoo_recipe("digits-small", count=count)
+    start = time.perf_counter()
+    plans = [plan(config, i) for i in range(count)]
+    seconds = time.perf_counter() - start
+    tracemalloc.start()
+    plans = [plan(config, i) for i in range(count)]
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return {"plans_per_s": round(count / seconds), "bytes_a_plan": round(size / len(plans))}
 
 
 if __name__ == "__main__":
