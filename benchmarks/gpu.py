@@ -426,7 +426,14 @@ def main(arguments: Sequence[str] = ()) -> int:
     parser.add_argument("--only", choices=("zoo", "metamodel", "decompiler"), help="one of the three alone")
     parser.add_argument("--out", type=Path, help="also write the JSON there")
     options = parser.parse_args(list(arguments))
-    device = torch.device(options.device or ("cpu" if options.small else "cuda"))
+    try:
+        device = torch.device(options.device or ("cpu" if options.small else "cuda"))
+    except RuntimeError:
+        parser.error(f"there is no device {options.device!r}: choose cuda, cuda:0, cuda:1, ... or cpu")
+    if options.workers is not None and options.workers < 0:
+        parser.error(f"{options.workers} workers: choose 0 or more")
+    if options.out is not None and not options.out.parent.is_dir():
+        parser.error(f"there is no folder {options.out.parent} for {options.out.name}: make it first")
     if device.type == "cuda" and not torch.cuda.is_available():
         print("there is no CUDA GPU here, so nothing is measured: --small runs all of it on the CPU")
         return 0

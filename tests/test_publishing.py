@@ -247,7 +247,7 @@ def test_nothing_else_is_overwritten(zoo: Zoo, run: Path, copy: Path, tmp_path: 
     with pytest.raises(PublishingError, match=r"holds another zoo already: .* --replace"):
         push_zoo(copy, there, show=False)
     for pushed in (lambda: push_model(run, there, show=False), lambda: push_model(run, str(run), show=False)):
-        with pytest.raises(PublishingError, match=r"holds another model already|holds something else"):
+        with pytest.raises(PublishingError, match=r"holds a zoo, and this is a model|holds something else"):
             pushed()
     assert contents(tmp_path / "there") == before
     for folder in (zoo.folder, run):
@@ -569,3 +569,20 @@ def test_of_two_pushes_at_the_same_time_one_is_told(hub: Hub, zoo: Zoo, monkeypa
     monkeypatch.setattr(hub, "create_commit", overtaken)
     with pytest.raises(HubError, match="somebody has changed it meanwhile: run the same command again"):
         push_zoo(zoo.folder, "me/tiny", show=False)
+
+
+def test_a_model_is_never_pushed_over_a_zoo_nor_a_zoo_over_a_model(
+    zoo: Zoo, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for first, second in (
+        (["zoo", str(zoo.folder)], ["model", str(run)]),
+        (["model", str(run)], ["zoo", str(zoo.folder)]),
+    ):
+        place = tmp_path / first[0]
+        assert main([first[0], "push", first[1], str(place)]) == 0
+        before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        for options in ([], ["--replace"]):
+            capsys.readouterr()
+            assert main([second[0], "push", second[1], str(place), *options]) == 2
+            assert f"holds a {first[0]}, and this is a {second[0]}" in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before

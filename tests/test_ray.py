@@ -18,6 +18,7 @@ import pytest
 
 from tests.test_cli import COMMAND, fails
 from tests.test_zoo import HERE, contents, tiny
+from weightspace.cli import main
 from weightspace.weights import lock
 from weightspace.weights.lock import writing
 from weightspace.weights.remote import Mirror
@@ -401,12 +402,50 @@ def test_a_store_that_cannot_be_used_is_one_sentence_and_the_folder_keeps_all(
     with monkeypatch.context() as patch:
         patch.setattr(MemoryFileSystem, "put_file", broken)
         fails(capsys, [*small, "--out", "memory://bucket/zoo"], "memory://bucket/zoo cannot be used (403 Forbidden)")
-    from weightspace.cli import main
-
     assert main([*small, "--out", "memory://bucket/zoo"]) == 0
     assert stored(store) == contents(Zoo.open(tmp_path / "zoos" / "zoo").folder)
     fails(capsys, ["zoo", "make", "rasp-typed", "--out", "memory://bucket/zoo"], "a zoo of programs", "--out")
     shutil.rmtree(tmp_path / "zoos")
     monkeypatch.setattr(lock, "BEAT", 0.1)
+    store = Mirror("memory://bucket/other")
     with store.writing(), pytest.raises(ZooError, match=f"into {store.url} .process {os.getpid()} on"):
         make_zoo(tiny(), tmp_path / "other", HERE, mirror=store, show=False)
+
+
+def test_a_url_that_holds_no_zoo_keeps_every_file_and_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "mine"
+    (place / "deep").mkdir(parents=True)
+    for name in ("deep/thesis.tmp", "notes.txt", ".draft.tmp"):
+        (place / name).write_text("precious")
+    with pytest.raises(ZooError, match="is not empty and holds no zoo"):
+        make_zoo(tiny(count=2), tmp_path / "zoo", HERE, mirror=Mirror(f"file://{place}"), show=False)
+    assert sorted(p.name for p in place.rglob("*") if p.is_file()) == [".draft.tmp", "notes.txt", "thesis.tmp"]
+
+
+@pytest.mark.parametrize("url", ["file:/tmp/zoo", "file:///", "s3://", "://", "file:///tmp/.."])
+def test_a_url_without_a_name_is_refused_before_anything_is_made(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["zoo", "make", "digits-small", "--count", "2", "--out", url]) == 2
+    assert "is no place for a zoo" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_shard_that_is_lost_after_its_last_report_is_given_out_again(
+    nodes: Nodes, tmp_path: Path, local: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = tmp_path / "once"
+
+    def reports_and_dies(plans: Any, *arguments: Any) -> Any:
+        import os
+
+        if not once.exists():
+            once.touch()
+            yield len(plans)
+            os._exit(1)
+        yield from whole(plans, *arguments)
+
+    whole = ray_engine._job
+    monkeypatch.setattr(ray_engine, "_job", reports_and_dies)
+    make_zoo(tiny(), tmp_path / "zoo", RayEngine(address=nodes.address), show=False)
+    assert contents(tmp_path / "zoo") == local

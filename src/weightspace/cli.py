@@ -311,8 +311,8 @@ def zoo_make(
     from weightspace.zoo.engine import engine_of
     from weightspace.zoo.generate import make_zoo
 
-    mirrored = out is not None and "://" in out
-    folder = Path(out) if out and not mirrored else Path("zoos") / (out or recipe).rstrip("/").rpartition("/")[2]
+    mirror = Mirror(out) if out is not None and ("://" in out or out.startswith("file:")) else None
+    folder = Path("zoos") / mirror.name if mirror else Path(out) if out else Path("zoos") / recipe
     trained = {"--images": images, "--data": data, "--epochs": epochs, "--stack": stack}
     trained["--engine"] = engine if engine != "process" else None
     compiled = {"--mode": mode, "--lengths": lengths or None}
@@ -323,7 +323,7 @@ def zoo_make(
                 f"{option} says nothing of a zoo of {'programs' if programs else 'networks'}: leave it out"
             )
     chosen = engine_of(engine, workers=workers, device=device, stack=stack, address=address, cpus=cpus, gpus=gpus)
-    if programs and mirrored:
+    if programs and mirror:
         raise ValueError(f"a zoo of programs is made in a folder, and {out} is a URL: give a folder with --out")
     if programs:
         given = {"count": count, "seed": seed, "shard_size": shard_size, "mode": mode, "lengths": lengths}
@@ -331,7 +331,6 @@ def zoo_make(
     else:
         where = str(data) if data is not None else None
         given = {"count": count, "seed": seed, "images": images, "epochs": epochs, "shard_size": shard_size}
-        mirror = Mirror(out) if out and mirrored else None
         make_zoo(zoo_recipe(recipe, data=where, **given), folder, chosen, mirror=mirror)
     return zoo_info(folder, json)
 

@@ -174,6 +174,10 @@ def push(
         raise PublishingError(f"{target}: a push makes a new revision, so leave @{place.asked} out")
     place.may_write()
     there = place.look()
+    # Beside each other both would be ruined, as both have a manifest
+    for other in FORMS:
+        if other is not form and any(other.owns(name) for name in there):
+            raise PublishingError(f"{place} holds a {other.word}, and this is a {form.word}: choose another place")
     if not replace:
         _check_free(place, there, files, form)
     with _megabytes("checking", sum(content.size for content in files.values()), show) as advance:

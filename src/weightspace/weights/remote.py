@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +15,9 @@ from typing import Any
 from weightspace.weights.lock import noting
 from weightspace.weights.network import write_atomically
 from weightspace.weights.store import ZooError
+
+_LEFT = re.compile(r"(shards/)?\.[^/]+\.\d+\.tmp")
+"""Names under which a run that was killed left files half put; nobody else's are touched."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,22 @@ class Mirror:
 
     url: str
 
+    @property
+    def name(self) -> str:
+        """What the zoo is called: the last part of the URL.
+
+        Raises:
+            ZooError: if there is none, or it is no URL.
+        """
+        scheme, _, path = self.url.partition("://")
+        name = path.rstrip("/").rpartition("/")[2]
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]+", scheme) or name in ("", ".", ".."):
+            raise ZooError(
+                f"{self.url!r} is no place for a zoo: give a URL that ends in its name, such as s3://BUCKET/NAME or "
+                "file:///FOLDER/NAME, or a folder"
+            )
+        return name
+
     def writing(self) -> AbstractContextManager[None]:
         """Let one run at a time write there, see `lock.noting`; object stores know no locks.
 
@@ -37,15 +58,20 @@ class Mirror:
         return noting(self, self.url, locked=False)
 
     def sizes(self) -> dict[str, int]:
-        """The bytes of each file that is there, by name; what runs that were killed left half put is taken away."""
+        """The bytes of each file that is there, by name, without what runs that were killed left half put."""
+        return {name: size for name, size in self._found().items() if name != ".lock" and not _LEFT.fullmatch(name)}
+
+    def clear(self) -> None:
+        """Take away what runs that were killed left half put; for a place that is known to be a zoo's."""
+        for name in self._found():
+            if _LEFT.fullmatch(name):
+                self.remove(name)
+
+    def _found(self) -> dict[str, int]:
         with self._sentences():
             system, root = self._place()
             system.invalidate_cache()  # other processes put files too
-            found = {path[len(root) :].lstrip("/"): facts["size"] for path, facts in _files(system, root).items()}
-            for name in [name for name in found if name.endswith(".tmp")]:
-                system.rm_file(f"{root}/{name}")
-                del found[name]
-        return {name: size for name, size in found.items() if name != ".lock"}
+            return {path[len(root) :].lstrip("/"): facts["size"] for path, facts in _files(system, root).items()}
 
     def get(self, name: str) -> bytes | None:
         """The bytes of a file, or None if it is not there."""
@@ -127,14 +153,21 @@ class Mirror:
         """
         try:
             yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # which has a sentence of its own
+                raise
+            raise self._unusable(error) from error
         except ImportError as error:
             raise ZooError(f"{self.url} needs a package of its own ({error}): install it first") from error
         except Exception as error:  # each store's library has errors of its own
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise ZooError(
-                f"{self.url} cannot be used ({why}): see that it can be written to from here, then run the same "
-                "command again; what was finished is kept in the zoo's own folder"
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> ZooError:
+        why = " ".join(str(error).split()) or type(error).__name__
+        return ZooError(
+            f"{self.url} cannot be used ({why}): see that it can be written to from here, then run the same command "
+            "again; what was finished is kept in the zoo's own folder"
+        )
 
 
 def _files(system: Any, root: str) -> dict[str, dict[str, Any]]:

@@ -260,6 +260,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ZooError(f"{folder / MANIFEST} is damaged: delete it and run the same `weightspace zoo make`") from None
+    if DESCRIPTION not in manifest.get("sha256", {}):
+        raise ZooError(f"{folder / MANIFEST} is the manifest of something else: choose the folder of a zoo")
     if file_hash(folder / DESCRIPTION) != manifest["sha256"][DESCRIPTION]:
         raise ZooError(f"{folder / DESCRIPTION} has changed since the zoo was finished: restore it")
     return manifest

@@ -64,6 +64,8 @@ def make_zoo(
     plan(config, 0)  # whatever is wrong with the configuration shows before anything is written
     description = {"config": config.to_json(), "arithmetic": engine.arithmetic, "version": __version__}
     check_place(description, folder)
+    if mirror is not None:
+        _check_mirror(description, mirror)  # before even a note is left there
     try:
         engine.check()
         with writing(folder), nullcontext() if mirror is None else mirror.writing():
@@ -79,6 +81,8 @@ def _make(
     """Make what is missing of a zoo that no other run writes into."""
     check_place(description, folder)  # again: another run may have come first
     there = set() if mirror is None else _check_mirror(description, mirror)
+    if mirror is not None:
+        mirror.clear()
     if not (folder / DESCRIPTION).exists():
         write_description(folder, description)
     for leftover in [*folder.glob(".*.tmp"), *folder.glob("shards/.*.tmp")]:

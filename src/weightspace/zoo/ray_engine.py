@@ -117,8 +117,14 @@ class RayEngine:
     def seconds(self, shards: Mapping[int, Plans]) -> float:
         plans = next(iter(shards.values()))
         arguments = (_anywhere(plans), self.most, self.device, _versions())
-        with _sentences():
-            each = _ray().get(self._remote(_probe, max_retries=self.retries).remote(*arguments))
+        try:
+            with _sentences():
+                each = _ray().get(self._remote(_probe, max_retries=self.retries).remote(*arguments))
+        except _Lost as error:
+            raise EngineError(
+                f"the first job, which tells how long the run will take, was lost {self.retries + 1} times, at last "
+                f"because {error}: nothing is made yet; where memory is short give each job more of a node with --cpus"
+            ) from error
         return each * sum(map(len, shards.values())) / max(1, min(self._room(), len(shards)))
 
     def run(self, shards: Mapping[int, Plans], write: Write, advance: Callable[[int], None]) -> None:
@@ -127,6 +133,7 @@ class RayEngine:
         job = self._remote(_job, num_returns="streaming")
         waiting, running = deque(shards), dict[Any, int]()
         lost, reported = Counter[int](), Counter[int]()
+        written: set[int] = set()  # a job may tell of all its networks and be lost before they are here
         room = _Room(self._room)
         try:
             while waiting or running:
@@ -149,7 +156,7 @@ class RayEngine:
                         continue
                     except _Lost as error:
                         del running[stream]
-                        if reported[number] < len(shards[number]):
+                        if number not in written:
                             lost[number] += 1
                             if lost[number] > self.retries:
                                 raise EngineError(_used_up(number, lost[number], str(error))) from error
@@ -157,6 +164,7 @@ class RayEngine:
                         continue
                     if not isinstance(step, int):
                         write(number, step)
+                        written.add(number)
                         step = len(step)
                     # a shard that is made again tells of networks a second time
                     advance(max(0, step - reported[number]))
@@ -339,7 +347,8 @@ def _connect(address: str | None) -> None:
             ray.shutdown()
         raise EngineError(
             f"Ray cannot be joined at {address or 'this machine'} ({_last_line(error)}): run this on a node of the "
-            "cluster, see that `ray status` answers there, and that Ray is of the same version everywhere"
+            "cluster, see that `ray status` answers there, and that Ray is of the same version everywhere; where `ray "
+            "start` said that it wants tokens, set RAY_AUTH_MODE=token here too"
         ) from error
     finally:
         if main:
