@@ -120,7 +120,13 @@ def together(folder: str) -> None:
         found["too small"] = refusal(lambda: fit(in_parts(PLAIN, 14)))
         found["whole batches"] = refusal(lambda: in_whole_batches(1))
         own.mkdir()
+    found["threads"] = [name for name in native_threads() if "gloo" in name]
     (own / "found.json").write_text(json.dumps(found))
+
+
+def native_threads() -> list[str]:
+    """Names of this process's threads, those of libraries too, where the system tells."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
 
 def decided(ranks: Ranks) -> History:
@@ -295,6 +301,11 @@ def test_the_first_processs_evaluations_decide_for_all(pair: dict[str, Any]) -> 
 
 
 # --- what is refused ---
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="this system does not name the threads of a process")
+def test_no_thread_of_the_group_outlives_it(pair: dict[str, Any]) -> None:
+    assert pair["threads"] == []  # one that does may abort the process at its exit, after all is done
 
 
 def test_processes_that_see_other_folders_are_refused(pair: dict[str, Any]) -> None:

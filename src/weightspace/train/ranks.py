@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,6 +170,9 @@ def joined(device: Device = "auto", wait: float = WAIT) -> Iterator[Ranks]:
             raise RanksError(f"this host has {there} GPUs, and more processes: start as many as there are GPUs")
         torch.cuda.set_device(launch.place)
         backend = "cpu:gloo,cuda:nccl"
+    # Defaults of this module's functions keep the group that there is at its import, which torch makes in a first
+    # update: that group would outlive its end here, and its threads would sometimes abort the process at its exit.
+    importlib.import_module("torch.distributed.nn.functional")
     with _in_reach():
         distributed.init_process_group(backend, timeout=timedelta(seconds=wait))
     try:
