@@ -327,6 +327,8 @@ def test_what_torchrun_says_is_read_and_nonsense_refused(monkeypatch: pytest.Mon
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert Launch.of_environment() == Launch(3, 1, 4)
+    with pytest.raises(RanksError, match="speaks of 4 processes, but MASTER_ADDR or MASTER_PORT is not set"), joined():
+        pass
     for rank in ("4", "-1", "one"):
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(ValueError, match="which no process can be: start it by torchrun"):

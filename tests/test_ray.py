@@ -274,6 +274,11 @@ def test_options_of_one_engine_are_refused_by_another() -> None:
     assert engine_of("ray", gpus=1.0).arithmetic == {"device": "cuda", "stack": 512}
 
 
+@pytest.fixture(autouse=True)
+def _fast_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+
+
 # -- two runs, and places that cannot be written ----------------------------------------------------------------------
 
 
@@ -281,7 +286,6 @@ def test_a_note_of_another_host_is_obeyed_while_it_moves_and_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where hosts do not see each other's locks: no clock of two hosts is compared."""
-    monkeypatch.setattr(lock, "BEAT", 0.1)
     monkeypatch.setattr(lock, "SILENCE", 1.0)
     note = lock.FileNote(tmp_path / ".lock")
     ended = threading.Event()
@@ -310,6 +314,46 @@ def test_a_note_of_another_host_is_obeyed_while_it_moves_and_no_longer(
         assert f"process {os.getpid()} on {socket.gethostname()} since" in before
         time.sleep(0.5)
         assert note.read() != before
+
+
+@pytest.mark.parametrize("late", [0.0, 0.5])
+def test_of_two_runs_that_both_find_no_note_one_goes_on(late: float) -> None:
+    """Neither a second that writes at once over the first, nor one that does so when the first beats already."""
+    place, both_have_looked, ended = [""], threading.Barrier(2), threading.Event()
+    wrote: list[float] = []
+    refused: list[str] = []
+
+    class Note:
+        def __init__(self, delay: float) -> None:
+            self.delay, self.looked = delay, False
+
+        def read(self) -> str:
+            found = place[0]
+            if not self.looked:
+                self.looked = True
+                both_have_looked.wait()
+                time.sleep(self.delay)
+            return found
+
+        def write(self, text: str) -> None:
+            place[0] = text
+
+    def run(delay: float) -> None:
+        try:
+            with lock.noting(Note(delay), "s3://bucket/zoo", locked=False):
+                wrote.append(delay)
+                ended.wait(2)
+        except ZooError as error:
+            refused.append(str(error))
+            ended.set()
+
+    runs = [threading.Thread(target=run, args=(delay,)) for delay in (0.0, late)]
+    for thread in runs:
+        thread.start()
+    for thread in runs:
+        thread.join()
+    assert len(wrote) == 1 and len(refused) == 1 and f"process {os.getpid()} on" in refused[0]
+    assert wrote == [0.0] and place == [""]
 
 
 @pytest.mark.parametrize("refused", [".lock", "00001.safetensors"])
@@ -406,7 +450,6 @@ def test_a_store_that_cannot_be_used_is_one_sentence_and_the_folder_keeps_all(
     assert stored(store) == contents(Zoo.open(tmp_path / "zoos" / "zoo").folder)
     fails(capsys, ["zoo", "make", "rasp-typed", "--out", "memory://bucket/zoo"], "a zoo of programs", "--out")
     shutil.rmtree(tmp_path / "zoos")
-    monkeypatch.setattr(lock, "BEAT", 0.1)
     store = Mirror("memory://bucket/other")
     with store.writing(), pytest.raises(ZooError, match=f"into {store.url} .process {os.getpid()} on"):
         make_zoo(tiny(), tmp_path / "other", HERE, mirror=store, show=False)

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from weightspace.train import checkpoint as checkpoint_module
 from weightspace.train import loop as loop_module
-from weightspace.train.checkpoint import CHECKPOINT, CheckpointError
+from weightspace.train.checkpoint import CHECKPOINT, CheckpointError, bind
 from weightspace.train.config import TrainingConfig
 from weightspace.train.log import COLUMNS, LOSSES, History, LossTable
 from weightspace.train.loop import TrainingDiverged, mix, to_device, train
 from weightspace.train.optimiser import adamw, decays, learning_rate
 from weightspace.weights import progress as progress_module
 from weightspace.weights.progress import duration, progress
+from weightspace.weights.store import ZooError
 
 CONFIG = TrainingConfig(
     steps=60,
@@ -175,6 +176,26 @@ def test_a_process_killed_and_resumed_gives_the_bits_of_one_that_was_not(tmp_pat
     assert 24 <= len(rows(tmp_path)) < CONFIG.steps
     assert_same_run(train_reader(tmp_path), whole)
     assert [int(row["step"]) for row in rows(tmp_path)] == list(range(1, CONFIG.steps + 1))
+
+
+def test_of_two_runs_in_one_folder_the_second_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    refusals: list[str] = []
+
+    def second(model: nn.Module) -> dict[str, float]:
+        with pytest.raises(ZooError) as refused:
+            train_reader(tmp_path)
+        refusals.append(str(refused.value))
+        return reader_validation(model)
+
+    assert_same_run(train_reader(tmp_path, evaluate=second), train_reader(None))
+    assert f"another run is writing into {tmp_path} (process {os.getpid()} on " in refusals[0]
+    assert [int(row["step"]) for row in rows(tmp_path)] == list(range(1, CONFIG.steps + 1))
+
+
+def test_a_folder_is_tied_anew_as_long_as_nothing_was_made_in_it(tmp_path: Path) -> None:
+    assert bind(tmp_path, b"a run that was refused at its start") and bind(tmp_path, b"another")
+    train_reader(tmp_path, replace(CONFIG, steps=1))
+    assert bind(tmp_path, b"another") and not bind(tmp_path, b"a third")
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(

@@ -128,7 +128,9 @@ def _run(verb: Callable[..., int], name: str, words: list[str]) -> int:
             return verb(**options)
     except KeyboardInterrupt:
         kept = "run the same command again to go on" if name in RESUMED else "nothing was kept"
-        return _fail(f"interrupted: {kept}", code=130)
+        together = Launch.of_environment().count > 1
+        why = "interrupted" + " (by torchrun, if another process failed: its own message says why)" * together
+        return _fail(f"{why}: {kept}", code=130)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

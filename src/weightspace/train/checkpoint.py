@@ -54,13 +54,16 @@ class Progress:
 def bind(folder: Path, facts: bytes) -> bool:
     """Tie a folder to what decides its run besides the training's config; False if it is tied to something else.
 
+    A folder in which nothing has been made yet is tied anew: a run that was refused at its start leaves no trace.
+
     Args:
         facts: settings and data, of which the folder keeps the SHA-256; one that is tied to nothing is tied to them,
             by the first process where several train together.
     """
     content = json.dumps({"sha256": hashlib.sha256(facts).hexdigest()}).encode()
     record = folder / FITTED_ON
-    if record.exists() and record.read_bytes() != content:
+    other = record.exists() and record.read_bytes() != content
+    if other and any(path.name not in (FITTED_ON, ".lock") for path in folder.iterdir()):
         return False
     if Ranks.here().first:
         write_atomically(record, content)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import inf, isfinite
 from pathlib import Path
 from time import monotonic
@@ -25,6 +25,7 @@ from weightspace.train.config import Device, TrainingConfig
 from weightspace.train.log import History, Log
 from weightspace.train.optimiser import adamw, learning_rate
 from weightspace.train.ranks import Ranks, RanksError
+from weightspace.weights.lock import writing
 from weightspace.weights.progress import progress as progress_line
 
 __all__ = [
@@ -85,6 +86,7 @@ def train(
     Raises:
         TrainingDiverged: at a loss, gradient or validation loss that is NaN or infinite, at most 10 steps later.
         CheckpointError: if `folder` holds a torn checkpoint or one of another config or model.
+        ZooError: if another run trains in `folder`, or it cannot be written to.
         RanksError: if another process is lost or sees another folder, or a batch cannot be cut into the parts.
         ValueError: if nothing is trainable, CUDA is asked for and missing, or `loss` or `evaluate` give no loss.
         ImportError: if TensorBoard is asked for and missing.
@@ -111,9 +113,14 @@ def train(
     if not finished:
         reproducible = _reproducible(device)
         ranks.align(model)
-        log = Log(folder if ranks.first else None, history.steps, config.tensorboard and ranks.first)
+        own = folder if ranks.first else None
         line = progress_line(description, config.steps, "steps", progress and ranks.first, done=history.steps)
-        with reproducible, log, line as advance:
+        with (
+            writing(own) if own is not None else nullcontext(),  # before the log, which cuts its files
+            reproducible,
+            Log(own, history.steps, config.tensorboard and ranks.first) as log,
+            line as advance,
+        ):
             model.train()
             unread: list[tuple[int, Tensor, Tensor, float]] = []
             for step in range(history.steps, config.steps):

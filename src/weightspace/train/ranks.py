@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,12 +156,18 @@ def joined(device: Device = "auto", wait: float = WAIT) -> Iterator[Ranks]:
         device: where is trained, see `TrainingConfig.device`.
         wait: seconds after which a process that answers nothing counts as lost.
     Raises:
-        RanksError: if a process does not come or is lost, or a host has fewer GPUs than processes.
+        RanksError: if nothing says where they meet, a process does not come or is lost, or a host has fewer GPUs than
+            processes.
     """
     launch = Launch.of_environment()
     if launch.count == 1 or (distributed.is_available() and distributed.is_initialized()):
         yield Ranks.here()
         return
+    if not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise RanksError(
+            f"the environment speaks of {launch.count} processes, but MASTER_ADDR or MASTER_PORT is not set: start "
+            "them by torchrun, or unset RANK and WORLD_SIZE to train with one"
+        )
     if not distributed.is_available():
         raise RanksError("this build of torch cannot train in several processes: leave out torchrun")
     backend = "gloo"

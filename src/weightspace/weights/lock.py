@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 import socket
 import threading
 import time
@@ -71,11 +72,15 @@ def noting(note: Note, where: str, *, locked: bool) -> Iterator[None]:
     A note that is found is that of a run that was killed, or of one on a host whose lock is not seen here. It is
     watched for SILENCE seconds, by this host's clock alone: if it moves, its run lives.
 
+    Of runs that start together, and all find none, the last to write goes on: where there is no lock each looks again
+    after a little more than a beat. Whoever writes then sees its note written over, by a run that beats already or by
+    one that starts; only a write that took longer than BEAT / 5 on its way could escape both.
+
     Args:
         where: what is written into, for the sentence.
         locked: whether a lock shows already that no other run of this host holds it.
     Raises:
-        ZooError: if the note moves.
+        ZooError: if the note moves, or another run has left its own.
     """
     host = socket.gethostname()
     found = note.read()
@@ -86,8 +91,13 @@ def noting(note: Note, where: str, *, locked: bool) -> Iterator[None]:
                 raise ZooError(_held(where, now))
             time.sleep(BEAT / 5)
     started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())  # for the reader of the sentence alone
-    ours = f"process {os.getpid()} on {host} since {started}"
+    # containers on two hosts may share the name of a host and a process's number
+    ours = f"process {os.getpid()} on {host} since {started}, run {secrets.token_hex(4)}"
     note.write(f"{ours}, beat {0:010}")
+    if not locked:
+        time.sleep(BEAT * 1.2)
+        if not (now := note.read()).startswith(ours):
+            raise ZooError(_held(where, now))
     ended = threading.Event()
 
     def beat() -> None:
@@ -105,7 +115,8 @@ def noting(note: Note, where: str, *, locked: bool) -> Iterator[None]:
         ended.set()
         beating.join()
         with suppress(Exception):
-            note.write("")
+            if note.read().startswith(ours):
+                note.write("")
 
 
 @dataclass(frozen=True)
@@ -128,7 +139,7 @@ class FileNote:
 
 
 def _held(where: str, note: str) -> str:
-    holder = note.split(", beat")[0].strip() or "its note is empty yet"
+    holder = note.split(",")[0].strip() or "its note is empty yet"
     return f"another run is writing into {where} ({holder}): wait for it or end it"
 
 
