@@ -378,7 +378,7 @@ def test_the_stacked_engine_makes_the_same_zoo_up_to_rounding(zoo: Zoo, tmp_path
 def test_an_engine_estimates_its_time_by_its_workers_and_is_right_by_a_factor() -> None:
     plans = [plan(tiny(fixed={"batch_size": 64, "epochs": 40}), i) for i in range(4)]
     shards = {i: [one] for i, one in enumerate(plans)}
-    one, two = (ProcessEngine(workers=n).seconds(shards) for n in (1, 2))
+    one, two = (min(ProcessEngine(workers=n).seconds(shards) for _ in range(3)) for n in (1, 2))
     assert 1 < one / two < 4  # twice, but for noise
     start = time.monotonic()
     ProcessEngine(workers=0).run(shards, lambda *_: None, lambda _: None)

@@ -104,6 +104,12 @@ def write_shard(folder: Path, number: int, records: Iterable[Record]) -> None:
     write_atomically(shard_path(folder, number), content)
 
 
+def remove_torn(folder: Path) -> None:
+    """Take away what was half written into a zoo by runs, or their workers, that were killed."""
+    for torn in [*folder.glob(".*.tmp"), *folder.glob(f"{SHARDS}/.*.tmp")]:
+        torn.unlink(missing_ok=True)
+
+
 def _json_checksum(record: Mapping[str, Any]) -> str:
     """Hash of a JSON record but for its own `checksum`: labels are worth as much as weights."""
     content = {name: value for name, value in record.items() if name != "checksum"}

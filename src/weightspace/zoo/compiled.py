@@ -41,6 +41,7 @@ from weightspace.weights.store import (
     read_description,
     read_index,
     read_manifest,
+    remove_torn,
     write_description,
     write_manifest,
 )
@@ -120,8 +121,7 @@ def make_program_zoo(
         check_place(description, folder)  # again: another run may have come first
         if not (folder / DESCRIPTION).exists():
             write_description(folder, description)
-        for leftover in [*folder.glob(".*.tmp"), *folder.glob("shards/.*.tmp")]:
-            leftover.unlink(missing_ok=True)  # of a run that was killed
+        remove_torn(folder)
         with suppress(ZooError):  # a damaged manifest is written again, as a missing one is
             changed = changed_files(folder)
             if not changed:
@@ -152,8 +152,7 @@ def make_program_zoo(
         for surplus in (folder / SHARDS).glob("*.parquet"):  # workers run ahead
             if int(surplus.stem) >= gathered.shards:
                 surplus.unlink()
-        for torn in (folder / SHARDS).glob(".*.tmp"):  # of workers that were stopped
-            torn.unlink(missing_ok=True)
+        remove_torn(folder)  # of workers that were stopped
         gathered.finish(folder)
     return ProgramZoo.open(folder)
 

@@ -127,7 +127,7 @@ def processes(
     """
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _prepare_worker, (os.getpid(), prepare, arguments))
+    pool = ProcessPoolExecutor(workers, context, _prepare_worker, (prepare, arguments))
 
     def stop() -> None:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -338,16 +338,18 @@ def _count(networks: int) -> None:
         _counter.value += networks
 
 
-def _prepare_worker(parent: int, prepare: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+def _prepare_worker(prepare: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     """Let this worker end when its parent is gone, however the parent ended, and make it ready."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to all: the parent answers it, and ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if prepare is not None:
         prepare(*arguments)
 
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # of a worker there is one
+
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

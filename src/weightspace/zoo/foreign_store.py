@@ -22,6 +22,7 @@ from weightspace.weights.store import (
     damaged_networks,
     finish,
     read_description,
+    remove_torn,
     shard_path,
     split_of,
     write_description,
@@ -181,8 +182,7 @@ class ForeignStore:
         (self.folder / MANIFEST).unlink(missing_ok=True)
         if not (self.folder / DESCRIPTION).exists():
             self._describe({}, [], {})
-        for leftover in [*self.folder.glob(".*.tmp"), *self.folder.glob(f"{SHARDS}/.*.tmp")]:
-            leftover.unlink(missing_ok=True)  # of a run that was killed
+        remove_torn(self.folder)
         records = []
         for row in rows:
             weights = row.weights or self._read(row.candidate, row.checkpoint)

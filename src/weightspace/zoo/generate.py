@@ -28,6 +28,7 @@ from weightspace.weights.store import (
     file_hash,
     finish,
     read_description,
+    remove_torn,
     shard_path,
     verify,
     write_description,
@@ -85,8 +86,7 @@ def _make(
         mirror.clear()
     if not (folder / DESCRIPTION).exists():
         write_description(folder, description)
-    for leftover in [*folder.glob(".*.tmp"), *folder.glob("shards/.*.tmp")]:
-        leftover.unlink(missing_ok=True)  # of a run that was killed
+    remove_torn(folder)
     shards = -(-config.count // config.shard_size)
     missing = [number for number in range(shards) if not _is_whole(folder, number, config)]
     if mirror is not None:
@@ -105,6 +105,7 @@ def _make(
         (folder / MANIFEST).unlink(missing_ok=True)
         plans = {n: [plan(config, i) for i in _numbers(config, n)] for n in missing}
         _train(plans, folder, engine, mirror, show)
+        remove_torn(folder)  # workers outlive a run that was killed by a moment
         finish(folder, shards)
     if mirror is not None:
         mirror.put_missing([DESCRIPTION, *map(_name, range(shards)), INDEX], folder, MANIFEST)
