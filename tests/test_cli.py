@@ -177,13 +177,17 @@ def test_an_unknown_verb_recipe_or_image_set_is_one_sentence(
     fails(capsys, ["zoo", "make", "digits-smal", *out], "did you mean 'digits-small'")
     fails(capsys, ["zoo", "make", "digits-small", "--images", "minst", *out, *MAKE], "'minst'", "did you mean 'mnist'")
     fails(capsys, ["zoo", "make", "digits-small", "--engine", "cloud", *out], "choose process")
+    fails(capsys, ["zoo", "make", "digits-small", "--workers", "-3", *out], "--workers -3", "0 or more")
+    fails(capsys, ["zoo", "make", "digits-small", "--stack", "0", *out], "--stack 0", "1 or more")
     fails(capsys, ["zoo", "make", "digits-small", "--count", "0", *out], "at least 1")
 
 
 def test_a_wrong_option_is_one_sentence(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     fails(capsys, ["zoo", "make", "digits-small", "--colour", "blue"], "--colour")
-    fails(capsys, ["zoo", "make", "digits-small", "--epochs", "x"], "--epochs", "int")
+    for word, value, kind in (("--epochs", "x", "whole number"), ("--cpus", "x", "number")):
+        sentence = f"{word} takes a {kind}, not {value!r}: see weightspace zoo make --help"
+        fails(capsys, ["zoo", "make", "digits-small", word, value], f"weightspace: {sentence}\n")
     fails(capsys, ["train", str(zoo)], "--out")
     train = ["train", str(zoo), "--out", str(tmp_path / "run")]
     fails(capsys, [*train, "--width", "30"], "width 30", "a multiple of the 4 heads")
@@ -305,6 +309,9 @@ def test_a_network_that_cannot_be_judged_is_named(
     fails(capsys, ["predict", str(run), str(tmp_path / "odd.safetensors")], "odd.safetensors", "no dictionary")
     fails(capsys, ["predict", str(run), str(tmp_path / "none")], "no file")
     fails(capsys, ["predict", str(zoo), str(tmp_path / "sick.safetensors")], "holds no meta-model")
+    model = str(run / "model.safetensors")
+    fails(capsys, ["predict", str(run), model], "model.safetensors is no network", "such as a meta-model")
+    fails(capsys, ["predict", str(tmp_path / "sick.safetensors"), model], "sick.safetensors is no meta-model")
 
 
 def test_a_meta_model_of_another_zoo_is_one_sentence(

@@ -229,7 +229,7 @@ def test_what_is_harmed_in_a_model_zoo_is_counted_with_its_first_example_and_the
     first = {skipped.reason: skipped.first for skipped in found.skipped}
     assert "refused, and nothing in it was executed" in first["code"] and "touch" in first["code"]
     assert "checkpoint_000001/checkpoints is no whole PyTorch file" in first["unreadable"]
-    assert "has 1 weights that are NaN or infinite, the first in array 'conv1.weight'" in first["not finite"]
+    assert "has 1 weights that are NaN or infinite as float32, the first in array 'conv1.weight'" in first["not finite"]
     assert "has other arrays after epoch 2 than after epoch" in first["shape"]
     assert "has no params.json, which holds its labels" in first["labels"]
     assert "the very weights of" in first["duplicate"]

@@ -127,8 +127,10 @@ BROKEN = {
     r"of array 'a\.bias' the type 'Q9' is not known": lambda path: with_header(
         path, lambda header: header["a.bias"].update(dtype="Q9")
     ),
-    r"NaN or infinite in array 'b\.weight', at place 5000 of 9000": lambda path: bad_value(path, float("nan")),
-    r"infinite in array 'b\.weight'": lambda path: bad_value(path, float("-inf")),
+    r"NaN or infinite as float32 in array 'b\.weight', at place 5000 of 9000": lambda path: bad_value(
+        path, float("nan")
+    ),
+    r"infinite as float32 in array 'b\.weight'": lambda path: bad_value(path, float("-inf")),
     r"does not fit its own description: array '0\.weight'": lambda path: with_header(path, contradict),
     "there is no file": lambda path: path.unlink(),
     "is empty": lambda path: path.write_bytes(b""),
@@ -160,6 +162,9 @@ def test_a_file_without_numbers_is_refused(tmp_path: Path) -> None:
     save_torch({"steps": torch.tensor([1, 2])}, tmp_path / "a.safetensors")
     with pytest.raises(SpecError, match="no floating-point arrays"):
         LeafFile.open(tmp_path / "a.safetensors")
+    save_torch({"w": torch.ones(2, 3), "none": torch.ones(0, 3)}, tmp_path / "b.safetensors")
+    with pytest.raises(SpecError, match=r"array 'none' of shape \(0, 3\) holds no number: leave it out"):
+        LeafFile.open(tmp_path / "b.safetensors")
 
 
 def test_of_a_file_of_many_gigabytes_only_the_header_is_read_at_first(tmp_path: Path) -> None:
@@ -297,7 +302,7 @@ def test_it_comes_back_from_disk_and_answers_the_same_about_a_file(
         network.spec, np.where(np.arange(network.spec.size) == 50, np.nan, network.weights).astype(np.float32)
     ).save(tmp_path / "network.safetensors")
     assert main(["predict", str(tmp_path / "run"), str(tmp_path / "network.safetensors")]) == 2
-    assert "NaN or infinite in array '0.bias'" in capsys.readouterr().err
+    assert "NaN or infinite as float32 in array '0.bias'" in capsys.readouterr().err
 
 
 def test_a_network_of_another_shape_has_a_vector_and_no_answer(fitted: MetaModel, tmp_path: Path) -> None:

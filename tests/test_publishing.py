@@ -277,7 +277,19 @@ def test_a_thing_of_the_wrong_kind_and_a_place_that_is_none_are_named(
     fails(capsys, ["zoo", "pull", "digits-small", *out], "is no place: give OWNER/NAME", "./FOLDER")
     fails(capsys, ["zoo", "push", zoo.folder, "me/zoo@v1"], "leave @v1 out")
     fails(capsys, ["model", "push", run, tmp_path / "x", "--license", "No: such"], "is no licence")
+    network = tmp_path / "network.safetensors"
+    zoo.population()[0].save(network)
+    fails(capsys, ["model", "push", network, tmp_path / "x"], "network.safetensors is no model of weightspace")
     assert not (tmp_path / "back").exists() and not (tmp_path / "x").exists()
+
+
+def test_a_name_of_the_hub_that_is_a_folder_here_has_to_be_made_plain(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("me/zoo").mkdir(parents=True)
+    fails(capsys, ["zoo", "push", zoo.folder, "me/zoo"], "write ./me/zoo or hf://me/zoo")
+    assert not list(Path("me/zoo").iterdir())
 
 
 @pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", "shards/../../escaped", ".git/hooks/x", "setup.py"])

@@ -173,10 +173,23 @@ def _parse(verb: Callable[..., int], name: str, words: list[str]) -> dict[str, A
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-        text = " ".join(re.sub("[╭╮╰╯│─]+", " ", complaint.getvalue()).split())
-        raise ValueError(
-            re.sub(r"^(Parsing error|Required options|Unrecognized options|Invalid choice) ", "", text)
-        ) from None
+        raise ValueError(_plain(complaint.getvalue(), name)) from None
+
+
+def _plain(complaint: str, name: str) -> str:
+    """What tyro has drawn into a box, as one sentence."""
+    edges = r"(?m)^\s*[╭╰│+|]|[╮╯│+|]\s*$|[─-]{4,}"  # in a locale without Unicode boxes are of +, | and -
+    text = " ".join(re.sub(edges, " ", complaint).split())
+    text = re.sub(
+        r"^(Parsing error|Required options|Unrecognized options|Invalid choice|Value error|Missing argument) ", "", text
+    )
+    wrong = re.match(
+        r"Error parsing (-\S+): .*?('[^']*')\]?(?:\.| Argument) .*?helptext: \S+ (?:\{None\}\|)?(\S+) ", text
+    )
+    if wrong is None:
+        return text
+    kinds = {"INT": "a whole number", "FLOAT": "a number"}
+    return f"{wrong[1]} takes {kinds.get(wrong[3], wrong[3])}, not {wrong[2]}: see {name} --help"
 
 
 @contextmanager

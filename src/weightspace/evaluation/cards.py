@@ -92,6 +92,8 @@ def model_card(path: str | Path, license_name: str = UNKNOWN) -> str:
     try:
         record = json.loads(metadata[METADATA_KEY])
         decompiler = record.get("kind") == "decompiler"
+        if not decompiler and "targets" not in record:
+            raise ValueError
     except (KeyError, ValueError, AttributeError):
         raise NetworkError(
             f"{path} is no model of weightspace: push what `weightspace train` or `weightspace backdoors train` wrote"

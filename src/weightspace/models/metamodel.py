@@ -292,7 +292,12 @@ class MetaModel(Learner):
             raise NetworkError(f"{folder} holds no meta-model ({MODEL_FILE}): train one with `weightspace train ZOO`")
         arrays, metadata = read_safetensors(path)
         try:
-            record = json.loads(metadata[METADATA_KEY])
+            record = json.loads(metadata.get(METADATA_KEY, "{}"))
+            if "targets" not in record:
+                raise NetworkError(
+                    f"{path} is no meta-model of weightspace: name the folder that `weightspace train` wrote, or its "
+                    f"{MODEL_FILE}"
+                )
             options = record["config"]
             training = options.pop("training")
             training["betas"] = tuple(training["betas"])
@@ -308,6 +313,8 @@ class MetaModel(Learner):
             loaded.model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
             loaded.facts = record["facts"]
             loaded.history = History(**record["history"])
+        except NetworkError:
+            raise
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise NetworkError(f"{path} is not a whole meta-model: {error}") from error
         return loaded

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from weightspace.weights.checkpoints import FLOATING, Outline, outlines, pieces
-from weightspace.weights.network import METADATA_KEY, NetworkError
+from weightspace.weights.network import METADATA_KEY, NetworkError, description_of
 from weightspace.weights.spec import Leaf, NetworkSpec, SpecError
 from weightspace.weights.state_dict import STORED, Topology, natural_order, spec_of_state_dict
 
@@ -68,8 +68,8 @@ class LeafFile:
             finite = np.isfinite(piece)
             if not finite.all():
                 raise NetworkError(
-                    f"{self.outline.path} has a weight that is NaN or infinite in array {leaf.name!r}, at place "
-                    f"{done + int(np.argmin(finite))} of {leaf.size}: leave it out or repair it"
+                    f"{self.outline.path} has a weight that is NaN or infinite as float32 in array {leaf.name!r}, at "
+                    f"place {done + int(np.argmin(finite))} of {leaf.size}: leave it out or repair it"
                 )
             done += len(piece)
             yield piece
@@ -78,7 +78,7 @@ class LeafFile:
 def _described(found: Outline) -> NetworkSpec:
     """The spec that `Network.save` wrote into a file."""
     try:
-        spec = NetworkSpec.from_json(json.loads(found.metadata[METADATA_KEY])["spec"])
+        spec = NetworkSpec.from_json(description_of(found.path, found.metadata)["spec"])
         missing = [leaf.name for leaf in spec.leaves if found.floating.get(leaf.name) != leaf.shape]
         if missing or len(spec.leaves) != len(found.floating):
             raise SpecError(f"array {(missing or ['of another name'])[0]!r} is not as it says")

@@ -85,7 +85,7 @@ class Network:
                 "it with Network.save, or read it with load_state_dict"
             )
         try:
-            record = json.loads(metadata[METADATA_KEY])
+            record = description_of(path, metadata)
             if not isinstance(record["metadata"], dict):
                 raise TypeError("its metadata are no dictionary")
             spec = NetworkSpec.from_json(record["spec"])
@@ -94,13 +94,29 @@ class Network:
             raise NetworkError(f"{path} does not fit its own description: {error}") from error
 
 
+def description_of(path: str | Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What `Network.save` wrote about a network: `spec` and `metadata`.
+
+    Raises:
+        NetworkError: if it is the file of something else, such as a meta-model.
+        KeyError, TypeError, json.JSONDecodeError, RecursionError: if it is damaged.
+    """
+    record = json.loads(metadata[METADATA_KEY])
+    if "spec" not in record and "config" in record:
+        raise NetworkError(
+            f"{path} is no network but another file of weightspace, such as a meta-model or a checkpoint of its "
+            "training: name the file of a network"
+        )
+    return record
+
+
 def check_finite(spec: NetworkSpec, weights: np.ndarray, what: str) -> None:
     """Raise a NetworkError if flat weights (size,) hold a NaN or an infinity; it names `what` and the array."""
     finite = np.isfinite(weights)
     if not finite.all():
         first = int(np.argmin(finite))
         raise NetworkError(
-            f"{what} has {int((~finite).sum())} weights that are NaN or infinite, the first in array "
+            f"{what} has {int((~finite).sum())} weights that are NaN or infinite as float32, the first in array "
             f"{spec.leaf_at(first).name!r}: leave it out or repair it"
         )
 

@@ -264,7 +264,9 @@ def _check(spec: NetworkSpec) -> None:
         seen.add(leaf.name)
         if leaf.role not in ROLES or leaf.dtype not in DTYPES:
             raise SpecError(f"array {leaf.name!r}: unknown role {leaf.role!r} or dtype {leaf.dtype!r}")
-        if tuple(axis.length for axis in leaf.axes) != leaf.shape or leaf.size == 0:
+        if leaf.size == 0:
+            raise SpecError(f"array {leaf.name!r} of shape {leaf.shape} holds no number: leave it out")
+        if tuple(axis.length for axis in leaf.axes) != leaf.shape:
             lengths = tuple(axis.length for axis in leaf.axes)
             raise SpecError(f"array {leaf.name!r} of shape {leaf.shape} is described with axes {lengths}")
         for factor in (f for axis in leaf.axes for segment in axis.segments for f in segment):

@@ -270,11 +270,14 @@ def engine_of(
     Raises:
         EngineError: on an unknown name, a negative number of workers, an empty stack or an option of another engine.
     """
-    if name not in ("process", "stacked", "ray") or (workers or 0) < 0 or (stack is not None and stack < 1):
+    if name not in ("process", "stacked", "ray"):
+        raise EngineError(f"there is no engine {name!r}: choose process, stacked or ray")
+    if workers is not None and workers < 0:
         raise EngineError(
-            f"engine {name!r} with {workers} workers and stacks of {stack}: choose process (0 or more workers), "
-            "stacked or ray, and stacks of at least 1"
+            f"--workers {workers} is no number of processes: give 0 or more, or leave it out for one a core"
         )
+    if stack is not None and stack < 1:
+        raise EngineError(f"--stack {stack} is no number of networks: give 1 or more, or leave it out")
     if name == "ray":
         from weightspace.zoo.ray_engine import RayEngine
 

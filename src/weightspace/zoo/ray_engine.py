@@ -82,8 +82,8 @@ class RayEngine:
         jobs = 1 if self.jobs is None else self.jobs
         if not (min(self.cpus, self.gpus) >= 0 < self.cpus + self.gpus) or jobs < 1 or self.retries < 0:
             raise EngineError(
-                f"jobs of {self.cpus:g} CPUs and {self.gpus:g} GPUs, {self.jobs} at a time, {self.retries} retries: a "
-                "job takes CPUs or GPUs, and at least one job runs at a time"
+                f"jobs of {self.cpus:g} CPUs and {self.gpus:g} GPUs, {jobs} at a time, {self.retries} retries: a job "
+                "takes CPUs or GPUs, and at least one job runs at a time"
             )
         _connect(self.address)
         if not self._room():
