@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from weightspace import cli
-from weightspace.cli import VERBS, main
+from weightspace.cli import dispatch, metamodels, options
+from weightspace.cli.dispatch import VERBS, main
 from weightspace.evaluation.results import Results
 from weightspace.recipes.zoos import ZOO_RECIPES
 from weightspace.weights.network import Network
@@ -201,10 +201,10 @@ def test_a_wrong_option_is_one_sentence(zoo: Path, tmp_path: Path, capsys: pytes
 
 def test_a_recipe_gives_the_defaults_and_options_change_them() -> None:
     words = ["zoo", "--out", "run", "--recipe", "paper", "--depth", "2", "--learning-rate", "1e-4"]
-    config = cli._parse(cli.train, "weightspace train", words)["config"]
+    config = dispatch._parse(metamodels.train, "weightspace train", words)["config"]
     assert (config.width, config.depth, config.chunk_size) == (256, 2, 1024)
     assert (config.training.steps, config.training.learning_rate) == (100_000, 1e-4)
-    assert cli._parse(cli.train, "weightspace train", words[:3])["config"] == cli.SMALL
+    assert dispatch._parse(metamodels.train, "weightspace train", words[:3])["config"] == options.SMALL
 
 
 def test_the_help_of_zoo_make_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from weightspace.cli import _budget, main
+from weightspace.cli import main
+from weightspace.cli.options import seconds_of
 from weightspace.rasp import files
 from weightspace.rasp.bare import TOKENS, BareTransformer
 from weightspace.rasp.compiler import compile_program
@@ -369,4 +370,4 @@ def test_an_older_file_is_not_said_to_be_written_where_nothing_was_found(
 
 
 def test_budgets_are_read_in_seconds_minutes_and_hours() -> None:
-    assert [_budget(text) for text in ("30s", "2m", "45", "0.5s", " 1 h")] == [30, 120, 45, 0.5, 3600]
+    assert [seconds_of(text) for text in ("30s", "2m", "45", "0.5s", " 1 h")] == [30, 120, 45, 0.5, 3600]

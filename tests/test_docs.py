@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from weightspace.cli import GROUPS, VERBS, main
+from weightspace.cli.dispatch import GROUPS, VERBS, main
 from weightspace.recipes.zoos import PROGRAM_RECIPES, ZOO_RECIPES
 
 ROOT = Path(__file__).parent.parent

@@ -1,0 +1,254 @@
+"""Verbs that scan checkpoints for backdoors, and compare, train, score and repair."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from weightspace.cli.options import check_destinations, some
+from weightspace.cli.output import say, say_json
+
+
+def scan(
+    targets: Positional[tuple[str, ...]],
+    fpr: float = 0.05,
+    detector: Path | None = None,
+    json: bool = False,
+    sarif: Path | None = None,
+    html: Path | None = None,
+) -> int:
+    """Say of checkpoints whether their weights look like those of networks with a backdoor.
+
+    Reads safetensors, PyTorch state dicts (through its restricted unpickler alone) and ONNX initialisers; nothing in a
+    file is executed. Exit status 0 clean, 1 suspicious, 2 wrong usage, 3 unreadable or refused, 4 out of the detector's
+    scope; of several files that of the gravest: suspicious, then unreadable, then out of scope.
+
+    Args:
+        targets: files, folders (all checkpoints below them) or hf://OWNER/NAME@REVISION.
+        fpr: share of clean networks that may be called suspicious.
+        detector: a detector that `weightspace backdoors train` made; the one that comes with the package unless given.
+        json: print JSON.
+        sarif: a file for SARIF 2.1.0.
+        html: a page for people.
+    """
+    from weightspace.models.detector import Detector
+    from weightspace.recipes.scanner import scan as judge
+    from weightspace.tasks.scan import summary
+
+    sources = [Path(target) for target in targets if not target.startswith("hf://")]
+    for source in sources or [Path()]:
+        check_destinations(source, {"--sarif": sarif, "--html": html})
+    found = judge(targets, Detector.load(detector), false_alarms=fpr)
+    with suppress(BrokenPipeError):  # printed before anything is written, so that a full disk does not take it away
+        say_json(found.to_json()) if json else say(summary(found))
+    if sarif is not None or html is not None:
+        from weightspace.evaluation.scanning import write_sarif, write_scan
+
+        for path, write in ((sarif, write_sarif), (html, write_scan)):
+            if path is not None:
+                write(found, path)
+                if not json:
+                    with suppress(BrokenPipeError):
+                        say(str(path))
+    return found.exit_status
+
+
+def compare(
+    zoo: Positional[Path],
+    detectors: tuple[str, ...] = (),
+    attacks: tuple[str, ...] = (),
+    success: float = 0.5,
+    networks: int | None = None,
+    out: Path = Path("runs/backdoors"),
+) -> int:
+    """Fit every detector on a zoo's training split and print the tables of its test split; a killed run goes on.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        detectors: some of them, by the names that the tables call them; all unless given.
+        attacks: those that are trained on; all unless given. All are tested.
+        success: least success of an attack for its network to be trained on; 0 for all, as in the paper.
+        networks: how many training networks are used; all unless given.
+        out: folder of checkpoints, answers, and tables.md: every measure of every table; AUROC alone is printed.
+    """
+    from weightspace.evaluation.detection import TABLES, area_table, detection_rows, markdown, time_table
+    from weightspace.recipes.backdoors import DETECTORS, detect
+    from weightspace.weights.network import write_atomically
+    from weightspace.weights.store import Zoo
+
+    chosen = some(detectors, DETECTORS, "detector")
+    answers = detect(Zoo.open(zoo), out, detectors=chosen, attacks=attacks or None, success=success, networks=networks)
+    rows = detection_rows(answers)
+    full = {name: markdown(rows[name]) for name in TABLES if rows[name]} | {"time": time_table(answers)}
+    short = {name: area_table(rows[name]) for name in TABLES[1:] if rows[name]}
+
+    def text(tables: dict[str, str]) -> str:
+        return "\n\n".join(f"{name}\n\n{table}" for name, table in tables.items())
+
+    write_atomically(out / "tables.md", f"{text(full)}\n".encode())
+    return say(f"{text({**full, **short})}\n\n{out / 'tables.md'}")
+
+
+def transfer(
+    zoo: Positional[Path],
+    detectors: tuple[str, ...] = (),
+    success: float = 0.5,
+    out: Path = Path("runs/transfer"),
+) -> int:
+    """AUROC on working attacks after training on each attack alone, and on all but each; a killed run goes on.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        detectors: some of the quick ones; all of these unless given.
+        success: least success of an attack for its network to be trained on.
+        out: folder of checkpoints, answers, and figure3.svg: the ROC curves of the paper's panels.
+    """
+    from weightspace.evaluation.detection import held_out_table, transfer_table
+    from weightspace.recipes.backdoors import QUICK, figure_3, transfer
+    from weightspace.weights.network import write_atomically
+    from weightspace.weights.store import Zoo
+
+    chosen = some(detectors, QUICK, "quick detector")
+    alone, without = transfer(Zoo.open(zoo), out, detectors=chosen, success=success)
+    tables = {"all attacks but one, tested on that one": held_out_table(without)}
+    for position, name in enumerate(chosen):
+        tables[f"one attack, {name}"] = transfer_table({attack: found[position] for attack, found in alone.items()})
+    panels, picture = figure_3(alone)
+    tables["the panels of Figure 3"] = panels
+    if picture is not None:
+        write_atomically(out / "figure3.svg", picture.encode())
+    return say("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
+
+
+def curve(
+    zoo: Positional[Path],
+    counts: tuple[int, ...] = (75, 150, 300, 600),
+    detectors: tuple[str, ...] = (),
+    success: float = 0.5,
+    out: Path = Path("runs/curve"),
+) -> int:
+    """AUROC on working attacks after training on so many networks; a killed run goes on.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        counts: of training networks.
+        detectors: some of the quick ones; all of these unless given.
+        success: least success of an attack for its network to be trained on.
+        out: folder of checkpoints and answers.
+    """
+    from weightspace.evaluation.detection import side_by_side
+    from weightspace.recipes.backdoors import QUICK, learning_curve
+    from weightspace.weights.store import Zoo
+
+    found = learning_curve(
+        Zoo.open(zoo), out, counts, detectors=some(detectors, QUICK, "quick detector"), success=success
+    )
+    return say(side_by_side({f"{count} networks": answers for count, answers in found.items()}))
+
+
+def widths(
+    zoo: Positional[Path],
+    wide: Positional[Path],
+    detectors: tuple[str, ...] = (),
+    success: float = 0.5,
+    out: Path = Path("runs/widths"),
+) -> int:
+    """AUROC on working attacks in networks of the width that was trained on, and of another; a killed run goes on.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        wide: made by `weightspace zoo make backdoors-wide`; all of its networks are asked about.
+        detectors: some of the quick ones; all of these unless given.
+        success: least success of an attack for its network to be trained on.
+        out: folder of checkpoints and answers.
+    """
+    from weightspace.evaluation.detection import side_by_side
+    from weightspace.recipes.backdoors import WIDTHS, other_widths
+    from weightspace.weights.store import Zoo
+
+    chosen = some(detectors, WIDTHS, "quick detector")
+    return say(side_by_side(other_widths(Zoo.open(zoo), Zoo.open(wide), out, detectors=chosen, success=success)))
+
+
+def families(zoo: Positional[Path], success: float = 0.5, out: Path = Path("runs/families")) -> int:
+    """Which kind of trigger a backdoor has, where it works: accuracy of every method with its interval.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        success: least success of an attack for its network to be trained on.
+        out: folder of checkpoints.
+    """
+    from weightspace.evaluation.results import Results, format_table
+    from weightspace.recipes.backdoors import family_rows
+    from weightspace.weights.store import Zoo
+
+    rows = family_rows(Zoo.open(zoo), out, success=success)
+    return say(format_table(Results(task=f"kind of trigger in {zoo}", rows=tuple(rows))))
+
+
+def train(zoo: Positional[Path], steps: int | None = None, out: Path = Path("runs/detector")) -> int:
+    """Train a detector on a zoo, calibrate it on networks kept apart, and score it on the test split.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        steps: instead of the recipe's.
+        out: folder of checkpoints and detector.safetensors.
+    """
+    from weightspace.recipes.scanner import train_detector
+    from weightspace.weights.store import Zoo
+
+    return say_json(train_detector(Zoo.open(zoo), out, steps=steps).card)
+
+
+def evaluate(zoo: Positional[Path], detector: Path | None = None, fpr: float = 0.05) -> int:
+    """The figures of a detector's card, on a zoo's test networks.
+
+    Args:
+        zoo: of the networks that the detector was made for.
+        detector: the one that comes with the package unless given.
+        fpr: share of clean networks that may be called suspicious.
+    """
+    from weightspace.models.detector import Detector
+    from weightspace.recipes.scanner import evaluate_detector
+    from weightspace.weights.store import Zoo
+
+    return say_json(evaluate_detector(Detector.load(detector), Zoo.open(zoo), false_alarms=fpr))
+
+
+def repair(
+    zoo: Positional[Path],
+    images: str | None = None,
+    data: str | None = None,
+    detector: Path | None = None,
+    count: int | None = None,
+    out: Path = Path("runs/repair"),
+) -> int:
+    """Blame neurons and remove them, finetune, prune, or edit the weights: success and accuracy before and after.
+
+    A killed run goes on. The images of the zoo are needed: on them neurons are removed and repairs are scored.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small`.
+        images: the image set, if another than that of the zoo.
+        data: folder in which the images lie.
+        detector: of such networks; the one that comes with the package unless given.
+        count: test networks, and as many more for training in proportion.
+        out: folder of everything that is measured, and repair.json.
+    """
+    from weightspace.models.detector import Detector
+    from weightspace.recipes.repair import RepairConfig, locate_and_repair
+    from weightspace.recipes.zoos import zoo_recipe
+    from weightspace.weights.store import Zoo
+
+    config = RepairConfig()
+    if count is not None:
+        config = RepairConfig(
+            training=2 * count, validation=max(2, count // 2), test=count, pairs=2 * count, steps=min(600, 20 * count)
+        )
+    found = Zoo.open(zoo)
+    made = found.description["config"]
+    recipe = zoo_recipe(made["recipe"], images=images or made["images"], data=data)
+    tables = locate_and_repair(found, recipe, Detector.load(detector), out, config)
+    return say("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))

@@ -1,0 +1,184 @@
+"""Verbs that turn weights into programs, and measure what does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from weightspace.cli.options import check_destinations, seconds_of, vocabulary
+from weightspace.cli.output import fail, say, say_json
+
+NOT_FOUND = 3
+"""Exit status of `decompile` where no program was proved to be right within the budget."""
+
+
+def decompile(
+    file: Positional[Path],
+    vocab: str | None = None,
+    budget: str = "30s",
+    heads: int | None = None,
+    identifier: Annotated[str | None, tyro.conf.arg(name="id")] = None,
+    causal: bool = False,
+    out: Path | None = None,
+    html: Path | None = None,
+    verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False,
+    json: bool = False,
+) -> int:
+    """Find the RASP program in a transformer's weights, and prove it by compiling it and comparing.
+
+    Exit status 0 if it is proved, in its weights or in its answers; 3 if none was within the budget: the best guess is
+    printed and written all the same.
+
+    Args:
+        file: safetensors, with or without weightspace's description, or an npz of Tracr's parameters under their names.
+        vocab: the tokens without BOS and PAD, as a JSON list or a file that holds one, if the file does not say them.
+        budget: time to search, such as 30s, 2m or 45 (seconds).
+        heads: heads of each layer, if they cannot be read off the weights.
+        identifier: which transformer, where an npz holds several as ID/PARAMETER.
+        causal: each place sees only itself and what is before it; the weights do not say.
+        out: a file for the program's text.
+        html: a page that shows the program, its proof, and where each line stands in the weights.
+        verbose: print the trace of the search too.
+        json: print JSON.
+    """
+    from weightspace.rasp.files import load_bare
+
+    seconds = seconds_of(budget)
+    check_destinations(file, {"--out": out, "--html": html})
+    tokens = None if vocab is None else vocabulary(vocab)
+    bare = load_bare(file, vocab=tokens, num_heads=heads, causal=causal, identifier=identifier)
+    from weightspace.models.search import decompile as search
+
+    found = search(bare, budget=seconds)
+    if json:  # printed before anything is written, so that a full disk does not take it away
+        say_json(found.to_json())
+    else:
+        from weightspace.tasks.decompile import summary
+
+        lines = [summary(found), *(["", "the search:", *(f"  {line}" for line in found.trace)] if verbose else [])]
+        say("\n".join(lines))
+    if out is not None and found.program is not None:
+        from weightspace.weights.network import write_atomically
+
+        write_atomically(out, f"{found.program}\n".encode())
+    if html is not None:
+        from weightspace.evaluation.decompilation import write_decompilation
+
+        write_decompilation(found, bare, html, name=file.name if identifier is None else f"{file.name}: {identifier}")
+    if out is not None and found.program is None:
+        fail(f"there is no program to write, so {out} was left as it was")
+    for path in (out if found.program is not None else None, html):
+        if path is not None and not json:
+            say(str(path))
+    return 0 if found.found else NOT_FOUND
+
+
+def train(
+    recipe: Positional[str],
+    out: Path | None = None,
+    steps: int | None = None,
+    start: Path | None = None,
+    workers: int = 1,
+) -> int:
+    """Train a decompiler; a killed run goes on when it is called again.
+
+    Args:
+        recipe: rasp-typed-small (for two cores), rasp-typed (for a GPU), rasp-paper-small or rasp-paper (the paper's
+            experiment, with its figures).
+        out: folder of checkpoints, logs and the network; runs/RECIPE unless given.
+        steps: instead of the recipe's.
+        start: a trained decompiler (decompiler.safetensors) to go on from, with a new learning-rate schedule.
+        workers: processes that draw and compile programs; 0 for this one.
+    """
+    from weightspace.recipes.decompilers import train_decompiler
+
+    folder = out or Path("runs") / recipe
+    return say_json(train_decompiler(recipe, folder, steps=steps, start=start, workers=workers))
+
+
+def evaluate(
+    network: Path | None = None,
+    count: int = 1_000,
+    seed: int = 2024,
+    lengths: tuple[int, ...] = (),
+    shape: tuple[int, int] | None = None,
+) -> int:
+    """Decode one program for each held-out transformer, without search, and count how many are certified.
+
+    Args:
+        network: a trained decompiler; the one that comes with the package unless given.
+        count: programs.
+        seed: of the programs.
+        lengths: of the programs in S-ops, inputs counted, instead of those published.
+        shape: tokens and longest input that the programs are compiled for, instead of 5 and 5.
+    """
+    from weightspace.recipes.decompilers import evaluate_decompiler
+
+    if shape is not None and not all(2 <= size <= 50 for size in shape):
+        raise ValueError(f"--shape {shape[0]} {shape[1]}: give 2 to 50 tokens and a longest input of 2 to 50")
+    return say_json(evaluate_decompiler(network, count=count, seed=seed, lengths=lengths, shape=shape))
+
+
+def readers(
+    readers: tuple[str, ...] = (),
+    share: float = 1.0,
+    count: int = 1_000,
+    workers: int = 1,
+    out: Path = Path("runs/readers"),
+) -> int:
+    """Train a decompiler with each reader of weights for the same time, and score them; a killed run goes on.
+
+    Args:
+        readers: "graph", "chunks, names shuffled", "chunks, the compiler's names", "rows, names shuffled"; all unless
+            given.
+        share: of the budget, which is some 25 minutes of one core for each.
+        count: held-out programs on which they are scored.
+        workers: processes that draw and compile programs; 0 for this one.
+        out: folder of the trainings and readers.json.
+    """
+    from weightspace.recipes.readers import BUDGET, compare_readers, table
+
+    unknown = [reader for reader in readers if reader not in BUDGET]
+    if unknown:
+        raise ValueError(f"no reader is named {unknown[0]!r}: there are {'; '.join(BUDGET)}")
+    return say(table(compare_readers(out, readers or tuple(BUDGET), share=share, programs=count, workers=workers)))
+
+
+def ladder(
+    rungs: tuple[str, ...] = ("clean", "permuted", "rotated", "noisy-0.03", "compressed-0.9"),
+    methods: tuple[str, ...] = (),
+    count: int = 50,
+    budget: str = "10s",
+    lengths: tuple[int, ...] = (),
+    seed: int = 2024,
+    out: Path = Path("runs/ladder"),
+) -> int:
+    """Decompile the same held-out programs on every rung by every method; a killed run goes on.
+
+    Args:
+        rungs: clean, permuted, rotated, noisy-SHARE, compressed-SHARE, finetuned-SHARE, trained.
+        methods: lifter, greedy, sampled, search, enumeration, activations, behaviour; all unless given.
+        count: programs.
+        budget: time for each method and program.
+        lengths: of the programs in S-ops, inputs counted, instead of those published.
+        seed: of programs, rungs and methods.
+        out: folder of the weights and results.jsonl.
+    """
+    from typing import cast
+
+    from weightspace.models.search import METHODS, Method
+    from weightspace.recipes.ladder import LadderConfig, run_ladder, table
+
+    if not rungs:
+        raise ValueError("--rungs names no rung: give such as clean, permuted, noisy-0.03")
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown:
+        raise ValueError(f"no method is named {unknown[0]!r}: there are {', '.join(METHODS)}")
+    chosen = cast(tuple[Method, ...], methods or METHODS)
+    config = LadderConfig(
+        count=count, rungs=rungs, methods=chosen, budget=seconds_of(budget), seed=seed, lengths=lengths
+    )
+    return say(table(run_ladder(config, out)))

@@ -1,0 +1,289 @@
+"""Verbs of RASP programs: drawn, shown, run, compiled and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, UseAppendAction
+
+from weightspace.cli.output import say, say_json
+
+Id = Annotated[str | None, tyro.conf.arg(name="id")]
+Inputs = Annotated[UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="input")]
+Mode = Literal["fixed", "tracr_compat"]
+
+
+def sample(
+    distribution: Literal["typed", "paper"] = "typed",
+    count: int | None = None,
+    seed: int = 0,
+    lengths: tuple[int, ...] = (),
+    statistics: bool = False,
+    json: bool = False,
+) -> int:
+    """Random programs of a published distribution, as texts; the same seed gives the same programs.
+
+    Args:
+        distribution: paper (Langosco et al., appendix B.1) or typed (its successor of 2024).
+        count: programs; 10, or 1,000 for statistics, unless given.
+        seed: any whole number.
+        lengths: which are wanted, equally likely: of typed in S-ops with the inputs, of paper in instructions.
+        statistics: print what the programs look like, beside what is published, instead of the programs.
+        json: print records, or figures, as JSON.
+    """
+    from itertools import islice
+
+    if count is not None and count < 1:
+        raise ValueError(f"--count {count}: at least 1 program is needed")
+    if statistics:
+        from weightspace.rasp.statistics import format_statistics
+        from weightspace.rasp.statistics import statistics as figures_of
+
+        figures = figures_of(distribution, count or 1_000, seed, lengths or None)
+        return say_json(figures) if json else say(format_statistics(figures))
+    from weightspace.rasp.sampler import sample
+
+    programs = enumerate(islice(sample(distribution, seed, lengths or None), count or 10))
+    if json:
+        return say_json([{"id": f"{distribution}-{seed}-{i}", **program.to_record()} for i, program in programs])
+    for i, program in programs:
+        say(("\n" if i else "") + f"# program {i}\n{program}")
+    return 0
+
+
+def show(
+    file: Positional[Path],
+    inputs: Annotated[str | None, tyro.conf.arg(name="input")] = None,
+    out: Path | None = None,
+    mode: Mode = "fixed",
+    vocab: str | None = None,
+    max_seq_len: int | None = None,
+    record: Id = None,
+    json: bool = False,
+) -> int:
+    """A program as text and as a graph, its compiled transformer with named directions, and pictures of both.
+
+    Args:
+        file: program text, a JSON record or a list of records; - is standard input.
+        inputs: tokens with blanks or commas between them, or a word: shows what every variable gives for it.
+        out: a .png or .svg file; NAME-graph is drawn beside it, and with an input NAME-stream.
+        mode: fixed, or tracr_compat, which repeats Tracr's own errors.
+        vocab: tokens instead of those that the program says, such as a,b,c or 0,1,2.
+        max_seq_len: longest input instead of the one that the program says.
+        record: which record of a list, by its id.
+        json: print JSON.
+    """
+    from dataclasses import asdict
+
+    from weightspace.rasp import drawing
+    from weightspace.rasp.compiler import NotCompilable, compile_program
+    from weightspace.rasp.interpreter import trace
+    from weightspace.rasp.reading import read_input
+
+    program = _program(file, record, vocab, max_seq_len)
+    tokens = None if inputs is None else read_input(inputs, program.vocab)
+    shown: dict[str, Any] = {"text": str(program), "graph": [asdict(node) for node in drawing.graph(program)]}
+    parts = [str(program), drawing.graph_text(program)]
+    transformer, names = None, {}
+    if program.vocab is None or program.max_seq_len is None:
+        parts.append("not compiled: the program does not say what it is meant for; give --vocab and --max-seq-len")
+    else:
+        try:
+            transformer = compile_program(program, mode=mode)
+        except NotCompilable as error:
+            shown["reasons"] = [asdict(reason) for reason in error.reasons]
+            parts.append("it cannot be compiled:\n" + "\n".join(f"  {reason}" for reason in error.reasons))
+    if transformer is not None:
+        names = drawing.direction_names(program, transformer)
+        parts.append(drawing.transformer_text(transformer, names))
+        groups = [{"label": g.label, "variable": names.get(g.label), "names": g.names} for g in transformer.directions]
+        shown["transformer"] = {**_sizes(transformer), "directions": groups}
+    if tokens is not None:
+        values = trace(program, tokens)
+        shown["trace"] = values
+        parts.append(drawing.trace_text(values))
+        if transformer is not None:
+            shown["answer"] = transformer.run([tokens])[0]
+            parts[-1] += "\n" + _beside(values[program.name(program.output)], shown["answer"])
+    if out is not None:
+        written = [out.with_name(f"{out.stem}-graph{out.suffix}")]
+        drawing.save_figure(drawing.draw_graph(program), written[0])
+        if tokens is not None and transformer is not None:
+            written.append(out.with_name(f"{out.stem}-stream{out.suffix}"))
+            drawing.save_figure(drawing.draw_stream(transformer, tokens, names), written[1])
+        shown["written"] = [str(path) for path in written]
+        parts.append("\n".join(shown["written"]))
+        if transformer is not None and tokens is None:
+            parts[-1] += "\n(--input TOKENS draws the residual stream too)"
+    return say_json(shown) if json else say("\n\n".join(parts))
+
+
+def run(
+    file: Positional[Path],
+    inputs: Inputs = (),
+    compiled: bool = True,
+    mode: Mode = "fixed",
+    vocab: str | None = None,
+    max_seq_len: int | None = None,
+    record: Id = None,
+    json: bool = False,
+) -> int:
+    """What a program answers, and beside it what its compiled transformer does.
+
+    Args:
+        file: program text, a JSON record or a list of records; - is standard input.
+        inputs: tokens with blanks or commas between them, or a word; may be given several times.
+        compiled: ask the compiled transformer too.
+        mode: fixed, or tracr_compat, which repeats Tracr's own errors.
+        vocab: tokens instead of those that the program says, such as a,b,c or 0,1,2.
+        max_seq_len: longest input instead of the one that the program says.
+        record: which record of a list, by its id.
+        json: print JSON.
+    """
+    from weightspace.rasp.agreement import agrees
+    from weightspace.rasp.compiler import NotCompilable, compile_program
+    from weightspace.rasp.interpreter import evaluate
+    from weightspace.rasp.reading import read_input, token_text
+
+    if not inputs:
+        raise ValueError("what shall it run on? give --input TOKENS, such as --input 'h e l l o'")
+    program = _program(file, record, vocab, max_seq_len, whole=compiled)
+    sequences = [read_input(text, program.vocab) for text in inputs]
+    answers = [{"input": tokens, "interpreter": evaluate(program, tokens)} for tokens in sequences]
+    obstacle = ""
+    if compiled:
+        try:
+            found = compile_program(program, mode=mode).run(sequences)
+        except NotCompilable as error:
+            obstacle = str(error)
+            answers = [{**answer, "transformer": None, "obstacle": obstacle} for answer in answers]
+        else:
+            answers = [
+                {**answer, "transformer": given, "equal": agrees(answer["interpreter"], given)}
+                for answer, given in zip(answers, found, strict=True)
+            ]
+    if json:
+        return say_json(answers)
+    parts = []
+    for answer in answers:
+        lines = [f"input        {token_text(answer['input'])}", f"interpreter  {token_text(answer['interpreter'])}"]
+        if answer.get("transformer") is not None:
+            lines.append(_beside(answer["interpreter"], answer["transformer"]))
+        parts.append("\n".join(lines))
+    if obstacle:
+        parts.append(f"no transformer: it cannot be compiled: {obstacle}")
+    return say("\n\n".join(parts))
+
+
+def compile_(
+    file: Positional[Path],
+    out: Path,
+    mode: Mode = "fixed",
+    vocab: str | None = None,
+    max_seq_len: int | None = None,
+    record: Id = None,
+    json: bool = False,
+) -> int:
+    """Compile a program to a transformer and write its weights as safetensors.
+
+    Args:
+        file: program text, a JSON record or a list of records; - is standard input.
+        out: the file, such as model.safetensors.
+        mode: fixed, or tracr_compat, which repeats Tracr's own errors.
+        vocab: tokens instead of those that the program says, such as a,b,c or 0,1,2.
+        max_seq_len: longest input instead of the one that the program says.
+        record: which record of a list, by its id.
+        json: print the sizes as JSON.
+    """
+    from weightspace.rasp.compiler import compile_program
+    from weightspace.rasp.drawing import direction_names, transformer_text
+
+    program = _program(file, record, vocab, max_seq_len, whole=True)
+    transformer = compile_program(program, mode=mode)
+    transformer.save(out)
+    if json:
+        return say_json({"written": str(out), **_sizes(transformer)})
+    return say(f"{out}: {transformer_text(transformer, direction_names(program, transformer))}")
+
+
+def check(
+    file: Positional[Path],
+    mode: Mode = "fixed",
+    seed: int = 0,
+    vocab: str | None = None,
+    max_seq_len: int | None = None,
+    record: Id = None,
+    json: bool = False,
+) -> int:
+    """Every reason why a program cannot be compiled; if there is none, whether its transformer does what it means.
+
+    Exit status 1 if something was found. The two are compared on every input, or on a sample if there are more than
+    100,000.
+
+    Args:
+        file: program text, a JSON record or a list of records; - is standard input.
+        mode: fixed, or tracr_compat, which repeats Tracr's own errors.
+        seed: of the sample of inputs.
+        vocab: tokens instead of those that the program says, such as a,b,c or 0,1,2.
+        max_seq_len: longest input instead of the one that the program says.
+        record: which record of a list, by its id.
+        json: print JSON.
+    """
+    from dataclasses import asdict
+
+    from weightspace.rasp.agreement import agreement, report
+    from weightspace.rasp.compiler import NotCompilable, compile_program
+
+    program = _program(file, record, vocab, max_seq_len, whole=True)
+    try:
+        transformer = compile_program(program, mode=mode)
+    except NotCompilable as error:
+        if json:
+            say_json({"reasons": [asdict(reason) for reason in error.reasons], "agreement": None})
+        else:
+            say("it cannot be compiled:\n" + "\n".join(f"  {reason}" for reason in error.reasons))
+        return 1
+    found = agreement(program, transformer, seed)
+    if json:
+        say_json({"reasons": [], "agreement": {**asdict(found), "complete": found.complete}})
+    else:
+        say(f"it can be compiled: {len(transformer):,} parameters ({mode})\n{report(found, seed)}")
+    return 1 if found.differing else 0
+
+
+def _program(file: Path, record: str | None, vocab: str | None, max_seq_len: int | None, whole: bool = False) -> Any:
+    """The program in a file, meant for what the options say.
+
+    Args:
+        whole: whether it must be known what it is meant for.
+    Raises:
+        ValueError: if there is none, or what it is meant for is missing or wrong.
+    """
+    from weightspace.rasp.reading import read_program, read_vocabulary
+    from weightspace.rasp.validate import settings
+
+    program = read_program(file, record)
+    program = program.meant_for(None if vocab is None else read_vocabulary(vocab), max_seq_len)
+    missing = [("--vocab a,b,c", program.vocab), ("--max-seq-len N", program.max_seq_len)]
+    absent = [option for option, value in missing if value is None]
+    if absent and whole:
+        name = "standard input" if str(file) == "-" else file
+        raise ValueError(f"{name}: the program does not say what it is meant for: give {' and '.join(absent)}")
+    # what is missing does no harm here, and what is given must be right
+    settings(program, (0,) if program.vocab is None else None, 1 if program.max_seq_len is None else None)
+    return program
+
+
+def _sizes(transformer: Any) -> dict[str, Any]:
+    sizes = {**transformer.configuration._asdict(), "residual_width": transformer.layout.width}
+    return {**sizes, "parameters": len(transformer), "mode": transformer.mode}
+
+
+def _beside(expected: list[Any], given: list[Any]) -> str:
+    from weightspace.rasp.agreement import agrees
+    from weightspace.rasp.reading import token_text
+
+    verdict = "the same" if agrees(expected, given) else "THEY DIFFER"
+    return f"transformer  {token_text(given)}   ({verdict})"

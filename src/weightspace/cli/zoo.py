@@ -1,0 +1,207 @@
+"""Verbs of zoos: made, looked at, checked, imported and published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from weightspace.cli.output import say, say_json
+
+
+def make(
+    recipe: Positional[str],
+    out: str | None = None,
+    count: int | None = None,
+    seed: int | None = None,
+    images: str | None = None,
+    data: Path | None = None,
+    epochs: int | None = None,
+    shard_size: int | None = None,
+    engine: str = "process",
+    workers: int | None = None,
+    stack: int | None = None,
+    device: str = "cuda",
+    address: str | None = None,
+    cpus: float | None = None,
+    gpus: float | None = None,
+    mode: str | None = None,
+    lengths: tuple[int, ...] = (),
+    json: bool = False,
+) -> int:
+    """Make a population of trained networks or compiled programs; a killed run goes on when it is called again.
+
+    Args:
+        recipe: which population: digits-small, mnist-small, fashion-mnist-small, cnn-s, smallcnn, eilertsen-varied,
+            eilertsen-fixed, backdoors-small or backdoors-wide; for a GPU cnn-s-paper, smallcnn-paper,
+            eilertsen-varied-paper, eilertsen-fixed-paper or backdoors-paper; of programs rasp-typed or rasp-paper.
+        out: folder of the zoo; zoos/RECIPE unless given. With a URL, such as s3://BUCKET/NAME, the zoo is made in
+            zoos/NAME and each of its files copied there, and what is there already is fetched.
+        count: number of networks, instead of the recipe's.
+        seed: of the zoo.
+        images: image set, instead of the recipe's; several, separated by commas, where a recipe draws it.
+        data: folder in which the images are looked for first.
+        epochs: passes over the training images, instead of the recipe's.
+        shard_size: networks a shard, the unit that is made anew after a kill; the engine `stacked` wants thousands.
+        engine: process (one single-threaded process a core), stacked (hundreds of networks at once on a GPU) or ray (a
+            job a shard on the nodes of a cluster).
+        workers: processes of the engine `process`, one a core unless given; of `ray` most jobs given out at a time.
+        stack: most networks trained in one vectorised step; 1 on a CPU, 512 on a GPU.
+        device: where the engine `stacked` trains.
+        address: HOST:PORT of the cluster of the engine `ray`, auto for that of this machine, local for one of this
+            machine alone; unless given RAY_ADDRESS, else auto, else local.
+        cpus: cores that a job of the engine `ray` takes, for its memory: it computes on one; 1 unless given.
+        gpus: GPUs that a job of the engine `ray` takes, perhaps a fraction; none unless given.
+        mode: how programs are compiled: tracr_compat, as Tracr does, or fixed.
+        lengths: lengths of programs that are wanted, equally likely, instead of those published: of rasp-typed S-ops
+            with the inputs counted, 2 to 20; of rasp-paper instructions, 3 to 15.
+        json: print what the zoo holds as JSON.
+    """
+    from weightspace.recipes.zoos import PROGRAM_RECIPES, program_recipe, zoo_recipe
+    from weightspace.weights.remote import Mirror
+    from weightspace.zoo.compiled import make_program_zoo
+    from weightspace.zoo.engine import engine_of
+    from weightspace.zoo.generate import make_zoo
+
+    mirror = Mirror(out) if out is not None and ("://" in out or out.startswith("file:")) else None
+    folder = Path("zoos") / mirror.name if mirror else Path(out) if out else Path("zoos") / recipe
+    trained = {"--images": images, "--data": data, "--epochs": epochs, "--stack": stack}
+    trained["--engine"] = engine if engine != "process" else None
+    compiled = {"--mode": mode, "--lengths": lengths or None}
+    programs = recipe in PROGRAM_RECIPES
+    for option, value in (trained if programs else compiled).items():
+        if value is not None:
+            raise ValueError(
+                f"{option} says nothing of a zoo of {'programs' if programs else 'networks'}: leave it out"
+            )
+    chosen = engine_of(engine, workers=workers, device=device, stack=stack, address=address, cpus=cpus, gpus=gpus)
+    if programs and mirror:
+        raise ValueError(f"a zoo of programs is made in a folder, and {out} is a URL: give a folder with --out")
+    if programs:
+        given = {"count": count, "seed": seed, "shard_size": shard_size, "mode": mode, "lengths": lengths}
+        make_program_zoo(program_recipe(recipe, **given), folder, workers)
+    else:
+        where = str(data) if data is not None else None
+        given = {"count": count, "seed": seed, "images": images, "epochs": epochs, "shard_size": shard_size}
+        make_zoo(zoo_recipe(recipe, data=where, **given), folder, chosen, mirror=mirror)
+    return info(folder, json)
+
+
+def info(zoo: Positional[Path], json: bool = False) -> int:
+    """What a zoo holds: counts, splits, accuracy, labels.
+
+    Args:
+        zoo: its folder.
+        json: print JSON.
+    """
+    from weightspace.weights.store import read_description
+    from weightspace.zoo.compiled import program_zoo_info
+    from weightspace.zoo.generate import info
+
+    facts = (program_zoo_info if read_description(zoo)["kind"] == "programs" else info)(zoo)
+    if json:
+        return say_json(facts)
+    lines = []
+    for name, value in facts.items():
+        pairs = value.items() if isinstance(value, dict) else [("", value)]
+        lines += [f"{name if i == 0 else '':<17}{key}{': ' if key else ''}{x}" for i, (key, x) in enumerate(pairs)]
+    return say("\n".join(lines))
+
+
+def check(zoo: Positional[Path], json: bool = False) -> int:
+    """Verify every checksum of a zoo and look for leaks; exit status 1 if something was found.
+
+    Args:
+        zoo: its folder.
+        json: print JSON.
+    """
+    from weightspace.weights.store import read_description
+    from weightspace.zoo.compiled import check_program_zoo
+    from weightspace.zoo.generate import check_zoo
+
+    found = (check_program_zoo if read_description(zoo)["kind"] == "programs" else check_zoo)(zoo)
+    if json:
+        say_json([{"kind": finding.kind, "text": finding.text} for finding in found])
+    else:
+        say("\n".join(f"{finding.kind}: {finding.text}" for finding in found) or f"{zoo}: sound, no leaks found")
+    return 1 if found else 0
+
+
+def import_(
+    kind: Positional[str],
+    sources: Positional[tuple[str, ...]],
+    out: Path,
+    labels: tuple[str, ...] = (),
+    csv: Path | None = None,
+    topology: str = "unknown",
+    images: str | None = None,
+    epochs: tuple[int, ...] = (),
+    count: int | None = None,
+    seed: int = 0,
+    shard_size: int = 0,
+    json: bool = False,
+) -> int:
+    """Import networks that somebody has trained already; a killed run goes on when it is called again.
+
+    Nothing in a file is executed. What cannot be imported is counted, with the first example of each reason.
+
+    Args:
+        kind: modelzoos (Schürholt et al.), small-cnn-zoo (Unterthiner et al.), eilertsen (Eilertsen et al.),
+            state-dicts (files and a CSV of labels) or huggingface; docs/importing.md has the forms.
+        sources: the folder, or of huggingface one or several hf://OWNER/NAME@REVISION.
+        out: folder of the zoo.
+        labels: what to ask for; a network without one of them is skipped. Every column unless given.
+        csv: labels of state-dicts (unless their folder holds one CSV file) and of huggingface.
+        topology: how the arrays of state-dicts and huggingface are connected: unknown, chain or transformer.
+        images: image set that the networks were trained on, if the source does not say it.
+        epochs: which checkpoints; all unless given.
+        count: most networks, drawn at random.
+        seed: decides the order of the networks and their splits.
+        shard_size: networks a shard; 0 chooses.
+        json: print what was imported as JSON.
+    """
+    from weightspace.zoo.imported import import_zoo, summary
+
+    given = {"labels": labels, "table": csv, "topology": topology, "images": images, "epochs": epochs}
+    found = import_zoo(kind, sources, out, count=count, seed=seed, shard_size=shard_size, **given)
+    return say_json(found.to_json()) if json else say(f"{summary(found)}\n{out}")
+
+
+def push(
+    zoo: Positional[Path],
+    to: Positional[str],
+    license: str = "unknown",  # noqa: A002
+    private: bool = False,
+    replace: bool = False,
+    json: bool = False,
+) -> int:
+    """Publish a zoo with its card; a killed push goes on when it is called again.
+
+    Args:
+        zoo: its folder; it has to be complete and sound.
+        to: OWNER/NAME on the hub, for which HF_TOKEN has to be set; or a folder, as ./FOLDER, /FOLDER or file:FOLDER.
+        license: for the card, as the hub names it, such as cc-by-4.0.
+        private: if the repository has to be made, for you alone.
+        replace: let it take the place of something else that is there; on the hub that stays in the history.
+        json: print address and revision as JSON.
+    """
+    from weightspace.recipes.publications import push_zoo
+
+    sent = push_zoo(zoo, to, license_name=license, private=private, replace=replace)
+    return say_json(sent.to_json()) if json else say(f"{sent.address}\n{sent}")
+
+
+def pull(source: Positional[str], out: Path, json: bool = False) -> int:
+    """Fetch a published zoo, every checksum compared; a killed pull goes on when it is called again.
+
+    Nothing in it is executed, and no folder that holds something else is written into.
+
+    Args:
+        source: OWNER/NAME or OWNER/NAME@REVISION on the hub; or a folder, as ./FOLDER, /FOLDER or file:FOLDER.
+        out: folder of the zoo.
+        json: print address and revision as JSON.
+    """
+    from weightspace.recipes.publications import pull_zoo
+
+    got = pull_zoo(source, out)
+    return say_json(got.to_json()) if json else say(f"{out}, from {got.address}\n{got}")
