@@ -194,6 +194,9 @@ def test_of_two_runs_in_one_folder_the_second_is_refused_and_the_first_goes_on(t
 
 def test_a_folder_is_tied_anew_as_long_as_nothing_was_made_in_it(tmp_path: Path) -> None:
     assert bind(tmp_path, b"a run that was refused at its start") and bind(tmp_path, b"another")
+    with pytest.raises(Interrupted):
+        train_reader(tmp_path, stop_at=3)
+    assert (tmp_path / LOSSES).exists() and bind(tmp_path, b"yet another") and bind(tmp_path, b"another")
     train_reader(tmp_path, replace(CONFIG, steps=1))
     assert bind(tmp_path, b"another") and not bind(tmp_path, b"a third")
 
