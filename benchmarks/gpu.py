@@ -447,20 +447,27 @@ def main(arguments: Sequence[str] = ()) -> int:
         "cpu_cores": cores(),
     }
     start = time.perf_counter()
+
+    def write() -> None:
+        """After each part, so that a run that is cut short leaves what it had measured."""
+        figures["seconds"] = round(time.perf_counter() - start, 1)
+        if options.out is not None:
+            options.out.write_text(json.dumps(figures, indent=1) + "\n")
+
     if options.only in (None, "zoo"):
         with tempfile.TemporaryDirectory() as folder:
             figures["zoo"] = measure_zoo(device, size, Path(folder), start + 60 * MINUTES["zoo"])
         print(f"\nbase networks, stacked against one after the other on {figures['device']}\n{table(figures['zoo'])}")
+        write()
     if options.only in (None, "metamodel"):
         figures["metamodel"] = measure_metamodels(device, size, start + 60 * MINUTES["metamodel"])
         print(f"\nthe meta-model; MFU of {figures['metamodel']['peak']}\n{table(figures['metamodel']['rows'])}")
+        write()
     if options.only in (None, "decompiler"):
         figures["decompiler"] = measure_decompiler(device, size, workers)
         print(f"\nthe decompiler, its programs drawn meanwhile\n{table([figures['decompiler']])}", flush=True)
-    figures["seconds"] = round(time.perf_counter() - start, 1)
+    write()
     record.keep("gpu" if size is FULL else "gpu-small.local", figures)
-    if options.out is not None:
-        options.out.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
 
 
