@@ -169,6 +169,7 @@ def test_a_graph_says_the_same_of_a_network_in_any_order_of_its_neurons(family: 
     learner = graph()
     examples = _examples(spec, [weights, -weights])
     learner.answering = Answering.of(examples)
+    torch.manual_seed(0)  # a module drawn by chance now and then hardly tells weights from their opposites
     module = learner.build(examples, examples).eval()
     with torch.no_grad():
         one, other, opposite = module(learner.read(Population.of_weights(spec, [weights, moved, -weights]), None))
