@@ -1,6 +1,6 @@
-"""Under test every call is checked against its annotations: by jaxtyping where shapes are named, else by beartype alone.
+"""Under test every call is checked against its annotations: by jaxtyping where it names shapes, else by beartype.
 
-The import hook of jaxtyping wraps each function in several calls, to gather the sizes of named axes. Where no annotation
+The import hook of jaxtyping wraps each function in several calls, to gather the sizes of named axes. Where nothing
 names an axis there is nothing to gather, and on programs of many small functions the wrapping takes most of the time.
 Beartype by itself checks those annotations alike.
 """
@@ -56,12 +56,14 @@ def _checked(fn: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
     return functools.wraps(fn)(check)
 
 
-def _again(fn: types.FunctionType, first: types.FunctionType, check: types.FunctionType) -> types.FunctionType:
+def _again(fn: types.FunctionType, first: types.FunctionType, check: types.FunctionType) -> Any:
     """The check around another function of the same code: beartype's calls what stands in a default of its own."""
     if check is first:
         return fn
     made = _copy(check)
-    made.__kwdefaults__ = {name: fn if value is first else value for name, value in check.__kwdefaults__.items()}
+    made.__kwdefaults__ = {
+        name: fn if value is first else value for name, value in (check.__kwdefaults__ or {}).items()
+    }
     return functools.wraps(fn)(made)
 
 
