@@ -17,7 +17,7 @@ from weightspace.weights.population import Population
 from weightspace.zoo.networks import architecture_of, build, initialise, module_of, spec_of
 
 BACKDOOR = Target("backdoor", ("clean", "backdoored"))
-STEPS = 300
+STEPS = 150
 
 
 def examples(count: int, seed: int, *, shuffled: bool = False, faint: bool = False, widths: tuple[int, ...] = (4,)):

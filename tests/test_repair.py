@@ -28,7 +28,7 @@ from weightspace.zoo.trials import Bench, hidden_neurons
 
 LAST = SPEC.leaves[-2].name
 KEPT = np.array([group.permutable for group in SPEC.groups for _ in range(group.size)])
-HEAD = replace(NEURONS, training=replace(NEURONS.training, steps=300))
+HEAD = replace(NEURONS, training=replace(NEURONS.training, steps=150))
 
 
 def planted(count: int, seed: int) -> tuple[Population, np.ndarray, np.ndarray]:
@@ -92,7 +92,7 @@ def test_a_localiser_in_another_order_of_neurons_says_the_same_in_that_order() -
 
 def test_a_plain_change_is_undone_and_one_without_rule_is_not() -> None:
     rng = np.random.default_rng(0)
-    quick = replace(HEAD, training=replace(HEAD.training, steps=120, batch_size=16))
+    quick = replace(HEAD, training=replace(HEAD.training, steps=60, batch_size=16))
     before = rng.normal(0, 0.3, (160, SPEC.size)).astype(np.float32)
     plain = before.copy()
     for row in plain:
@@ -148,7 +148,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 def test_a_detector_is_trained_scored_and_used_for_repair_and_all_of_it_goes_on_after_a_kill(
     zoo: Zoo, tmp_path: Path
 ) -> None:
-    detector = train_detector(zoo, tmp_path / "detector", steps=40, show=False)
+    detector = train_detector(zoo, tmp_path / "detector", steps=12, show=False)
     figures = evaluate_detector(detector, zoo)
     assert figures == {**figures, **{k: detector.card["figures"][k] for k in ("auroc", "detected", "networks")}}
     assert 0 <= figures["calibration error"] <= 1 and figures["milliseconds a network"] > 0
