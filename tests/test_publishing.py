@@ -151,9 +151,8 @@ def test_an_incomplete_or_damaged_zoo_or_model_is_not_pushed(
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes((run / MODEL_FILE).read_bytes()[:-5])
     fails(capsys, ["model", "push", torn, there], "is not a whole safetensors file")
-    fails(
-        capsys, ["model", "push", PRETRAINED.parent / "example-clean.safetensors", there], "is not a whole meta-model"
-    )
+    network = PRETRAINED.parent / "example-clean.safetensors"
+    fails(capsys, ["model", "push", network, there], "is no model of weightspace")
     fails(capsys, ["model", "push", tmp_path / "none", there], "there is no model")
     assert not there.exists()
 
