@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from weightspace.models.metamodel import MetaModel, ScopeError
 from weightspace.models.neuron_tokens import DIRECTION, FEATURES, POOLED, NeuronEmbedding, neuron_count, neuron_tokens
 from weightspace.models.pretraining import PretrainedMetaModel
 from weightspace.models.ranks import Ranks, in_order
-from weightspace.models.summary import Shortcut
+from weightspace.models.summary import STATISTICS, Shortcut, Thresholds, exact_summary, leaf_summary
 from weightspace.tasks.base import Examples, Target
 from weightspace.tasks.checks import check_predictor, planted_examples
 from weightspace.tasks.choice import LowestLoss, validation_loss
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
+from weightspace.weights.room import Room
 from weightspace.weights.spec import ROLES, NetworkSpec, SpecError
 from weightspace.weights.state_dict import spec_of_state_dict
 from weightspace.weights.symmetry import gather_index, random_permutation
@@ -210,3 +212,65 @@ def test_a_metamodel_with_bins_learns_and_comes_back_from_its_file(tmp_path: Pat
     assert all(np.array_equal(said[name], again[name]) for name in said)
     with pytest.raises(ValueError, match="bins 8"):
         replace(config, scale="deviations")
+
+
+def balanced(count: int, seed: int) -> Examples:
+    """Output biases whose mean is 0, up to the rounding of float32, or up to a thousandth: as after SGD, or Adam."""
+    given = planted_examples(count, seed)
+    rng = np.random.default_rng([seed, 1])  # what else is drawn says nothing about it
+    spec = given.networks.specs[0]
+    label = rng.integers(2, size=count)
+    networks = []
+    for network, off in zip(given.networks, label, strict=True):
+        arrays = {name: array.copy() for name, array in network.arrays().items()}
+        arrays["1.bias"] -= arrays["1.bias"].mean(dtype=np.float64) + off * rng.choice([-1e-3, 1e-3])
+        networks.append(Network(spec, spec.join(arrays)))
+    return Examples(Population.of(networks), {"adam": label}, (Target("adam", ("no", "yes")),))
+
+
+def test_exact_statistics_are_those_of_float64_over_all_arrays_of_a_role_and_the_last_ones() -> None:
+    x = 3 + weights(SPEC)
+    found = exact_summary(x, SPEC).reshape(len(x), -1, STATISTICS)
+    exact = x.double().numpy()
+    arrays = [(leaf, exact[:, place]) for leaf, place in SPEC.slices()]
+    biases = [array for leaf, array in arrays if leaf.role == "bias"]
+    expected = {0: exact, 1 + ROLES.index("bias"): np.concatenate(biases, 1), len(ROLES) + 2: biases[-1]}
+    for group, values in expected.items():
+        np.testing.assert_allclose(found[:, group, 0], values.mean(1), rtol=1e-7)
+        np.testing.assert_allclose(found[:, group, 1], values.std(1), rtol=1e-6)
+        np.testing.assert_array_equal(found[:, group, [2, -1]], np.stack([values.min(1), values.max(1)], 1))
+    assert not found[:, 1 + ROLES.index("embedding")].any()  # of which this network has none
+
+
+def test_thresholds_tell_a_value_that_many_networks_share_from_those_beside_it() -> None:
+    values = torch.tensor([[1.64e-9]] * 40 + [[4.05e-5]] * 40 + [[6.36e-3]] * 40)
+    thresholds = Thresholds(1).eval()
+    thresholds.standardise(values)
+    codes = [thresholds(torch.tensor([[value]])) for value in (1.64e-9, 4.05e-5, 6.36e-3)]
+    assert min(float((a - b).abs().sum()) for a, b in pairwise(codes)) > 10
+    assert float(thresholds(torch.tensor([[1e9], [-1e9]])).abs().max()) == 0.5  # nothing is beyond the ends
+
+
+def test_a_sum_that_training_keeps_is_told_by_a_threshold_on_exact_statistics_and_on_no_others() -> None:
+    given = balanced(400, 0)
+    spec, flat = given.networks.specs[0], torch.from_numpy(given.networks.read(np.arange(400)))
+    scaled = leaf_summary(flat, spec, Normaliser.fit(given.networks, True), Room(len(spec.leaves)))
+    right = {}
+    for name, numbers in (("exact", exact_summary(flat, spec)), ("scaled", scaled)):
+        sizes = numbers.abs().numpy().T
+        orders = (given.labels["adam"][np.argsort(size, kind="stable")] for size in sizes)
+        wrong = [(np.cumsum(order) + (order == 0)[::-1].cumsum()[::-1] - (order == 0)).min() for order in orders]
+        right[name] = 1 - min(wrong) / 400
+    assert right["exact"] == 1 and right["scaled"] < 0.65
+    with pytest.raises(ValueError, match="exact True"):
+        replace(NEURONS, reading="leaves", exact=True)
+
+
+def test_a_metamodel_with_exact_statistics_keeps_the_contract_and_comes_back_from_its_file(tmp_path: Path) -> None:
+    config = replace(BRIEF, exact=True)
+    check_predictor(lambda: MetaModel(config), learns=())
+    fitted = MetaModel(config).fit(planted_examples(40, 0), planted_examples(20, 1))
+    fitted.save(tmp_path)
+    networks = planted_examples(20, 2).networks
+    said, again = fitted.predict(networks), MetaModel.load(tmp_path).predict(networks)
+    assert all(np.array_equal(said[name], again[name]) for name in said)

@@ -64,6 +64,10 @@ class MetaModelConfig:
     """Whether the head also sees a few statistics of each array, besides what the transformer made of the tokens; not
     beside leaves, as quantiles need a whole array in memory."""
 
+    exact: bool = False
+    """Whether the head also sees, by thresholds, exact statistics of all arrays of each role together; not beside
+    leaves. See `summary.exact_summary`."""
+
     scale: Scale = "deviations"
     """How numbers of neurons and statistics of arrays are put on one scale: in standard deviations of the training
     networks, or as normal scores of their rank among them, which tells small differences apart that a few networks with
@@ -125,6 +129,10 @@ class MetaModelConfig:
             ),
             f"summary {self.summary}": (
                 self.reading != "leaves" or not self.summary,
+                "False, or reading chunks or neurons",
+            ),
+            f"exact {self.exact}": (
+                self.reading != "leaves" or not self.exact,
                 "False, or reading chunks or neurons",
             ),
             f"reading {self.reading!r}": (self.reading in get_args(Reading), "chunks, neurons or leaves"),

@@ -140,7 +140,7 @@ class Tokens:
         mask: (b, t) False where a network has no token, having fewer than the largest in the batch.
         kinds: (b, t, 72) what `composition` says.
         padded: whether any of the mask is False, known without asking the device.
-        summary: (b, s) statistics of each array, for a meta-model that sees them too.
+        summary: (b, s) statistics of each array, then of each role, for a meta-model that sees them too.
         places: (b, t, 2) of windows: the number of the leaf that each belongs to, and how many of its chunks there are;
             (0, 0) on padding.
     """

@@ -20,7 +20,14 @@ from weightspace.models.encoder import Encoder
 from weightspace.models.heads import Head
 from weightspace.models.hierarchical import LeafEmbedding, leaf_tokens
 from weightspace.models.neuron_tokens import BLOCK, NeuronEmbedding, neuron_count, neuron_tokens
-from weightspace.models.summary import Shortcut, leaf_summary, summary_size
+from weightspace.models.summary import (
+    EXACT_SUMMARY,
+    Shortcut,
+    Thresholds,
+    exact_summary,
+    leaf_summary,
+    summary_size,
+)
 from weightspace.tasks.base import Examples, Target
 from weightspace.tasks.learner import Answering, Learner
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
@@ -57,16 +64,24 @@ class Transformer(nn.Module):
         self.first = nn.Parameter(torch.randn(config.width) * 0.02)
         self.encoder = Encoder(config.width, config.depth, config.heads, config.causal, config.dropout)
         self.shortcut = Shortcut(summary_size(room), config.scale, config.bins) if config.summary else None
+        self.thresholds = Thresholds(EXACT_SUMMARY) if config.exact else None
         self.size = config.width * (1 + (config.pooling == "extremes"))
-        self.head = Head(self.size + (self.shortcut.size if self.shortcut else 0), outputs, config.hidden)
+        beside = sum(part.size for part in (self.shortcut, self.thresholds) if part is not None)
+        self.head = Head(self.size + beside, outputs, config.hidden)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "b outputs"]:
         """Logits of each target's classes, or one number of a quantity, side by side."""
         x = self.pooled(tokens)
-        if self.shortcut is not None:
-            assert tokens.summary is not None
-            x = torch.cat([x, self.shortcut(tokens.summary)], 1)
-        return self.head(x)
+        beside = [part(numbers) for part, numbers in self.parts_of(tokens)]
+        return self.head(torch.cat([x, *beside], 1) if beside else x)
+
+    def parts_of(self, tokens: Tokens) -> list[tuple[Shortcut | Thresholds, Float[Tensor, "b s"]]]:
+        """What sees a part of the summary, with its part: statistics of arrays first, then of roles."""
+        parts = [part for part in (self.shortcut, self.thresholds) if part is not None]
+        if not parts:
+            return []
+        assert tokens.summary is not None
+        return list(zip(parts, tokens.summary.split([part.numbers for part in parts], 1), strict=True))
 
     def pooled(self, tokens: Tokens) -> Float[Tensor, "b p"]:
         """What the encoder makes of each network, as it is pooled for the head."""
@@ -127,13 +142,12 @@ class MetaModel(Learner):
         self.permuter = None
         if config.permute and not neurons:
             self.permuter = Permuter(self.specs, config.permutations, config.training.seed)
-        if not neurons and model.shortcut is None:
+        if not neurons and model.shortcut is None and model.thresholds is None:
             return model
         # Not yet on the scale of the training networks, as that is taken from them
         raw = self._gathered(training.networks, self._described)
-        if model.shortcut is not None:
-            assert raw.summary is not None
-            model.shortcut.standardise(raw.summary)
+        for part, numbers in model.parts_of(raw):
+            part.standardise(numbers)
         if isinstance(model.embedding, NeuronEmbedding):
             model.embedding.standardise(raw)
             # Statistics of neurons take longer than a step, and no order of neurons changes them
@@ -243,9 +257,9 @@ class MetaModel(Learner):
             tokens = leaf_tokens(weights, spec, self.normaliser, self.config.chunk_size, self.config.window)
         else:
             tokens = tokenise(weights, spec, self.normaliser, self.config.chunk_size)
-        if not self.config.summary:
-            return tokens
-        return replace(tokens, summary=leaf_summary(weights, spec, self.normaliser, self.room))
+        parts = [leaf_summary(weights, spec, self.normaliser, self.room)] if self.config.summary else []
+        parts += [exact_summary(weights, spec)] if self.config.exact else []
+        return replace(tokens, summary=torch.cat(parts, 1)) if parts else tokens
 
     @property
     def room(self) -> Room:

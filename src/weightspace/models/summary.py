@@ -10,13 +10,19 @@ from weightspace.models.config import Scale
 from weightspace.models.embed import Normaliser, squash
 from weightspace.models.ranks import Ranks, in_order
 from weightspace.weights.room import Room
-from weightspace.weights.spec import NetworkSpec
+from weightspace.weights.spec import ROLES, NetworkSpec
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 STATISTICS = 2 + len(QUANTILES)
 """Mean, standard deviation and quantiles of each array."""
+EXACT_SUMMARY = (3 + len(ROLES)) * STATISTICS
+"""Numbers of an exact summary."""
+THRESHOLDS = 64
+"""Equally likely parts in which each of those numbers is encoded."""
 DROPPED = 0.5
 """Share of the numbers that are dropped in training: there are hundreds, and few networks."""
+DROPPED_EXACT = 0.1
+"""The same of the exact summary, which is shorter and of which each number may be the only one that tells."""
 TINY = 1e-12
 
 
@@ -43,10 +49,32 @@ def leaf_summary(
     return torch.cat([_statistics(weights), *room.arranged(each, missing)], 1)
 
 
+def exact_summary(weights: Float[Tensor, "b n"], spec: NetworkSpec) -> Float[Tensor, "b s"]:
+    """The same statistics of the weights as they are: of all, of all arrays of each role, of the last kernel and bias.
+
+    Some of what training leaves behind stands in numbers so small that a scale takes them away. Gradients of the output
+    biases add up to zero, so their mean tells SGD (1e-8, from rounding) from Adam (1e-3); a neuron that never fires has
+    a running variance of 0.9 to the power of the updates, so the least of all tells the batch size. Hence float64, and
+    no normalisation.
+
+    Args:
+        weights: (b, spec.size).
+    Returns:
+        (b, EXACT_SUMMARY); zeros for a role that the network does not have.
+    """
+    exact = weights.double()
+    places = {role: [place for leaf, place in spec.slices() if leaf.role == role] for role in ROLES}
+    groups = [[slice(None)], *places.values(), places["kernel"][-1:], places["bias"][-1:]]
+    missing = exact.new_zeros(len(exact), STATISTICS)
+    found = [_statistics(torch.cat([exact[:, place] for place in group], 1)) if group else missing for group in groups]
+    return torch.cat(found, 1).float()
+
+
 def _statistics(x: Float[Tensor, "b k"]) -> Float[Tensor, "b s"]:
     last = x.shape[1] - 1
     quantiles = in_order(x, [round(q * last) for q in QUANTILES])
-    return torch.cat([x.mean(1, keepdim=True), (x.var(1, correction=0, keepdim=True) + TINY).sqrt(), quantiles], 1)
+    tiny = TINY if x.dtype == torch.float32 else TINY**4
+    return torch.cat([x.mean(1, keepdim=True), (x.var(1, correction=0, keepdim=True) + tiny).sqrt(), quantiles], 1)
 
 
 class Shortcut(nn.Module):
@@ -67,6 +95,7 @@ class Shortcut(nn.Module):
 
     def __init__(self, size: int, scale: Scale, bins: int = 0) -> None:
         super().__init__()
+        self.numbers = size
         self.size = size * max(1, bins)
         """Numbers that come out."""
         places = (torch.arange(bins + 1, dtype=torch.float64) + 0.5) / (bins + 1)
@@ -95,3 +124,33 @@ class Shortcut(nn.Module):
             return self.dropout(scores)
         x = (summary - self.centre) / self.scale
         return self.dropout(x / (1 + x.abs() / 10))
+
+
+class Thresholds(nn.Module):
+    """Piecewise linear encodings of numbers as they are (Gorishniy et al. 2022, section 3.1), -0.5 to 0.5 for each bin.
+
+    Bins end at quantiles of the training networks, so that a value that many of them share is told from every other.
+
+    Args:
+        size: numbers.
+        dropped: share of what comes out that is dropped in training.
+    """
+
+    edges: Tensor
+
+    def __init__(self, size: int, dropped: float = DROPPED_EXACT) -> None:
+        super().__init__()
+        self.numbers = size
+        self.size = size * THRESHOLDS
+        """Numbers that come out."""
+        self.register_buffer("edges", torch.zeros(size, THRESHOLDS + 1))
+        self.dropout = nn.Dropout(dropped)
+
+    def standardise(self, values: Float[Tensor, "n s"]) -> None:
+        """Take the edges from the training networks."""
+        shares = torch.linspace(0, 1, THRESHOLDS + 1, dtype=torch.float64)
+        self.edges.copy_(torch.quantile(values.double(), shares, 0).T)
+
+    def forward(self, values: Float[Tensor, "b s"]) -> Float[Tensor, "b o"]:
+        inside = (values[..., None] - self.edges[:, :-1]) / self.edges.diff(dim=1).clamp(min=1e-37)
+        return self.dropout((inside.clamp(0, 1) - 0.5).flatten(1))

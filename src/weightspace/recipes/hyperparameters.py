@@ -32,7 +32,9 @@ from weightspace.weights.spec import SpecError
 from weightspace.weights.store import Zoo
 
 
-def property_metamodel(*, steps: int = 600, rate: float = 3e-3, seed: int = 0, summary: bool = True) -> MetaModelConfig:
+def property_metamodel(
+    *, steps: int = 600, rate: float = 3e-3, seed: int = 0, summary: bool = True, exact: bool = False
+) -> MetaModelConfig:
     """A token a neuron, with statistics of each array beside them, for a thousand networks on two cores.
 
     Bins, steps and the width of the hidden layer were chosen on the validation networks of cnn-s on MNIST.
@@ -45,6 +47,7 @@ def property_metamodel(*, steps: int = 600, rate: float = 3e-3, seed: int = 0, s
         summary=summary,
         scale="ranks",
         bins=16 if summary else 0,
+        exact=exact,
         hidden=256,
     )
 
@@ -79,8 +82,8 @@ def _chunks(*, rate: float, seed: int, folder: Path) -> Predictor:
     return MetaModel(chunk_metamodel(rate=rate, seed=seed), folder=folder)
 
 
-def _neurons(*, rate: float, seed: int, folder: Path, summary: bool = True) -> Predictor:
-    return MetaModel(property_metamodel(rate=rate, seed=seed, summary=summary), folder=folder)
+def _neurons(*, rate: float, seed: int, folder: Path, **choices: bool) -> Predictor:
+    return MetaModel(property_metamodel(rate=rate, seed=seed, **choices), folder=folder)
 
 
 def _pretrained(*, rate: float, seed: int, folder: Path) -> Predictor:
@@ -116,6 +119,7 @@ METHODS: dict[str, Make] = {
     "meta-model, chunks": _tried("meta-model, chunks", _chunks, (1e-3, 3e-3)),
     "meta-model, neurons": _tried("meta-model, neurons", partial(_neurons, summary=False), (1e-3, 3e-3)),
     "meta-model": _tried("meta-model", _neurons, (1e-3, 3e-3)),
+    "meta-model, exact statistics": _tried("meta-model, exact statistics", partial(_neurons, exact=True), (1e-3, 3e-3)),
     "meta-model, pretrained": _tried("meta-model, pretrained", _pretrained, (1e-3, 3e-3)),
     "meta-model, five folds": _folds,
 }
