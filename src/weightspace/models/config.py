@@ -65,8 +65,8 @@ class MetaModelConfig:
     beside leaves, as quantiles need a whole array in memory."""
 
     exact: bool = False
-    """Whether the head also sees, by thresholds, exact statistics of all arrays of each role together; not beside
-    leaves. See `summary.exact_summary`."""
+    """Whether statistics are those of the weights as they are, and the head also sees, by thresholds, those of all
+    arrays of each role together; not beside leaves. See `summary.exact_summary`."""
 
     scale: Scale = "deviations"
     """How numbers of neurons and statistics of arrays are put on one scale: in standard deviations of the training

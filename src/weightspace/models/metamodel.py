@@ -21,6 +21,8 @@ from weightspace.models.heads import Head
 from weightspace.models.hierarchical import LeafEmbedding, leaf_tokens
 from weightspace.models.neuron_tokens import BLOCK, NeuronEmbedding, neuron_count, neuron_tokens
 from weightspace.models.summary import (
+    DROPPED,
+    DROPPED_EXACT,
     EXACT_SUMMARY,
     Shortcut,
     Thresholds,
@@ -63,17 +65,24 @@ class Transformer(nn.Module):
             self.embedding = Embedding(config.chunk_size, config.width, tokens, config.layer_encoding, config.embedding)
         self.first = nn.Parameter(torch.randn(config.width) * 0.02)
         self.encoder = Encoder(config.width, config.depth, config.heads, config.causal, config.dropout)
-        self.shortcut = Shortcut(summary_size(room), config.scale, config.bins) if config.summary else None
+        dropped = DROPPED_EXACT if config.exact else DROPPED
+        self.shortcut = Shortcut(summary_size(room), config.scale, config.bins, dropped) if config.summary else None
         self.thresholds = Thresholds(EXACT_SUMMARY) if config.exact else None
         self.size = config.width * (1 + (config.pooling == "extremes"))
-        beside = sum(part.size for part in (self.shortcut, self.thresholds) if part is not None)
-        self.head = Head(self.size + beside, outputs, config.hidden)
+        self.head = Head(self.size + (self.shortcut.size if self.shortcut else 0), outputs, config.hidden)
+        # A head of their own: few numbers that each tell something drown among the hundreds of the other one
+        self.second = Head(self.thresholds.size, outputs, config.hidden) if self.thresholds else None
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "b outputs"]:
         """Logits of each target's classes, or one number of a quantity, side by side."""
         x = self.pooled(tokens)
-        beside = [part(numbers) for part, numbers in self.parts_of(tokens)]
-        return self.head(torch.cat([x, *beside], 1) if beside else x)
+        parts = self.parts_of(tokens)
+        if self.shortcut is not None:
+            x = torch.cat([x, self.shortcut(parts[0][1])], 1)
+        outputs = self.head(x)
+        if self.thresholds is not None and self.second is not None:
+            outputs = outputs + self.second(self.thresholds(parts[-1][1]))
+        return outputs
 
     def parts_of(self, tokens: Tokens) -> list[tuple[Shortcut | Thresholds, Float[Tensor, "b s"]]]:
         """What sees a part of the summary, with its part: statistics of arrays first, then of roles."""
@@ -257,7 +266,8 @@ class MetaModel(Learner):
             tokens = leaf_tokens(weights, spec, self.normaliser, self.config.chunk_size, self.config.window)
         else:
             tokens = tokenise(weights, spec, self.normaliser, self.config.chunk_size)
-        parts = [leaf_summary(weights, spec, self.normaliser, self.room)] if self.config.summary else []
+        normaliser = None if self.config.exact else self.normaliser
+        parts = [leaf_summary(weights, spec, normaliser, self.room)] if self.config.summary else []
         parts += [exact_summary(weights, spec)] if self.config.exact else []
         return replace(tokens, summary=torch.cat(parts, 1)) if parts else tokens
 

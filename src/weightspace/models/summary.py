@@ -22,7 +22,7 @@ THRESHOLDS = 64
 DROPPED = 0.5
 """Share of the numbers that are dropped in training: there are hundreds, and few networks."""
 DROPPED_EXACT = 0.1
-"""The same of the exact summary, which is shorter and of which each number may be the only one that tells."""
+"""The same of exact statistics, of which a single number may be all that tells."""
 TINY = 1e-12
 
 
@@ -32,21 +32,25 @@ def summary_size(room: Room) -> int:
 
 
 def leaf_summary(
-    weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: Normaliser, room: Room
+    weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: Normaliser | None, room: Room
 ) -> Float[Tensor, "b s"]:
     """Statistics of all weights together and of each array, in the spirit of Unterthiner et al. (2020), section 4.
 
     Args:
         weights: (b, spec.size).
+        normaliser: what arrays are put on a scale by; None takes them as they are, in float64, see `exact_summary`.
         room: for arrays; missing ones are zero.
     Returns:
         (b, summary_size(room)).
     """
-    mean, deviation = normaliser.columns(spec)
-    normal = squash((weights - mean) / deviation)
+    if normaliser is None:
+        normal = weights = weights.double()
+    else:
+        mean, deviation = normaliser.columns(spec)
+        normal = squash((weights - mean) / deviation)
     each = [_statistics(normal[:, place]) for _, place in spec.slices()]
     missing = weights.new_zeros(len(weights), STATISTICS)
-    return torch.cat([_statistics(weights), *room.arranged(each, missing)], 1)
+    return torch.cat([_statistics(weights), *room.arranged(each, missing)], 1).float()
 
 
 def exact_summary(weights: Float[Tensor, "b n"], spec: NetworkSpec) -> Float[Tensor, "b s"]:
@@ -87,13 +91,14 @@ class Shortcut(nn.Module):
         size: numbers of a summary.
         scale: in standard deviations, or as ranks.
         bins: equally likely parts of the scale of ranks; 0 for the number itself.
+        dropped: share of what comes out that is dropped in training.
     """
 
     centre: Tensor
     scale: Tensor
     edges: Tensor
 
-    def __init__(self, size: int, scale: Scale, bins: int = 0) -> None:
+    def __init__(self, size: int, scale: Scale, bins: int = 0, dropped: float = DROPPED) -> None:
         super().__init__()
         self.numbers = size
         self.size = size * max(1, bins)
@@ -104,7 +109,7 @@ class Shortcut(nn.Module):
         if self.ranks is None:
             self.register_buffer("centre", torch.zeros(size))
             self.register_buffer("scale", torch.ones(size))
-        self.dropout = nn.Dropout(DROPPED)
+        self.dropout = nn.Dropout(dropped)
 
     def standardise(self, summary: Float[Tensor, "n s"]) -> None:
         """Take the scale of every number from the training networks."""

@@ -46,7 +46,7 @@ def property_metamodel(
         pooling="extremes",
         summary=summary,
         scale="ranks",
-        bins=16 if summary else 0,
+        bins=(32 if exact else 16) if summary else 0,
         exact=exact,
         hidden=256,
     )
