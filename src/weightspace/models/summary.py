@@ -44,13 +44,13 @@ def leaf_summary(
         (b, summary_size(room)).
     """
     if normaliser is None:
-        normal = weights = weights.double()
+        normal, statistics = weights, _exact_statistics
     else:
         mean, deviation = normaliser.columns(spec)
-        normal = squash((weights - mean) / deviation)
-    each = [_statistics(normal[:, place]) for _, place in spec.slices()]
+        normal, statistics = squash((weights - mean) / deviation), _statistics
+    each = [statistics(normal[:, place]) for _, place in spec.slices()]
     missing = weights.new_zeros(len(weights), STATISTICS)
-    return torch.cat([_statistics(weights), *room.arranged(each, missing)], 1).float()
+    return torch.cat([statistics(weights), *room.arranged(each, missing)], 1)
 
 
 def exact_summary(weights: Float[Tensor, "b n"], spec: NetworkSpec) -> Float[Tensor, "b s"]:
@@ -66,19 +66,30 @@ def exact_summary(weights: Float[Tensor, "b n"], spec: NetworkSpec) -> Float[Ten
     Returns:
         (b, EXACT_SUMMARY); zeros for a role that the network does not have.
     """
-    exact = weights.double()
     places = {role: [place for leaf, place in spec.slices() if leaf.role == role] for role in ROLES}
     groups = [[slice(None)], *places.values(), places["kernel"][-1:], places["bias"][-1:]]
-    missing = exact.new_zeros(len(exact), STATISTICS)
-    found = [_statistics(torch.cat([exact[:, place] for place in group], 1)) if group else missing for group in groups]
-    return torch.cat(found, 1).float()
+    missing = weights.new_zeros(len(weights), STATISTICS)
+    found = [
+        _exact_statistics(torch.cat([weights[:, place] for place in group], 1)) if group else missing
+        for group in groups
+    ]
+    return torch.cat(found, 1)
 
 
 def _statistics(x: Float[Tensor, "b k"]) -> Float[Tensor, "b s"]:
+    return torch.cat([x.mean(1, keepdim=True), (x.var(1, correction=0, keepdim=True) + TINY).sqrt(), _quantiles(x)], 1)
+
+
+def _exact_statistics(x: Float[Tensor, "b k"]) -> Float[Tensor, "b s"]:
+    """The same with moments in float64; quantiles are weights, and need no more than those."""
+    long = x.double()
+    moments = long.mean(1, keepdim=True), (long.var(1, correction=0, keepdim=True) + TINY**4).sqrt()
+    return torch.cat([*(moment.float() for moment in moments), _quantiles(x)], 1)
+
+
+def _quantiles(x: Float[Tensor, "b k"]) -> Float[Tensor, "b q"]:
     last = x.shape[1] - 1
-    quantiles = in_order(x, [round(q * last) for q in QUANTILES])
-    tiny = TINY if x.dtype == torch.float32 else TINY**4
-    return torch.cat([x.mean(1, keepdim=True), (x.var(1, correction=0, keepdim=True) + tiny).sqrt(), quantiles], 1)
+    return in_order(x, [round(q * last) for q in QUANTILES])
 
 
 class Shortcut(nn.Module):
