@@ -94,7 +94,7 @@ def model_card(path: str | Path, license_name: str = UNKNOWN) -> str:
         decompiler = record.get("kind") == "decompiler"
         if not decompiler and "targets" not in record:
             raise ValueError
-    except (KeyError, ValueError, AttributeError):
+    except (KeyError, ValueError, AttributeError, RecursionError):
         raise NetworkError(
             f"{path} is no model of weightspace: push what `weightspace train` or `weightspace backdoors train` wrote"
         ) from None

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
-from weightspace.train.log import LOSSES, History
+from weightspace.train.log import History
 from weightspace.train.ranks import Ranks
 from weightspace.weights.network import METADATA_KEY, write_atomically
 
@@ -54,17 +54,13 @@ class Progress:
 def bind(folder: Path, facts: bytes) -> bool:
     """Tie a folder to what decides its run besides the training's config; False if it is tied to something else.
 
-    A folder in which nothing has been made yet that a run could go on from is tied anew: so a run that was refused at
-    its start is in nobody's way.
-
     Args:
         facts: settings and data, of which the folder keeps the SHA-256; one that is tied to nothing is tied to them,
             by the first process where several train together.
     """
     content = json.dumps({"sha256": hashlib.sha256(facts).hexdigest()}).encode()
     record = folder / FITTED_ON
-    other = record.exists() and record.read_bytes() != content
-    if other and any(path.name not in (FITTED_ON, LOSSES, ".lock") for path in folder.iterdir()):
+    if record.exists() and record.read_bytes() != content:
         return False
     if Ranks.here().first:
         write_atomically(record, content)

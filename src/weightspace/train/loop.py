@@ -15,6 +15,7 @@ from torch.utils import deterministic
 
 from weightspace.train.checkpoint import (
     CHECKPOINT,
+    FITTED_ON,
     CheckpointError,
     Progress,
     load_checkpoint,
@@ -117,6 +118,7 @@ def train(
         line = progress_line(description, config.steps, "steps", progress and ranks.first, done=history.steps)
         with (
             writing(own) if own is not None else nullcontext(),  # before the log, which cuts its files
+            _untied_unless_kept(own),
             reproducible,
             Log(own, history.steps, config.tensorboard and ranks.first) as log,
             line as advance,
@@ -179,6 +181,17 @@ def train(
         model.load_state_dict(best)
     model.train(was_training)
     return history
+
+
+@contextmanager
+def _untied_unless_kept(folder: Path | None) -> Iterator[None]:
+    """Let a folder go, see `checkpoint.bind`, if a run ends in an error before there is anything to go on from."""
+    try:
+        yield
+    except BaseException:
+        if folder is not None and not (folder / CHECKPOINT).exists():
+            (folder / FITTED_ON).unlink(missing_ok=True)
+        raise
 
 
 def choose_device(device: Device) -> torch.device:

@@ -477,7 +477,7 @@ def place_of(target: str, form: Form, *, private: bool = False) -> Place:
             f"{target!r} is no place: give OWNER/NAME for a repository of the hub (to pull also OWNER/NAME@REVISION), "
             "or ./FOLDER, /FOLDER or file:FOLDER"
         )
-    if Path(found[1]).is_dir() and not target.startswith(SCHEME):
+    if found[2] is None and Path(found[1]).is_dir() and not target.startswith(SCHEME):
         raise PublishingError(
             f"{target} is a folder here, and may be a repository of the hub too: write ./{target} or {SCHEME}{target}"
         )
