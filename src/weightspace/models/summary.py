@@ -135,8 +135,7 @@ class Shortcut(nn.Module):
         if self.ranks is not None:
             scores = self.ranks(summary, torch.zeros(len(summary), dtype=torch.long, device=summary.device))
             if len(self.edges) > 1:
-                inside = (scores[..., None] - self.edges[:-1]) / self.edges.diff()
-                scores = (inside.clamp(0, 1) - 0.5).flatten(1)
+                scores = _piecewise(scores, self.edges)
             return self.dropout(scores)
         x = (summary - self.centre) / self.scale
         return self.dropout(x / (1 + x.abs() / 10))
@@ -149,18 +148,17 @@ class Thresholds(nn.Module):
 
     Args:
         size: numbers.
-        dropped: share of what comes out that is dropped in training.
     """
 
     edges: Tensor
 
-    def __init__(self, size: int, dropped: float = DROPPED_EXACT) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
         self.numbers = size
         self.size = size * THRESHOLDS
         """Numbers that come out."""
         self.register_buffer("edges", torch.zeros(size, THRESHOLDS + 1))
-        self.dropout = nn.Dropout(dropped)
+        self.dropout = nn.Dropout(DROPPED_EXACT)
 
     def standardise(self, values: Float[Tensor, "n s"]) -> None:
         """Take the edges from the training networks."""
@@ -168,5 +166,10 @@ class Thresholds(nn.Module):
         self.edges.copy_(torch.quantile(values.double(), shares, 0).T)
 
     def forward(self, values: Float[Tensor, "b s"]) -> Float[Tensor, "b o"]:
-        inside = (values[..., None] - self.edges[:, :-1]) / self.edges.diff(dim=1).clamp(min=1e-37)
-        return self.dropout((inside.clamp(0, 1) - 0.5).flatten(1))
+        return self.dropout(_piecewise(values, self.edges))
+
+
+def _piecewise(x: Float[Tensor, "b s"], edges: Float[Tensor, "*sizes e"]) -> Float[Tensor, "b o"]:
+    """How far into each bin between its edges a number reaches, -0.5 to 0.5; a bin without width is a step."""
+    inside = (x[..., None] - edges[..., :-1]) / edges.diff().clamp(min=1e-37)
+    return (inside.clamp(0, 1) - 0.5).flatten(1)
