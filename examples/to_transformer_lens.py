@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from weightspace.errors import RaspError
 from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.functions import RaspError, Value
+from weightspace.rasp.functions import Value
 from weightspace.rasp.language import BOS, Program
 from weightspace.rasp.transformer import CompiledTransformer
 

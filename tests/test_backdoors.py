@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from weightspace.baselines.majority import Majority
+from weightspace.errors import ScopeError, TaskError
 from weightspace.evaluation.detection import (
     BINS,
     Answers,
@@ -24,7 +25,7 @@ from weightspace.evaluation.detection import (
 )
 from weightspace.evaluation.metrics import auroc, bootstrap_interval, brier, log_loss
 from weightspace.evaluation.plots import reliability, roc_curves
-from weightspace.models.metamodel import MetaModel, ScopeError
+from weightspace.models.metamodel import MetaModel
 from weightspace.recipes.backdoors import (
     DETECTORS,
     WIDTHS,
@@ -36,7 +37,7 @@ from weightspace.recipes.backdoors import (
 )
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.tasks.backdoor import BACKDOOR
-from weightspace.tasks.base import Examples, Predictor, TaskError
+from weightspace.tasks.base import Examples, Predictor
 from weightspace.weights.population import Population
 from weightspace.weights.store import Zoo
 from weightspace.zoo.engine import ProcessEngine

@@ -12,7 +12,8 @@ from weightspace.baselines.final_layer import (
 from weightspace.baselines.linear import AlignedLinear, Linear, StatisticsLinear
 from weightspace.baselines.majority import Majority
 from weightspace.baselines.statistics import STATISTICS, StatisticsBoosting, weight_statistics
-from weightspace.tasks.base import Examples, TaskError
+from weightspace.errors import TaskError
+from weightspace.tasks.base import Examples
 from weightspace.tasks.checks import check_predictor, planted_examples
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population

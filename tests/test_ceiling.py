@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from weightspace.rasp.functions import RaspError
+from weightspace.errors import RaspError
 from weightspace.rasp.language import Map, Program, Select, SelectorWidth, SequenceMap, indices, tokens
 from weightspace.rasp.sampler import attempts
 from weightspace.tasks.ceiling import (

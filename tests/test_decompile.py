@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from tests.golden import golden, golden_path
+from weightspace.errors import RaspError
 from weightspace.models.guided import Guided, fitted
 from weightspace.models.search import METHODS, PRETRAINED, Problem, attempt, decompile, judge, pretrained
 from weightspace.rasp.align import align
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.files import load_npz
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program
 from weightspace.rasp.matching import Placed, Target
 from weightspace.rasp.sampler import sample

@@ -20,11 +20,11 @@ from safetensors.numpy import save_file
 
 from weightspace.cli import main
 from weightspace.cli.options import seconds_of
+from weightspace.errors import RaspError
 from weightspace.rasp import files
 from weightspace.rasp.bare import TOKENS, BareTransformer
 from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.files import METADATA_KEY, load_bare
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Map, Program, Select, SelectorWidth, SequenceMap, indices, tokens
 from weightspace.rasp.verify import behaviour, certify, distance, permuted
 from weightspace.tasks.decompile import Decompilation

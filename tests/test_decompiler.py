@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from weightspace.errors import NetworkError, RaspError
 from weightspace.models.decompiler import DecompilerNetwork
 from weightspace.models.decompiler_config import DecompilerConfig
 from weightspace.models.grammar import END, NAMES, Draft, Written, write
@@ -22,14 +23,12 @@ from weightspace.models.proposer import Proposer, batch_of, fit, lines_of
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler import assemble
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import Analysis, analyse, settings
 from weightspace.rasp.verify import certify, permuted
 from weightspace.recipes.readers import compare_readers, table
 from weightspace.train.config import TrainingConfig
-from weightspace.weights.network import NetworkError
 
 TINY = DecompilerConfig(
     width=32, rounds=2, message=8, depth=2, heads=4, training=TrainingConfig(steps=6, batch_size=4, evaluate_every=3)

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from weightspace.errors import NetworkError, TaskError
 from weightspace.models.flat_config import FlatConfig
 from weightspace.models.flat_decoder import FlatBatch, FlatDecoder, instruction_loss
 from weightspace.models.listings import from_listings, on_the_fly
-from weightspace.tasks.base import TaskError
 from weightspace.tasks.listing import CLASSES, Chunking, Listing, draw_listings, score_listings
 from weightspace.train.config import TrainingConfig
-from weightspace.weights.network import NetworkError
 
 CHUNKING = Chunking(zeros=False)
 SMALL = FlatConfig(

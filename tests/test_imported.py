@@ -20,9 +20,10 @@ from safetensors.numpy import save_file
 
 from tests.test_zoo import contents
 from weightspace.cli import main
+from weightspace.errors import PlaceError, ZooError
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples
 from weightspace.weights.lock import writing
-from weightspace.weights.store import SHARDS, Zoo, ZooError, shard_path, split_of
+from weightspace.weights.store import SHARDS, Zoo, shard_path, split_of
 from weightspace.zoo import foreign_store
 from weightspace.zoo.foreign import SourceError, of_one_type, read_table
 from weightspace.zoo.generate import check_zoo, info
@@ -764,7 +765,7 @@ def test_another_import_or_another_run_in_the_folder_is_refused(tmp_path: Path) 
     imported("state-dicts", folder, tmp_path / "zoo")
     with pytest.raises(ZooError, match=r"differs in seed \(0, not 1\)"):
         imported("state-dicts", folder, tmp_path / "zoo", seed=1)
-    with writing(tmp_path / "zoo"), pytest.raises(ZooError, match=f"process {os.getpid()}"):
+    with writing(tmp_path / "zoo"), pytest.raises(PlaceError, match=f"process {os.getpid()}"):
         imported("state-dicts", folder, tmp_path / "zoo")
     with pytest.raises(ZooError, match="not empty and holds no zoo"):
         imported("state-dicts", folder, folder)

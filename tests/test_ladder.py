@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from weightspace.errors import RaspError
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.certificate import certify_transformer
 from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program
 from weightspace.zoo import ladder
 from weightspace.zoo.ladder import TrainingConfig, answers_of, input_codes, make_ladder, share_right

@@ -18,17 +18,18 @@ from safetensors.torch import save_file as save_torch
 from benchmarks import large
 from tests.test_metamodel import TINY
 from weightspace.cli import main
+from weightspace.errors import NetworkError, ScopeError
 from weightspace.models import streaming
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.hierarchical import LeafEmbedding, leaf_tokens
-from weightspace.models.metamodel import MetaModel, ScopeError, Transformer
+from weightspace.models.metamodel import MetaModel, Transformer
 from weightspace.models.pretraining import PretrainedMetaModel
 from weightspace.models.streaming import embed_file, predict_file
 from weightspace.tasks.base import Examples
 from weightspace.tasks.checks import check_predictor, check_regressor, planted_examples
 from weightspace.tasks.learner import Answering
 from weightspace.weights.leaves import LeafFile
-from weightspace.weights.network import METADATA_KEY, Network, NetworkError
+from weightspace.weights.network import METADATA_KEY, Network
 from weightspace.weights.population import Population
 from weightspace.weights.room import Room
 from weightspace.weights.spec import Leaf, NetworkSpec, SpecError, plain

@@ -22,10 +22,11 @@ from weightspace.baselines.conv1d import CHANNELS, SLICE, SliceConvolutions, Sli
 from weightspace.baselines.linear import Linear, StatisticsLinear
 from weightspace.baselines.majority import Majority
 from weightspace.baselines.statistics import StatisticsBoosting
+from weightspace.errors import TaskError
 from weightspace.models.metamodel import MetaModel
 from weightspace.models.neural_graph import NeuralGraph, graph_of
 from weightspace.recipes.metamodels import small
-from weightspace.tasks.base import Examples, Predictor, Target, TaskError
+from weightspace.tasks.base import Examples, Predictor, Target
 from weightspace.tasks.checks import check_predictor, check_regressor, planted_examples
 from weightspace.tasks.choice import CrossValidated, LowestLoss, validation_loss
 from weightspace.tasks.learner import Answering

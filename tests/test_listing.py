@@ -5,11 +5,11 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from weightspace.errors import TaskError
 from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.language import Map, Program, Select, SelectorWidth, fused, tokens
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.tokens import PAPER
-from weightspace.tasks.base import TaskError
 from weightspace.tasks.listing import (
     END_ID,
     MATRICES,

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from weightspace.errors import NetworkError, ScopeError, TaskError
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Normaliser, composition, gather_tokens, tokenise
 from weightspace.models.encoder import Encoder
 from weightspace.models.heads import Head
-from weightspace.models.metamodel import MetaModel, ScopeError
-from weightspace.tasks.base import Examples, Target, TaskError
+from weightspace.models.metamodel import MetaModel
+from weightspace.tasks.base import Examples, Target
 from weightspace.tasks.checks import check_predictor, planted_examples
 from weightspace.tasks.learner import Answering, epoch_batch
 from weightspace.train.config import TrainingConfig
-from weightspace.weights.network import Network, NetworkError
+from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.spec import Leaf, NetworkSpec, plain
 

@@ -13,8 +13,9 @@ import torch
 from tests.test_metamodel import TINY
 from weightspace.baselines.majority import Majority
 from weightspace.baselines.statistics import StatisticsBoosting
+from weightspace.errors import ScopeError
 from weightspace.models.embed import Normaliser
-from weightspace.models.metamodel import MetaModel, ScopeError
+from weightspace.models.metamodel import MetaModel
 from weightspace.models.neuron_tokens import DIRECTION, FEATURES, POOLED, NeuronEmbedding, neuron_count, neuron_tokens
 from weightspace.models.pretraining import PretrainedMetaModel
 from weightspace.models.ranks import Ranks, in_order

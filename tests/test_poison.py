@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from weightspace.baselines.final_layer import FinalLayerBoosting
+from weightspace.errors import TaskError
 from weightspace.recipes.zoos import zoo_recipe
 from weightspace.tasks.backdoor import backdoor_examples
-from weightspace.tasks.base import TaskError
 from weightspace.zoo.distortion import shifted
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.generate import check_zoo, make_zoo

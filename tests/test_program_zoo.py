@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from weightspace.cli import main
+from weightspace.errors import ZooError
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.language import fused
 from weightspace.rasp.validate import analyse, settings
 from weightspace.recipes.zoos import PROGRAM_RECIPES, RecipeError, program_recipe
-from weightspace.weights.store import Zoo, ZooError, write_manifest
+from weightspace.weights.store import Zoo, write_manifest
 from weightspace.zoo import compiled
 from weightspace.zoo.compiled import (
     ProgramZoo,

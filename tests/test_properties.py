@@ -13,6 +13,7 @@ from sklearn.metrics import r2_score
 
 from weightspace.baselines.majority import Majority
 from weightspace.baselines.statistics import StatisticsBoosting, weight_statistics
+from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import explained, kendall, per_bit
 from weightspace.evaluation.properties import (
     Said,
@@ -26,7 +27,7 @@ from weightspace.evaluation.properties import (
 from weightspace.models.summary import STATISTICS, summary_size
 from weightspace.recipes.hyperparameters import METHODS, ask, learning_curve
 from weightspace.recipes.zoos import zoo_recipe
-from weightspace.tasks.base import Examples, Predictor, Target, TaskError, UnfitError
+from weightspace.tasks.base import Examples, Predictor, Target, UnfitError
 from weightspace.tasks.checks import planted_examples
 from weightspace.tasks.hyperparameters import (
     categorical_targets,

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from weightspace.cli import main
+from weightspace.errors import ZooError
 from weightspace.evaluation.cards import model_card, zoo_card
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.detector import PRETRAINED
@@ -27,7 +28,7 @@ from weightspace.train.config import TrainingConfig
 from weightspace.weights import publishing
 from weightspace.weights.hub import TOKEN, HubError
 from weightspace.weights.publishing import MODEL, PublishingError
-from weightspace.weights.store import MANIFEST, PULLING, Zoo, ZooError, sealed, unsealed, verify
+from weightspace.weights.store import MANIFEST, PULLING, Zoo, sealed, unsealed, verify
 from weightspace.zoo.compiled import ProgramZooConfig, check_program_zoo, make_program_zoo
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.generate import check_zoo, make_zoo

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from weightspace.baselines.queries import MNTD, ULP, LearntQueries, OneClassMNTD, QueryConfig, QueryNetwork, _Asking
+from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import auroc
-from weightspace.tasks.base import Examples, Predictor, Target, TaskError
+from weightspace.tasks.base import Examples, Predictor, Target
 from weightspace.tasks.checks import planted_examples
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.golden import golden
+from weightspace.errors import RaspError
 from weightspace.rasp.canonical import by_depth, canonical_key, canonical_program, merged
 from weightspace.rasp.compiler import assemble, compile_program
-from weightspace.rasp.functions import Function, RaspError
+from weightspace.rasp.functions import Function
 from weightspace.rasp.interpreter import all_inputs, evaluate_all
 from weightspace.rasp.lambdas import Lambda, recognise
 from weightspace.rasp.language import (

@@ -11,9 +11,10 @@ import pytest
 
 from tests.test_cli import COMMAND, fails
 from weightspace.cli import main
+from weightspace.errors import RaspError
 from weightspace.rasp.agreement import agreement, agrees
 from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.functions import RaspError, Value
+from weightspace.rasp.functions import Value
 from weightspace.rasp.interpreter import evaluate
 from weightspace.rasp.language import Program
 from weightspace.rasp.reading import read_input, read_vocabulary, token_text

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from tests.golden import golden, golden_path
+from weightspace.errors import RaspError
 from weightspace.rasp import files
 from weightspace.rasp.compiler import LABELS, compile_program
 from weightspace.rasp.files import from_parameters, load_npz
-from weightspace.rasp.functions import Function, RaspError, Value
+from weightspace.rasp.functions import Function, Value
 from weightspace.rasp.interpreter import all_inputs, evaluate_all
 from weightspace.rasp.language import (
     Aggregate,

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import BboxBase
 
+from weightspace.errors import RaspError
 from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.drawing import (
     direction_names,
@@ -22,7 +23,6 @@ from weightspace.rasp.drawing import (
     trace_text,
     transformer_text,
 )
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.interpreter import trace
 from weightspace.rasp.language import Program
 from weightspace.rasp.sampler import sample

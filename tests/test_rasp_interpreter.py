@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.golden import golden
+from weightspace.errors import RaspError
 from weightspace.rasp import interpreter
-from weightspace.rasp.functions import Function, RaspError, Value
+from weightspace.rasp.functions import Function, Value
 from weightspace.rasp.interpreter import (
     Batch,
     all_inputs,

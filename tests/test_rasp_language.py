@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.golden import golden
-from weightspace.rasp.functions import Function, FunctionError, RaspError, Undefined
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import Function, FunctionError, Undefined
 from weightspace.rasp.interpreter import evaluate
 from weightspace.rasp.language import (
     COMPARISONS,

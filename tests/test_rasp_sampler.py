@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.golden import golden
+from weightspace.errors import RaspError
 from weightspace.rasp import sampler
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.interpreter import Batch, evaluate, evaluate_batch
 from weightspace.rasp.language import (
     Aggregate,

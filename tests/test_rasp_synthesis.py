@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from weightspace.errors import RaspError
 from weightspace.rasp.answers import Goal, same
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.bottomup import Enumeration
 from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.interpreter import Batch, all_inputs, evaluate_batch
 from weightspace.rasp.language import (
     Aggregate,

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.golden import golden
+from weightspace.errors import RaspError
 from weightspace.rasp.canonical import canonical_program
 from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.functions import Function, RaspError
+from weightspace.rasp.functions import Function
 from weightspace.rasp.language import Aggregate, LinearSequenceMap, Map, Program, Select, SequenceMap, indices, tokens
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.tokens import PAPER, PAPER_LOSSLESS, TYPED

@@ -19,10 +19,11 @@ import pytest
 from tests.test_cli import COMMAND, fails
 from tests.test_zoo import HERE, contents, tiny
 from weightspace.cli import main
+from weightspace.errors import PlaceError, ZooError
 from weightspace.weights import lock
 from weightspace.weights.lock import writing
 from weightspace.weights.remote import Mirror
-from weightspace.weights.store import MANIFEST, Zoo, ZooError, shard_path
+from weightspace.weights.store import MANIFEST, Zoo, shard_path
 from weightspace.zoo import ray_engine
 from weightspace.zoo.engine import EngineError, ProcessEngine, engine_of
 from weightspace.zoo.generate import make_zoo
@@ -299,7 +300,9 @@ def test_a_note_of_another_host_is_obeyed_while_it_moves_and_no_longer(
     note.write("process 7 on far-away since 2031-01-01 00:00:00 UTC, beat 0000000000")  # before anybody looks
     holder = threading.Thread(target=beat)
     holder.start()
-    with pytest.raises(ZooError, match=r"another run is writing .*process 7 on far-away since .*wait for it or end it"):
+    with pytest.raises(
+        PlaceError, match=r"another run is writing .*process 7 on far-away since .*wait for it or end it"
+    ):
         make_zoo(tiny(count=2), tmp_path, HERE, show=False)
     ended.set()
     holder.join()
@@ -343,7 +346,7 @@ def test_of_two_runs_that_both_find_no_note_one_goes_on(late: float) -> None:
             with lock.noting(Note(delay), "s3://bucket/zoo", locked=False):
                 wrote.append(delay)
                 ended.wait(2)
-        except ZooError as error:
+        except PlaceError as error:
             refused.append(str(error))
             ended.set()
 
@@ -369,7 +372,7 @@ def test_a_place_that_cannot_be_written_to_is_one_sentence(
         return real(self, mode, *rest, **options)
 
     monkeypatch.setattr(Path, "open", open_)
-    with pytest.raises(ZooError, match=r"zoo cannot be written to \(read-only file system\).*--out"):
+    with pytest.raises(PlaceError, match=r"zoo cannot be written to \(read-only file system\).*--out"):
         make_zoo(tiny(), tmp_path / "zoo", HERE, show=False)
     monkeypatch.setattr(Path, "open", real)
     assert contents(make_zoo(tiny(), tmp_path / "zoo", HERE, show=False).folder) == local
@@ -451,7 +454,7 @@ def test_a_store_that_cannot_be_used_is_one_sentence_and_the_folder_keeps_all(
     fails(capsys, ["zoo", "make", "rasp-typed", "--out", "memory://bucket/zoo"], "a zoo of programs", "--out")
     shutil.rmtree(tmp_path / "zoos")
     store = Mirror("memory://bucket/other")
-    with store.writing(), pytest.raises(ZooError, match=f"into {store.url} .process {os.getpid()} on"):
+    with store.writing(), pytest.raises(PlaceError, match=f"into {store.url} .process {os.getpid()} on"):
         make_zoo(tiny(), tmp_path / "other", HERE, mirror=store, show=False)
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from tests.test_neuron_tokens import NEURONS, SPEC
 from tests.test_trials import CONFIG
+from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import auroc
 from weightspace.models.editor import Editor
 from weightspace.models.localiser import Localiser, outputs_of
 from weightspace.recipes.repair import Case, RepairConfig, lipschitz, locate_and_repair, repair, repair_table
 from weightspace.recipes.scanner import evaluate_detector, train_detector
-from weightspace.tasks.base import TaskError
 from weightspace.weights.network import Network
 from weightspace.weights.neurons import group_starts, neuron_entries
 from weightspace.weights.population import Population

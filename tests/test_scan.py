@@ -21,6 +21,7 @@ from safetensors.torch import save_file as save_torch
 
 from tests.test_neuron_tokens import NEURONS, SPEC
 from weightspace.cli import main
+from weightspace.errors import NetworkError, UnreadableError
 from weightspace.evaluation.scanning import sarif
 from weightspace.models.detector import Calibration, Detector, Scope
 from weightspace.models.metamodel import MetaModel
@@ -28,8 +29,8 @@ from weightspace.recipes.scanner import scan
 from weightspace.tasks.backdoor import BACKDOOR
 from weightspace.tasks.base import Examples
 from weightspace.tasks.scan import EXIT_STATUS, GRAVITY, Finding, Scan, Verdict
-from weightspace.weights.checkpoints import Outline, UnreadableError, outlines, read
-from weightspace.weights.network import Network, NetworkError
+from weightspace.weights.checkpoints import Outline, outlines, read
+from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 
 SCHEMA = json.loads((Path(__file__).parent / "data" / "sarif-2.1.0.json").read_text())

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from weightspace.errors import NetworkError
 from weightspace.weights.modules import check_symmetry, network_of_module, spec_of_module
-from weightspace.weights.network import NetworkError
 from weightspace.weights.spec import NetworkSpec, SpecError
 from weightspace.weights.state_dict import Topology, load_state_dict, role_of, spec_of_state_dict
 

@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from weightspace.errors import PlaceError
 from weightspace.train import checkpoint as checkpoint_module
 from weightspace.train import loop as loop_module
 from weightspace.train.checkpoint import CHECKPOINT, CheckpointError, bind
@@ -26,7 +27,6 @@ from weightspace.train.loop import TrainingDiverged, mix, to_device, train
 from weightspace.train.optimiser import adamw, decays, learning_rate
 from weightspace.weights import progress as progress_module
 from weightspace.weights.progress import duration, progress
-from weightspace.weights.store import ZooError
 
 CONFIG = TrainingConfig(
     steps=60,
@@ -182,7 +182,7 @@ def test_of_two_runs_in_one_folder_the_second_is_refused_and_the_first_goes_on(t
     refusals: list[str] = []
 
     def second(model: nn.Module) -> dict[str, float]:
-        with pytest.raises(ZooError) as refused:
+        with pytest.raises(PlaceError) as refused:
             train_reader(tmp_path)
         refusals.append(str(refused.value))
         return reader_validation(model)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from weightspace.errors import PlaceError, ZooError
 from weightspace.recipes.zoos import ZOO_RECIPES, zoo_recipe
 from weightspace.weights.lock import writing
 from weightspace.weights.population import Population
@@ -20,7 +21,6 @@ from weightspace.weights.store import (
     MANIFEST,
     Record,
     Zoo,
-    ZooError,
     damaged_networks,
     finish,
     shard_path,
@@ -334,7 +334,7 @@ def test_many_shards_need_few_open_files(tmp_path: Path) -> None:
 
 def test_a_second_run_into_one_zoo_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     folder = tmp_path / "held"
-    with writing(folder), pytest.raises(ZooError, match=f"process {os.getpid()}"):
+    with writing(folder), pytest.raises(PlaceError, match=f"process {os.getpid()}"):
         make_zoo(tiny(), folder, HERE, show=False)
     make_zoo(tiny(count=10), folder, HERE, show=False)  # the lock fell with its holder
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from weightspace.baselines.statistics import StatisticsBoosting
-from weightspace.tasks.base import TaskError
+from weightspace.errors import TaskError
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightspace.tasks.base import Examples, Predictions, TaskError, check_learnable
+from weightspace.errors import TaskError
+from weightspace.tasks.base import Examples, Predictions, check_learnable
 from weightspace.tasks.learner import Answering
 from weightspace.train.config import TrainingConfig
 from weightspace.train.loop import choose_device, mix, train

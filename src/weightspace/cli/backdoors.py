@@ -74,8 +74,8 @@ def compare(
         out: folder of checkpoints, answers, and tables.md: every measure of every table; AUROC alone is printed.
     """
     from weightspace.evaluation.detection import TABLES, area_table, detection_rows, markdown, time_table
+    from weightspace.files.atomic import write_atomically
     from weightspace.recipes.backdoors import DETECTORS, detect
-    from weightspace.weights.network import write_atomically
     from weightspace.weights.store import Zoo
 
     chosen = some(detectors, DETECTORS, "detector")
@@ -106,8 +106,8 @@ def transfer(
         out: folder of checkpoints, answers, and figure3.svg: the ROC curves of the paper's panels.
     """
     from weightspace.evaluation.detection import held_out_table, transfer_table
+    from weightspace.files.atomic import write_atomically
     from weightspace.recipes.backdoors import QUICK, figure_3, transfer
-    from weightspace.weights.network import write_atomically
     from weightspace.weights.store import Zoo
 
     chosen = some(detectors, QUICK, "quick detector")

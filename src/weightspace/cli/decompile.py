@@ -61,7 +61,7 @@ def decompile(
         lines = [summary(found), *(["", "the search:", *(f"  {line}" for line in found.trace)] if verbose else [])]
         say("\n".join(lines))
     if out is not None and found.program is not None:
-        from weightspace.weights.network import write_atomically
+        from weightspace.files.atomic import write_atomically
 
         write_atomically(out, f"{found.program}\n".encode())
     if html is not None:

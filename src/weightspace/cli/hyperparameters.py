@@ -38,8 +38,8 @@ def compare(
             given.
     """
     from weightspace.evaluation.properties import property_tables
+    from weightspace.files.atomic import write_atomically
     from weightspace.recipes.hyperparameters import METHODS, VARIANTS, ask
-    from weightspace.weights.network import write_atomically
     from weightspace.weights.store import Zoo
 
     found = Zoo.open(zoo)

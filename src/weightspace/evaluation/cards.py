@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from weightspace.errors import NetworkError
+from weightspace.files.atomic import file_hash
 from weightspace.models.detector import Detector
 from weightspace.models.metamodel import MetaModel, describe
 from weightspace.models.proposer import Proposer
 from weightspace.tasks.base import Target
-from weightspace.weights.network import METADATA_KEY, NetworkError, read_safetensors
+from weightspace.weights.network import METADATA_KEY, read_safetensors
 from weightspace.weights.progress import duration
-from weightspace.weights.store import DESCRIPTION, INDEX, MANIFEST, file_hash, read_description, read_manifest
+from weightspace.weights.store import DESCRIPTION, INDEX, MANIFEST, read_description, read_manifest
 from weightspace.zoo.compiled import program_zoo_info
 from weightspace.zoo.generate import info
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from weightspace import __version__
+from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import bootstrap_interval, chance, confusion_matrix, correct, majority
 from weightspace.evaluation.results import Confusion, CurvePoint, Results, Row
-from weightspace.tasks.base import Examples, Predictions, Predictor, Target, TaskError, check_learnable
+from weightspace.tasks.base import Examples, Predictions, Predictor, Target, check_learnable
 from weightspace.weights.progress import progress
 from weightspace.weights.store import Zoo
 from weightspace.zoo.engine import cores

@@ -16,10 +16,12 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from weightspace.errors import RaspError
+from weightspace.files.atomic import write_atomically
 from weightspace.rasp import drawing
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.certificate import MODES
-from weightspace.rasp.functions import RaspError, Value, counted
+from weightspace.rasp.functions import Value, counted
 from weightspace.rasp.language import Program, Selector
 from weightspace.rasp.ownership import Share, shares
 from weightspace.rasp.reading import token_text
@@ -27,7 +29,6 @@ from weightspace.rasp.transformer import CompiledTransformer
 from weightspace.rasp.validate import Mode
 from weightspace.rasp.verify import compiled_for, modes_of
 from weightspace.tasks.decompile import MEANING, Decompilation
-from weightspace.weights.network import write_atomically
 
 LARGEST_SVG = 400_000
 """Letters; a larger picture is set as a PNG."""

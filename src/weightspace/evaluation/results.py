@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from weightspace.weights.network import write_atomically
+from weightspace.errors import WeightspaceError
+from weightspace.files.atomic import write_atomically
 
 META_MODEL = "meta-model"
 """The name under which a comparison lists the meta-model; the report singles it out."""
@@ -18,7 +19,7 @@ META_MODEL = "meta-model"
 _Record = TypeVar("_Record")
 
 
-class ResultsError(ValueError):
+class ResultsError(WeightspaceError):
     """A record of a comparison that contradicts itself, or a file that holds none."""
 
 

@@ -11,8 +11,8 @@ from urllib.parse import quote
 from jinja2 import Environment, StrictUndefined
 
 from weightspace import __version__
+from weightspace.files.atomic import write_atomically
 from weightspace.tasks.scan import Finding, Scan, Verdict, scope_of, worded
-from weightspace.weights.network import write_atomically
 
 RULES: dict[Verdict, tuple[str, str, str]] = {
     "suspicious": ("WS001", "BackdoorSuspected", "The weights look like those of networks with a backdoor."),

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 import weightspace
+from weightspace.errors import NetworkError
 from weightspace.models.localiser import outputs_of
 from weightspace.models.metamodel import MetaModel, describe
 from weightspace.models.neuron_tokens import NeuronEmbedding
@@ -20,7 +21,7 @@ from weightspace.tasks.backdoor import BACKDOOR
 from weightspace.tasks.scan import Blame
 from weightspace.train.loop import choose_device
 from weightspace.weights.checkpoints import FLOATING, Outline
-from weightspace.weights.network import Network, NetworkError
+from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec, SpecError
 from weightspace.weights.state_dict import natural_order, role_of

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from weightspace.errors import TaskError
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Normaliser
 from weightspace.models.encoder import Encoder
 from weightspace.models.neuron_tokens import NeuronEmbedding, neuron_tokens, tokens_of
-from weightspace.tasks.base import TaskError
 from weightspace.tasks.learner import epoch_batch
 from weightspace.train.log import History
 from weightspace.train.loop import train

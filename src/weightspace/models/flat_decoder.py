@@ -15,16 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightspace import __version__
+from weightspace.errors import NetworkError, TaskError
+from weightspace.files.atomic import write_atomically
 from weightspace.models.embed import squash
 from weightspace.models.flat_config import FlatConfig
 from weightspace.models.listings import Batches
 from weightspace.rasp.tokens import MOST_LINES
-from weightspace.tasks.base import TaskError
 from weightspace.tasks.listing import CLASSES, FIELDS, MATRICES, MOST_LAYERS, START_ID, Chunking, Chunks, Listing, ended
 from weightspace.train.checkpoint import bind
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.loop import History, choose_device, train
-from weightspace.weights.network import METADATA_KEY, NetworkError, read_safetensors, write_atomically
+from weightspace.weights.network import METADATA_KEY, read_safetensors
 
 FORMAT = 1
 MODEL_FILE = "flat_decoder.safetensors"

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from weightspace.errors import RaspError
 from weightspace.rasp.canonical import COMPARISON_NAMES
-from weightspace.rasp.functions import Function, RaspError, Value, is_number
+from weightspace.rasp.functions import Function, Value, is_number
 from weightspace.rasp.language import (
     PREDICATES,
     Aggregate,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from weightspace.errors import RaspError
 from weightspace.models.grammar import ATTENTION, END_OF_SLOT, LINEAR, MLP, READS, RULE_IDS, RULE_OF, Draft, by_slot
 from weightspace.models.graph import Graph, graph_of
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.compiler import assemble, direction_labels
 from weightspace.rasp.enumeration import enumerate_program
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program
 from weightspace.rasp.matching import Match, Placed, Target, match_all, profile
 from weightspace.rasp.validate import Mode, Traits, analyse

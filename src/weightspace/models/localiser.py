@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from weightspace.errors import TaskError
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Normaliser, Tokens
 from weightspace.models.encoder import Encoder
 from weightspace.models.metamodel import MetaModel
 from weightspace.models.neuron_tokens import NeuronEmbedding, tokens_of
-from weightspace.tasks.base import TaskError
 from weightspace.tasks.learner import epoch_batch
 from weightspace.train.log import History
 from weightspace.train.loop import train

@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weightspace import __version__
+from weightspace.errors import NetworkError, ScopeError
+from weightspace.files.atomic import write_atomically
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.embed import Embedding, Normaliser, Tokens, gather_tokens, tokenise
 from weightspace.models.encoder import Encoder
@@ -36,7 +38,7 @@ from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.log import History
 from weightspace.train.loop import choose_device
 from weightspace.weights.augment import Permuter
-from weightspace.weights.network import METADATA_KEY, Network, NetworkError, read_safetensors, write_atomically
+from weightspace.weights.network import METADATA_KEY, Network, read_safetensors
 from weightspace.weights.population import Population
 from weightspace.weights.room import Room
 from weightspace.weights.spec import NetworkSpec
@@ -44,10 +46,6 @@ from weightspace.weights.tokens import token_count
 
 FORMAT = 1
 MODEL_FILE = "model.safetensors"
-
-
-class ScopeError(ValueError):
-    """A network that the meta-model was not made for."""
 
 
 class Transformer(nn.Module):

@@ -11,13 +11,13 @@ from random import Random
 
 import numpy as np
 
+from weightspace.errors import RaspError
 from weightspace.models.decompiler_config import DecompilerConfig
 from weightspace.models.grammar import Unwritable, Written, write
 from weightspace.models.graph import ANSWER, Graph, disturbed, graph_of, renamed, squeezed
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler import assemble
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program
 from weightspace.rasp.sampler import TYPED_LENGTH, TYPED_VOCAB, attempts
 from weightspace.rasp.validate import Mode, analyse

@@ -14,16 +14,17 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from weightspace import __version__
+from weightspace.errors import NetworkError, RaspError
+from weightspace.files.atomic import write_atomically
 from weightspace.models.decompiler import DecompilerNetwork, Lines, next_token_loss
 from weightspace.models.decompiler_config import DecompilerConfig
 from weightspace.models.grammar import PADDING, VALUE_FEATURES, Draft, Written
 from weightspace.models.graph import Graph, GraphBatch, collate
 from weightspace.models.pairs import Pair, drawn, stream
-from weightspace.rasp.functions import RaspError
 from weightspace.train.checkpoint import bind
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.loop import History, train
-from weightspace.weights.network import METADATA_KEY, NetworkError, read_safetensors, write_atomically
+from weightspace.weights.network import METADATA_KEY, read_safetensors
 
 FORMAT = 1
 MOST_TOKENS_WRITTEN = 160

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import weightspace
+from weightspace.errors import NetworkError, RaspError
 from weightspace.models.guided import Fit, Guided, fitted, ranked
 from weightspace.rasp.align import Aligned, Kind, align
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.enumeration import enumerate_program
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program
 from weightspace.rasp.lift import NotLiftable, lift
 from weightspace.rasp.matching import Target
@@ -22,7 +22,6 @@ from weightspace.rasp.synthesis import match_activations, synthesise
 from weightspace.rasp.validate import Mode
 from weightspace.rasp.verify import Behaviour, behaviour, certify, distance, modes_of
 from weightspace.tasks.decompile import Decompilation
-from weightspace.weights.network import NetworkError
 
 if TYPE_CHECKING:
     from weightspace.models.proposer import Proposer

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightspace.errors import ScopeError
 from weightspace.models.embed import leaf_kinds, squash
 from weightspace.models.hierarchical import LeafEmbedding, cut
-from weightspace.models.metamodel import MetaModel, ScopeError
+from weightspace.models.metamodel import MetaModel
 from weightspace.tasks.base import Predictions
 from weightspace.train.loop import choose_device
 from weightspace.weights.leaves import LeafFile

@@ -8,7 +8,8 @@ from random import Random
 
 import numpy as np
 
-from weightspace.rasp.functions import RaspError, Value, is_number
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import Value, is_number
 from weightspace.rasp.interpreter import Batch, evaluate, evaluate_batch
 from weightspace.rasp.language import Program
 from weightspace.rasp.reading import token_text

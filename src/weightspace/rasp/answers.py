@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from weightspace.errors import RaspError
 from weightspace.rasp.bare import BareTransformer
-from weightspace.rasp.functions import RaspError, Value, is_number
+from weightspace.rasp.functions import Value, is_number
 from weightspace.rasp.interpreter import Batch
 
 Array = np.ndarray

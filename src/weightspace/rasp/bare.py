@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from weightspace.rasp.functions import RaspError, Value
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import Value
 from weightspace.rasp.language import BOS, PAD
 from weightspace.rasp.transformer import CompiledTransformer
 from weightspace.rasp.validate import check_vocab

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from weightspace.errors import RaspError
 from weightspace.rasp.bare import MATRICES, POSITIONS, TOKENS, BareTransformer
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import BOS, PAD
 
 

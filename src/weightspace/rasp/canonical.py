@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from weightspace.rasp.functions import Function, RaspError, Value
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import Function, Value
 from weightspace.rasp.lambdas import ONE_ARGUMENT, SEQUENCE, recognise
 from weightspace.rasp.language import (
     COMPARISONS,

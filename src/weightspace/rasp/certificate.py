@@ -16,9 +16,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from weightspace.errors import RaspError
 from weightspace.rasp.bare import POSITIONS, TOKENS, BareTransformer
 from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.functions import RaspError, Value, counted, is_number
+from weightspace.rasp.functions import Value, counted, is_number
 from weightspace.rasp.language import Program
 from weightspace.rasp.transformer import CompiledTransformer, Configuration, Layout, Output, layout_of
 from weightspace.rasp.validate import Mode, check_mode

@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from weightspace.rasp.functions import RaspError, Value
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import Value
 from weightspace.rasp.language import Encoding, Expression, Program, Selector, SOp, indices, tokens
 from weightspace.rasp.transformer import CompiledTransformer, Directions
 from weightspace.rasp.validate import Mode, analyse, settings
@@ -773,7 +774,7 @@ def save_figure(figure: Any, path: Path) -> None:
     """
     from matplotlib import rc_context
 
-    from weightspace.weights.network import write_atomically
+    from weightspace.files.atomic import write_atomically
 
     kind, out = picture_format(path), io.BytesIO()
     silent = {"Software": None} if kind == "png" else {"Date": None, "Creator": None, "Format": None, "Type": None}

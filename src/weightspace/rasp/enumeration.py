@@ -12,11 +12,12 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import connected_components
 
+from weightspace.errors import RaspError
 from weightspace.rasp import compiler
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.blocks import Anchors, find_anchors
 from weightspace.rasp.compiler import COLDNESS, Block
-from weightspace.rasp.functions import Function, RaspError
+from weightspace.rasp.functions import Function
 from weightspace.rasp.language import (
     BOS,
     ENCODINGS,

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from weightspace.errors import RaspError
 from weightspace.rasp.bare import TOKENS, BareTransformer
-from weightspace.rasp.functions import RaspError, Value, counted
+from weightspace.rasp.functions import Value, counted
 from weightspace.rasp.language import BOS, PAD
 from weightspace.rasp.transformer import CompiledTransformer, Configuration, Directions, Output, layout_of
 from weightspace.rasp.validate import check_vocab
@@ -31,7 +32,7 @@ def save(transformer: CompiledTransformer, path: str | Path) -> None:
     """
     from safetensors.numpy import save as to_bytes
 
-    from weightspace.weights.network import write_atomically
+    from weightspace.files.atomic import write_atomically
 
     c, o = transformer.configuration, transformer.output
     about = {
@@ -60,7 +61,8 @@ def load(path: str | Path) -> CompiledTransformer:
     Raises:
         RaspError: if the file is missing, damaged, or holds something else.
     """
-    from weightspace.weights.network import NetworkError, read_safetensors
+    from weightspace.errors import NetworkError
+    from weightspace.weights.network import read_safetensors
 
     try:
         params, metadata = read_safetensors(path)
@@ -223,7 +225,8 @@ def load_bare(
     if packed or where.suffix == ".npz":
         params = _read_npz(where, identifier)
     else:
-        from weightspace.weights.network import NetworkError, read_safetensors
+        from weightspace.errors import NetworkError
+        from weightspace.weights.network import read_safetensors
 
         if identifier is not None:
             raise RaspError(f"{path} holds one transformer: leave out the identifier {identifier!r}")

@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from keyword import iskeyword
 from typing import Any, TypeGuard, cast
 
-from weightspace.rasp.functions import LARGEST, Function, RaspError, Value, is_number, shown
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import LARGEST, Function, Value, is_number, shown
 from weightspace.rasp.language import (
     COMPARISONS,
     ENCODINGS,

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard, cast
 
+from weightspace.errors import RaspError
+
 Value = None | bool | int | float | str
 """What one place of a sequence holds; None is no value at all."""
 
@@ -17,10 +19,6 @@ LARGEST = 2**53
 """Numbers beyond it are refused: neighbours can no longer be told apart in double precision."""
 LONGEST_SOURCE = 2_000
 DEEPEST = 40
-
-
-class RaspError(ValueError):
-    """A program, a function, an input or a file that is not as it has to be; the message says what to do."""
 
 
 class FunctionError(RaspError):

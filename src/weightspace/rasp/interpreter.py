@@ -32,7 +32,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from weightspace.rasp.functions import LARGEST, Function, RaspError, Undefined, Value, is_number
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import LARGEST, Function, Undefined, Value, is_number
 from weightspace.rasp.language import (
     Aggregate,
     Expression,

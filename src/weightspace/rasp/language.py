@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from weightspace.rasp.functions import Function, RaspError, Value
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import Function, Value
 
 Encoding = Literal["categorical", "numerical"]
 """How the residual stream holds an S-op: one direction a value, or one direction whose length is the number."""

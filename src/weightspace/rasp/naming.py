@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from weightspace.errors import RaspError
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.blocks import NotLiftable
 from weightspace.rasp.dissection import Dissection, Operation, Steps
-from weightspace.rasp.functions import Function, RaspError, Value, is_number
+from weightspace.rasp.functions import Function, Value, is_number
 from weightspace.rasp.language import (
     PREDICATES,
     Aggregate,

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from weightspace.rasp.functions import RaspError, Value, shown
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import Value, shown
 from weightspace.rasp.language import Program
 from weightspace.rasp.validate import check_vocab
 

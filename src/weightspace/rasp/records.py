@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from weightspace.errors import RaspError
 from weightspace.rasp.forms import (
     HEADERS,
     MOST_OPERATIONS,
@@ -23,7 +24,7 @@ from weightspace.rasp.forms import (
     read_value,
     unknown_variable,
 )
-from weightspace.rasp.functions import Function, RaspError, Value, shown
+from weightspace.rasp.functions import Function, Value, shown
 from weightspace.rasp.language import (
     COMPARISONS,
     EXACTNESS,

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
-from weightspace.rasp.functions import Function, RaspError
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import Function
 from weightspace.rasp.language import (
     Aggregate,
     Comparison,

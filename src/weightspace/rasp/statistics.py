@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from weightspace.errors import RaspError
 from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import (
     Aggregate,
     LinearSequenceMap,

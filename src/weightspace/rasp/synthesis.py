@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from weightspace.errors import RaspError
 from weightspace.rasp.answers import Goal, by_length, same, some_of
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.bottomup import Enumeration
 from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.functions import RaspError, is_number
+from weightspace.rasp.functions import is_number
 from weightspace.rasp.language import LinearSequenceMap, Map, Program, SequenceMap, SOp, tokens, walk
 from weightspace.rasp.pool import Place, Pool
 from weightspace.rasp.recognition import STRICTNESS, Inside, Reader, Strictness

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
+from weightspace.errors import RaspError
 from weightspace.rasp.forms import (
     FORMS,
     HEADERS,
@@ -26,7 +27,7 @@ from weightspace.rasp.forms import (
     read_value,
     unknown_variable,
 )
-from weightspace.rasp.functions import LONGEST_SOURCE, Function, RaspError
+from weightspace.rasp.functions import LONGEST_SOURCE, Function
 from weightspace.rasp.language import (
     COMPARISONS,
     ENCODINGS,

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from weightspace.errors import RaspError
 from weightspace.rasp.canonical import (
     COMPARISON_NAMES,
     INPUT_NAMES,
@@ -17,7 +18,7 @@ from weightspace.rasp.canonical import (
     argument_order,
     by_depth,
 )
-from weightspace.rasp.functions import Function, RaspError, Value, shown
+from weightspace.rasp.functions import Function, Value, shown
 from weightspace.rasp.lambdas import ONE_ARGUMENT, SEQUENCE, Lambda, Operands, recognise
 from weightspace.rasp.language import (
     ENCODINGS,

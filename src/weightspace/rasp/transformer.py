@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from weightspace.rasp.functions import RaspError, Value
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import Value
 from weightspace.rasp.language import BOS, PAD, Encoding
 
 QUERY, KEY, VALUE, OUT, FIRST, SECOND = range(6)

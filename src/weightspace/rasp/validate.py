@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from weightspace.rasp.functions import LARGEST, RaspError, Value, is_number
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import LARGEST, Value, is_number
 from weightspace.rasp.language import (
     BOS,
     PAD,

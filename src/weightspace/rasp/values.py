@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from weightspace.rasp.functions import LARGEST, Function, FunctionError, RaspError, Undefined, Value, is_number
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import LARGEST, Function, FunctionError, Undefined, Value, is_number
 from weightspace.rasp.language import BOS, PAD
 
 MOST_VALUES = 10_000

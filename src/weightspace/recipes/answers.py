@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from weightspace.tasks.base import Examples, Predictor, TaskError
+from weightspace.errors import TaskError
+from weightspace.files.atomic import write_atomically
+from weightspace.tasks.base import Examples, Predictor
 from weightspace.train.checkpoint import bind
-from weightspace.weights.network import write_atomically
 from weightspace.weights.population import Population
 
 

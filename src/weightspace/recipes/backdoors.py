@@ -15,6 +15,7 @@ from weightspace.baselines.linear import AlignedLinear, Linear, StatisticsLinear
 from weightspace.baselines.majority import Majority
 from weightspace.baselines.queries import MNTD, ULP, OneClassMNTD
 from weightspace.baselines.statistics import StatisticsBoosting
+from weightspace.errors import TaskError
 from weightspace.evaluation.compare import compare
 from weightspace.evaluation.detection import Answers, DetectionRow, detection_row, markdown, roc_curve
 from weightspace.evaluation.plots import roc_curves
@@ -25,7 +26,7 @@ from weightspace.models.pretraining import PretrainedMetaModel
 from weightspace.recipes.answers import answers, tie
 from weightspace.recipes.metamodels import brief, narrow
 from weightspace.tasks.backdoor import BACKDOOR, FAMILY, backdoor_examples
-from weightspace.tasks.base import Examples, Predictor, TaskError
+from weightspace.tasks.base import Examples, Predictor
 from weightspace.tasks.choice import CrossValidated, LowestLoss
 from weightspace.weights.population import Population
 from weightspace.weights.progress import progress

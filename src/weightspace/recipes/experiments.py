@@ -12,14 +12,16 @@ from safetensors.numpy import save as save_safetensors
 from weightspace.baselines.linear import Linear
 from weightspace.baselines.majority import Majority
 from weightspace.baselines.statistics import StatisticsBoosting
+from weightspace.errors import NetworkError, ScopeError, TaskError, ZooError
 from weightspace.evaluation.compare import compare, curve_of, results_of, score
 from weightspace.evaluation.decompilation import write_decompilation
 from weightspace.evaluation.report import write_report
 from weightspace.evaluation.results import Results, Row
 from weightspace.evaluation.scanning import write_scan
+from weightspace.files.atomic import file_hash, write_atomically
 from weightspace.models.config import MetaModelConfig
 from weightspace.models.detector import PRETRAINED, Detector
-from weightspace.models.metamodel import MetaModel, ScopeError
+from weightspace.models.metamodel import MetaModel
 from weightspace.models.search import decompile
 from weightspace.models.streaming import predict_file
 from weightspace.rasp.bare import BareTransformer
@@ -29,14 +31,13 @@ from weightspace.recipes.ladder import held_out
 from weightspace.recipes.metamodels import small
 from weightspace.recipes.scanner import scan
 from weightspace.recipes.zoos import zoo_recipe
-from weightspace.tasks.base import TaskError
 from weightspace.tasks.decompile import Decompilation
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples
 from weightspace.tasks.scan import Scan
 from weightspace.train.ranks import joined
-from weightspace.weights.network import Network, NetworkError, write_atomically
+from weightspace.weights.network import Network
 from weightspace.weights.spec import SpecError
-from weightspace.weights.store import MANIFEST, Zoo, ZooError, file_hash, verify
+from weightspace.weights.store import MANIFEST, Zoo, verify
 from weightspace.zoo.engine import Engine
 from weightspace.zoo.generate import make_zoo
 

@@ -16,15 +16,16 @@ from weightspace.baselines.conv1d import SliceConvolutions
 from weightspace.baselines.linear import Linear, StatisticsLinear
 from weightspace.baselines.majority import Majority
 from weightspace.baselines.statistics import StatisticsBoosting
+from weightspace.errors import ScopeError, TaskError
 from weightspace.evaluation.properties import PropertyRow, Said, property_rows
 from weightspace.models.config import MetaModelConfig
-from weightspace.models.metamodel import MetaModel, ScopeError
+from weightspace.models.metamodel import MetaModel
 from weightspace.models.neural_graph import NeuralGraph
 from weightspace.models.pretraining import PretrainedMetaModel
 from weightspace.recipes.answers import answers, tie
 from weightspace.recipes.metamodels import brief, narrow
 from weightspace.recipes.neuron_boosting import NeuronBoosting
-from weightspace.tasks.base import Examples, Predictor, TaskError, UnfitError
+from weightspace.tasks.base import Examples, Predictor, UnfitError
 from weightspace.tasks.choice import CrossValidated, LowestLoss
 from weightspace.tasks.hyperparameters import categorical_targets, hyperparameter_examples, property_targets
 from weightspace.weights.progress import progress

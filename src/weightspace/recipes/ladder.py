@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from weightspace.errors import RaspError
 from weightspace.evaluation.metrics import bootstrap_interval
 from weightspace.models.pairs import split_of_program
 from weightspace.models.search import METHODS, Attempt, Method, Problem, attempt, judge
 from weightspace.rasp.bare import BareTransformer
 from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program
 from weightspace.rasp.sampler import attempts
 from weightspace.rasp.verify import behaviour

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from weightspace.errors import NetworkError
 from weightspace.evaluation.cards import UNKNOWN, model_card, zoo_card
-from weightspace.weights.network import NetworkError
 from weightspace.weights.publishing import (
     CARD,
     MODEL,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from weightspace.evaluation.metrics import Interval, bootstrap_interval
+from weightspace.files.atomic import write_atomically
 from weightspace.models.decompiler_config import DecompilerConfig
 from weightspace.models.pairs import drawn
 from weightspace.models.proposer import Proposer, batch_of, fit, forced
@@ -19,7 +20,6 @@ from weightspace.rasp.compiler import compile_program
 from weightspace.rasp.verify import permuted
 from weightspace.recipes.decompilers import greedy_certified, rasp_typed_small
 from weightspace.recipes.ladder import held_out
-from weightspace.weights.network import write_atomically
 
 BUDGET = {
     "graph": ("graph", False, 1_200),

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import Interval, bootstrap_interval
+from weightspace.files.atomic import write_atomically
 from weightspace.models.detector import Detector
 from weightspace.models.editor import Editor
 from weightspace.models.localiser import Localiser
 from weightspace.recipes.backdoors import neuron_metamodel
-from weightspace.tasks.base import TaskError
 from weightspace.train.checkpoint import bind
-from weightspace.weights.network import write_atomically
 from weightspace.weights.neurons import group_starts, neuron_entries
 from weightspace.weights.population import Population
 from weightspace.weights.progress import progress

@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from weightspace.errors import NetworkError, TaskError, UnreadableError
 from weightspace.evaluation.metrics import auroc, bootstrap_interval
 from weightspace.evaluation.plots import reliability
+from weightspace.files.atomic import file_hash, write_atomically
 from weightspace.models.detector import AT_ONCE, Calibration, Detector, Judgement, Scope
 from weightspace.models.metamodel import MetaModel
 from weightspace.recipes.backdoors import RATES, neuron_metamodel
 from weightspace.tasks.backdoor import backdoor_examples
-from weightspace.tasks.base import TaskError
 from weightspace.tasks.choice import validation_loss
 from weightspace.tasks.scan import Finding, Scan, Verdict
-from weightspace.weights.checkpoints import SUFFIXES, Outline, UnreadableError, file_hash, outlines, read
+from weightspace.weights.checkpoints import SUFFIXES, Outline, outlines, read
 from weightspace.weights.hub import SCHEME, HubError, repository
-from weightspace.weights.network import Network, NetworkError, write_atomically
+from weightspace.weights.network import Network
 from weightspace.weights.progress import progress
 from weightspace.weights.store import Zoo
 from weightspace.zoo.poison import ATTACKS, CLEAN

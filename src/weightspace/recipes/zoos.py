@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_args
 
+from weightspace.errors import WeightspaceError
 from weightspace.rasp.validate import Mode
 from weightspace.zoo.compiled import ProgramZooConfig
 from weightspace.zoo.hyperparameters import Choice, Distribution, Given, LogUniform, Uniform, ZooConfig
@@ -17,7 +18,7 @@ INITIALISATIONS = Choice(("uniform", "normal", "kaiming_uniform", "kaiming_norma
 OPTIMISERS = Choice(("momentum", "adam", "rmsprop"))
 
 
-class RecipeError(ValueError):
+class RecipeError(WeightspaceError):
     """An unknown recipe, or an option that it does not take."""
 
 

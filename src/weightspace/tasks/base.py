@@ -8,16 +8,13 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from weightspace.errors import TaskError
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 
 Predictions = dict[str, np.ndarray]
 """For each target's name the probabilities of its classes, (networks, classes), rows summing to 1; of a quantity its
 estimates, (networks,)."""
-
-
-class TaskError(ValueError):
-    """A task that a zoo cannot answer, or a predictor that does not fit it."""
 
 
 class UnfitError(TaskError):

@@ -37,9 +37,9 @@ from typing import Any
 
 import numpy as np
 
+from weightspace.errors import RaspError
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler import assemble
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.lambdas import recognise
 from weightspace.rasp.language import (
     Aggregate,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from weightspace.tasks.base import Examples, Target, TaskError
+from weightspace.errors import TaskError
+from weightspace.tasks.base import Examples, Target
 from weightspace.weights.store import Zoo
 
 

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightspace.tasks.base import Examples, Predictions, Target, TaskError, check_learnable
+from weightspace.errors import TaskError
+from weightspace.tasks.base import Examples, Predictions, Target, check_learnable
 from weightspace.train.checkpoint import bind
 from weightspace.train.config import TrainingConfig
 from weightspace.train.log import History

@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from weightspace.errors import TaskError
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler import assemble
 from weightspace.rasp.language import Program, fused
@@ -16,7 +17,6 @@ from weightspace.rasp.sampler import attempts
 from weightspace.rasp.tokens import END, MOST_LINES, PADDING, PAPER, START
 from weightspace.rasp.transformer import Layout
 from weightspace.rasp.validate import NotCompilable, analyse, settings
-from weightspace.tasks.base import TaskError
 from weightspace.zoo.compiled import ProgramZoo, split_of
 
 FIELDS = 5

@@ -15,6 +15,7 @@ from itertools import islice
 from random import Random
 from typing import Any
 
+from weightspace.errors import TaskError
 from weightspace.rasp.language import (
     Aggregate,
     Expression,
@@ -30,7 +31,6 @@ from weightspace.rasp.language import (
 )
 from weightspace.rasp.sampler import MAPS, SEQUENCE_MAPS, TYPED_COMPARISONS, Kind, choose, sample
 from weightspace.rasp.tokens import TYPED
-from weightspace.tasks.base import TaskError
 from weightspace.tasks.ceiling import Posterior, summary, weights_key
 
 DRAWN: tuple[Kind, ...] = ("bool", "float", "categorical")

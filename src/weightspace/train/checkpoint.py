@@ -21,10 +21,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from weightspace.errors import WeightspaceError
+from weightspace.files.atomic import write_atomically
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.log import History
 from weightspace.train.ranks import Ranks
-from weightspace.weights.network import METADATA_KEY, write_atomically
+from weightspace.weights.network import METADATA_KEY
 
 CHECKPOINT = "checkpoint.safetensors"
 FITTED_ON = "fitted_on.json"
@@ -32,7 +34,7 @@ VERSION = 1
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(WeightspaceError):
     """A checkpoint that is torn, or of another run than the one to resume."""
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weightspace.weights.network import write_atomically
+from weightspace.files.atomic import write_atomically
 
 LOSSES = "losses.csv"
 COLUMNS = ("step", "training_loss", "learning_rate", "gradient_norm", "seconds")

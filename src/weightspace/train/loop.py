@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import deterministic
 
+from weightspace.errors import WeightspaceError
 from weightspace.train.checkpoint import (
     CHECKPOINT,
     FITTED_ON,
@@ -43,7 +44,7 @@ READ_EVERY = {"cpu": 1, "cuda": 10}
 """Steps between readings of the loss: a reading makes the CPU wait for the GPU, so there it is done rarely."""
 
 
-class TrainingDiverged(ValueError):
+class TrainingDiverged(WeightspaceError):
     """A loss or gradient that is NaN or infinite."""
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
+from weightspace.errors import WeightspaceError
 from weightspace.train.config import Device
 from weightspace.train.launch import Launch
 
@@ -20,7 +21,7 @@ WAIT = 600.0
 """Seconds after which a process that answers nothing counts as lost."""
 
 
-class RanksError(ValueError):
+class RanksError(WeightspaceError):
     """Processes that cannot train together, or one that was lost."""
 
 

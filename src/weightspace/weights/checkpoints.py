@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import pickletools
@@ -19,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from weightspace.weights.network import NetworkError
+from weightspace.errors import UnreadableError
 
 Kind = Literal["safetensors", "pytorch", "onnx"]
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".onnx")
@@ -36,10 +35,6 @@ HARMLESS = re.compile(
     r"|numpy\.(dtype|ndarray)|numpy\._?core\.multiarray\.(_reconstruct|scalar)"
 )
 """What pickles of weights call. This is for naming what is odd; what is refused is PyTorch's decision."""
-
-
-class UnreadableError(NetworkError):
-    """A file without weights that can be read, or one that is refused."""
 
 
 @dataclass(frozen=True)
@@ -159,12 +154,6 @@ def _decoded(raw: bytes, dtype: str) -> np.ndarray:
     if dtype == "BF16":  # the upper half of a float32
         return (numbers.astype(np.uint32) << 16).view(np.float32)
     return numbers.astype(np.float32)
-
-
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, read piece by piece."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _kind(path: Path) -> Kind:

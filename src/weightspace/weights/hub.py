@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from weightspace.errors import WeightspaceError
+
 SCHEME = "hf://"
 Kind = Literal["model", "dataset"]
 """Kinds of repositories: on the hub a zoo is a data set."""
@@ -25,7 +27,7 @@ _WHY = {
 }
 
 
-class HubError(ValueError):
+class HubError(WeightspaceError):
     """A name that is no repository's, or one that cannot be fetched or written."""
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from weightspace.weights.store import ZooError
+from weightspace.errors import PlaceError
 
 BEAT = 5.0
 """Seconds between two beats of a note."""
@@ -46,7 +46,7 @@ def writing(folder: Path) -> Iterator[None]:
     may not show a lock to other hosts, so what decides between hosts is the note in the file, see `noting`.
 
     Raises:
-        ZooError: if another run writes into it, naming its process and host, or if it cannot be written to.
+        PlaceError: if another run writes into it, naming its process and host, or if it cannot be written to.
     """
     path = folder / ".lock"
     with _writable(folder):
@@ -56,7 +56,7 @@ def writing(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ZooError(_held(str(folder), FileNote(path).read())) from None
+                raise PlaceError(_held(str(folder), FileNote(path).read())) from None
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise
@@ -80,7 +80,7 @@ def noting(note: Note, where: str, *, locked: bool) -> Iterator[None]:
         where: what is written into, for the sentence.
         locked: whether a lock shows already that no other run of this host holds it.
     Raises:
-        ZooError: if the note moves, or another run has left its own.
+        PlaceError: if the note moves, or another run has left its own.
     """
     host = socket.gethostname()
     found = note.read()
@@ -88,7 +88,7 @@ def noting(note: Note, where: str, *, locked: bool) -> Iterator[None]:
         deadline = time.monotonic() + SILENCE
         while (now := note.read()) and time.monotonic() < deadline:
             if now != found:
-                raise ZooError(_held(where, now))
+                raise PlaceError(_held(where, now))
             time.sleep(BEAT / 5)
     started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())  # for the reader of the sentence alone
     # containers on two hosts may share the name of a host and a process's number
@@ -97,7 +97,7 @@ def noting(note: Note, where: str, *, locked: bool) -> Iterator[None]:
     if not locked:
         time.sleep(BEAT * 1.2)
         if not (now := note.read()).startswith(ours):
-            raise ZooError(_held(where, now))
+            raise PlaceError(_held(where, now))
     ended = threading.Event()
 
     def beat() -> None:
@@ -148,7 +148,7 @@ def _writable(folder: Path) -> Iterator[None]:
     """What is not allowed in the folder as a sentence.
 
     Raises:
-        ZooError: if it cannot be written to.
+        PlaceError: if it cannot be written to.
     """
     try:
         yield
@@ -158,7 +158,7 @@ def _writable(folder: Path) -> Iterator[None]:
         above = error.filename and folder.absolute().is_relative_to(Path(error.filename).absolute())
         if error.errno not in _UNWRITABLE or not (inside or resolved or above):
             raise
-        raise ZooError(
+        raise PlaceError(
             f"{folder} cannot be written to ({(error.strerror or str(error)).lower()}): make it writable, or choose "
             "another folder with --out; what was finished is kept, and the same command goes on from it"
         ) from error

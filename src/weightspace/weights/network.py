@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,14 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from weightspace.errors import NetworkError
+from weightspace.files.atomic import write_atomically
 from weightspace.weights.spec import NetworkSpec, SpecError
 
 METADATA_KEY = "weightspace"
 """The single safetensors metadata entry we write: one key, because several are stored in no fixed order."""
-
-
-class NetworkError(ValueError):
-    """Weights, or a file of weights, that cannot be used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,29 +147,3 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
         return {name: arrays[name] for name in names}, metadata
     except (SafetensorError, OSError, TypeError) as error:
         raise NetworkError(f"{path} is not a whole safetensors file: {error}") from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a kill, a crash or a full disk leaves the old file or the new one, whole."""
-    path = path.resolve()  # a link stays a link, and what it leads to is written
-    if path.exists() and not path.is_file():
-        raise NetworkError(f"{path} is no regular file, so it is not replaced: choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if error.filename is None:  # a full disk does not say where
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the rename itself must reach the disk too
-    finally:
-        os.close(directory)

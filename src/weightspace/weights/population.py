@@ -8,7 +8,8 @@ from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 
-from weightspace.weights.network import Network, NetworkError, check_finite
+from weightspace.errors import NetworkError
+from weightspace.weights.network import Network, check_finite
 from weightspace.weights.spec import NetworkSpec
 
 

@@ -16,21 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from weightspace.errors import WeightspaceError
+from weightspace.files.atomic import file_hash, write_atomically
 from weightspace.weights.hub import SCHEME, TOKEN, HubError, Kind, MissingError, Repository, answering, api, repository
 from weightspace.weights.lock import writing
-from weightspace.weights.network import write_atomically
 from weightspace.weights.progress import progress
-from weightspace.weights.store import (
-    DESCRIPTION,
-    FORMAT,
-    INDEX,
-    MANIFEST,
-    PULLING,
-    SHARDS,
-    file_hash,
-    sealed,
-    unsealed,
-)
+from weightspace.weights.store import DESCRIPTION, FORMAT, INDEX, MANIFEST, PULLING, SHARDS, sealed, unsealed
 
 CARD = "README.md"
 MODEL = "model.safetensors"
@@ -43,7 +34,7 @@ as the hub takes only so many commits an hour."""
 BLOCK = 2**20
 
 
-class PublishingError(ValueError):
+class PublishingError(WeightspaceError):
     """Something that cannot be pushed or pulled, or a place that it cannot go to or come from."""
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from weightspace.errors import PlaceError
+from weightspace.files.atomic import write_atomically
 from weightspace.weights.lock import noting
-from weightspace.weights.network import write_atomically
-from weightspace.weights.store import ZooError
 
 _LEFT = re.compile(r"(shards/)?\.[^/]+\.\d+\.tmp")
 """Names under which a run that was killed left files half put; nobody else's are touched."""
@@ -38,12 +38,12 @@ class Mirror:
         """What the zoo is called: the last part of the URL.
 
         Raises:
-            ZooError: if there is none, or it is no URL.
+            PlaceError: if there is none, or it is no URL.
         """
         scheme, _, path = self.url.partition("://")
         name = path.rstrip("/").rpartition("/")[2]
         if not re.fullmatch(r"[a-z][a-z0-9+.-]+", scheme) or name in ("", ".", ".."):
-            raise ZooError(
+            raise PlaceError(
                 f"{self.url!r} is no place for a zoo: give a URL that ends in its name, such as s3://BUCKET/NAME or "
                 "file:///FOLDER/NAME, or a folder"
             )
@@ -53,7 +53,7 @@ class Mirror:
         """Let one run at a time write there, see `lock.noting`; object stores know no locks.
 
         Raises:
-            ZooError: if another run does.
+            PlaceError: if another run does.
         """
         return noting(self, self.url, locked=False)
 
@@ -149,7 +149,7 @@ class Mirror:
         """What goes wrong there as one sentence.
 
         Raises:
-            ZooError: whatever it is.
+            PlaceError: whatever it is.
         """
         try:
             yield
@@ -158,13 +158,13 @@ class Mirror:
                 raise
             raise self._unusable(error) from error
         except ImportError as error:
-            raise ZooError(f"{self.url} needs a package of its own ({error}): install it first") from error
+            raise PlaceError(f"{self.url} needs a package of its own ({error}): install it first") from error
         except Exception as error:  # each store's library has errors of its own
             raise self._unusable(error) from error
 
-    def _unusable(self, error: Exception) -> ZooError:
+    def _unusable(self, error: Exception) -> PlaceError:
         why = " ".join(str(error).split()) or type(error).__name__
-        return ZooError(
+        return PlaceError(
             f"{self.url} cannot be used ({why}): see that it can be written to from here, then run the same command "
             "again; what was finished is kept in the zoo's own folder"
         )

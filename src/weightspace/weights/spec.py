@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from weightspace.errors import WeightspaceError
+
 Role = Literal[
     "kernel",  # a linear map: dense, convolution, attention projection
     "bias",  # added after a linear map
@@ -26,7 +28,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 
-class SpecError(ValueError):
+class SpecError(WeightspaceError):
     """A description of a network that contradicts itself or its arrays."""
 
 

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from weightspace.weights.network import METADATA_KEY, write_atomically
+from weightspace.errors import ZooError
+from weightspace.files.atomic import file_hash, write_atomically
+from weightspace.weights.network import METADATA_KEY
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec
 
@@ -27,10 +29,6 @@ SPLITS = ("train", "validation", "test")
 DESCRIPTION, MANIFEST, INDEX, SHARDS = "zoo.json", "manifest.json", "index.parquet", "shards"
 PULLING = ".pull"
 """Folder inside one that is pulled (`weights.publishing`) for as long as it is not whole."""
-
-
-class ZooError(ValueError):
-    """A zoo directory that is missing, incomplete, damaged or of another kind."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,12 +156,6 @@ def unsealed(content: bytes) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("checksum") != _json_checksum(record):
         raise ValueError("it differs from its checksum")
     return record
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

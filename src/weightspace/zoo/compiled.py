@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 
 from weightspace import __version__
+from weightspace.errors import RaspError, ZooError
+from weightspace.files.atomic import write_atomically
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler import assemble, compile_program
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.language import Program, fused
 from weightspace.rasp.sampler import Distribution, attempts, check_lengths
 from weightspace.rasp.transformer import CompiledTransformer, Configuration, Layout, layout_of
 from weightspace.rasp.validate import Mode, NotCompilable, analyse, settings
 from weightspace.weights.lock import writing
-from weightspace.weights.network import write_atomically
 from weightspace.weights.progress import duration
 from weightspace.weights.progress import progress as progress_line
 from weightspace.weights.store import (
@@ -36,7 +36,6 @@ from weightspace.weights.store import (
     MANIFEST,
     SHARDS,
     SPLITS,
-    ZooError,
     changed_files,
     read_description,
     read_index,

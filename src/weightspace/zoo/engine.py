@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from weightspace.errors import WeightspaceError
 from weightspace.zoo.records import TrainedNetwork, TrainingPlan
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ Write = Callable[[int, Sequence[TrainedNetwork]], None]
 """Takes a shard's number and its networks in the order of their plans; a `ProcessEngine` needs one that pickles."""
 
 
-class EngineError(ValueError):
+class EngineError(WeightspaceError):
     """An engine that cannot run, or that lost a worker."""
 
 

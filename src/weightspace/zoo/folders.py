@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from weightspace.weights.checkpoints import SUFFIXES, Outline, UnreadableError, outlines, read
+from weightspace.errors import UnreadableError
+from weightspace.weights.checkpoints import SUFFIXES, Outline, outlines, read
 from weightspace.weights.hub import SCHEME, HubError, Repository, repository
 from weightspace.weights.spec import NetworkSpec, SpecError
 from weightspace.weights.state_dict import Topology, natural_order, spec_of_state_dict

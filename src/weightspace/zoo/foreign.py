@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from weightspace.errors import WeightspaceError
 from weightspace.weights.spec import Leaf, NetworkSpec, plain
 from weightspace.zoo.records import Architecture
 
@@ -33,11 +34,11 @@ MEASURES = (
 """What is known of a checkpoint and is no label."""
 
 
-class SourceError(ValueError):
+class SourceError(WeightspaceError):
     """A source of which nothing can be imported; a sentence."""
 
 
-class Unfit(ValueError):
+class Unfit(WeightspaceError):
     """One network, checkpoint or file that cannot be imported, while the others can; a sentence."""
 
     def __init__(self, reason: Reason, sentence: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from weightspace import __version__
-from weightspace.weights.network import NetworkError, check_finite
+from weightspace.errors import NetworkError, ZooError
+from weightspace.weights.network import check_finite
 from weightspace.weights.spec import NetworkSpec
 from weightspace.weights.store import (
     DESCRIPTION,
@@ -17,7 +18,6 @@ from weightspace.weights.store import (
     SHARDS,
     Record,
     Shard,
-    ZooError,
     checksum,
     damaged_networks,
     finish,

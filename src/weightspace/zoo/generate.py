@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from weightspace import __version__
+from weightspace.errors import ZooError
+from weightspace.files.atomic import file_hash
 from weightspace.weights.lock import writing
 from weightspace.weights.progress import progress as progress_line
 from weightspace.weights.remote import Mirror
@@ -23,9 +25,7 @@ from weightspace.weights.store import (
     Record,
     Shard,
     Zoo,
-    ZooError,
     damaged_networks,
-    file_hash,
     finish,
     read_description,
     remove_torn,

@@ -20,7 +20,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from weightspace.weights.network import write_atomically
+from weightspace.errors import WeightspaceError
+from weightspace.files.atomic import write_atomically
 
 DATA_VARIABLE = "WEIGHTSPACE_DATA"
 """Environment variable: a folder of image sets, with one folder for each as in the user's cache."""
@@ -31,7 +32,7 @@ DIGITS_TEST = 360
 _BLOCK = 4096  # pictures converted at a time, so that wide integers exist for a few of them only
 
 
-class ImageError(ValueError):
+class ImageError(WeightspaceError):
     """An image set that is unknown, missing or damaged, or that cannot be prepared as asked."""
 
 

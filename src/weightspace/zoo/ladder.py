@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from weightspace.errors import RaspError
+from weightspace.files.atomic import write_atomically
 from weightspace.rasp.align import WRITING, with_stream
 from weightspace.rasp.bare import MATRICES, POSITIONS, TOKENS, BareTransformer, Readout
 from weightspace.rasp.certificate import permuted as reordered
 from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.functions import RaspError
 from weightspace.rasp.interpreter import all_inputs
 from weightspace.rasp.language import BOS, PAD, Program
 from weightspace.rasp.transformer import CompiledTransformer
 from weightspace.rasp.validate import Mode
-from weightspace.weights.network import read_safetensors, write_atomically
+from weightspace.weights.network import read_safetensors
 from weightspace.weights.progress import progress
 
 MOST_INPUTS = 4_000

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from weightspace.errors import NetworkError
 from weightspace.weights.modules import load_into_module, spec_of_module
-from weightspace.weights.network import Network, NetworkError
+from weightspace.weights.network import Network
 from weightspace.weights.spec import NetworkSpec
 from weightspace.zoo.records import Architecture
 

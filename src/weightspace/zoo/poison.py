@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from weightspace.errors import WeightspaceError
+
 Shape = tuple[int, int, int]
 """(channels, height, width) of an image."""
 
@@ -17,7 +19,7 @@ ULP_MASKS = 20
 """Masks 0 to 9 are for training detectors, 10 to 19 for testing them; fixed for good by the seed 20."""
 
 
-class PoisonError(ValueError):
+class PoisonError(WeightspaceError):
     """An attack that does not exist, or does not fit the images."""
 
 

@@ -1,0 +1,1 @@
+"""Bytes on disk and over the network: written whole, hashed, locked, copied, fetched; knows no network."""
