@@ -48,6 +48,7 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 docs: setup
+	$(BIN)/python docs/list_files.py
 	$(BIN)/python -m pytest tests/test_docs.py
 
 clean:

@@ -4,14 +4,14 @@ import statistics
 import time
 
 from benchmarks.record import keep, paired
-from weightspace.models.grammar import Draft
-from weightspace.models.graph import graph_of
-from weightspace.models.search import decompile, pretrained
-from weightspace.rasp.bare import BareTransformer
-from weightspace.rasp.compiler import compile_program
-from weightspace.rasp.enumeration import enumerate_program
-from weightspace.rasp.verify import certify, permuted
-from weightspace.recipes.ladder import held_out
+from weightspace.decompiler.decompile import decompile, pretrained
+from weightspace.decompiler.network.grammar import Draft
+from weightspace.decompiler.network.graph import graph_of
+from weightspace.decompiler.proof.verify import certify, permuted
+from weightspace.decompiler.search.enumeration import enumerate_program
+from weightspace.experiments.ladder import held_out
+from weightspace.rasp.compiler.assemble import compile_program
+from weightspace.rasp.compiler.bare import BareTransformer
 
 PROGRAMS, BATCH, REPEATS, SEED = 128, 64, 3, 11
 

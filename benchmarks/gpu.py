@@ -25,23 +25,23 @@ from torch import Tensor, nn
 
 from benchmarks import record
 from benchmarks.zoo import plain_loop
-from weightspace.models.config import MetaModelConfig
-from weightspace.models.decompiler import DecompilerNetwork, next_token_loss
-from weightspace.models.decompiler_config import DecompilerConfig
-from weightspace.models.embed import Tokens
-from weightspace.models.metamodel import Transformer
-from weightspace.models.pairs import GROUP, stream
-from weightspace.models.proposer import Batch, batch_of
-from weightspace.recipes.zoos import zoo_recipe
-from weightspace.tasks.base import Target
-from weightspace.tasks.learner import Answering
+from weightspace.decompiler.network.config import DecompilerConfig
+from weightspace.decompiler.network.network import DecompilerNetwork, next_token_loss
+from weightspace.decompiler.network.pairs import GROUP, stream
+from weightspace.decompiler.network.proposer import Batch, batch_of
+from weightspace.metamodels.config import MetaModelConfig
+from weightspace.metamodels.contract import Target
+from weightspace.metamodels.embed import Tokens
+from weightspace.metamodels.learner import Answering
+from weightspace.metamodels.metamodel import Transformer
 from weightspace.train.config import TrainingConfig
 from weightspace.train.loop import to_device, train
-from weightspace.weights.room import Room
+from weightspace.weights.slots import Room
 from weightspace.zoo.engine import StackedEngine, cores
-from weightspace.zoo.hyperparameters import plan
+from weightspace.zoo.plan import plan
+from weightspace.zoo.recipes import zoo_recipe
 from weightspace.zoo.records import TrainingPlan
-from weightspace.zoo.trained import stack_key
+from weightspace.zoo.training import stack_key
 
 MINUTES = {"zoo": 3.0, "metamodel": 5.0}
 """Minutes after the start in which nothing more of a kind is begun; the decompiler takes less than two more."""

@@ -24,14 +24,14 @@ import torch
 from safetensors.numpy import save_file
 
 from benchmarks.record import keep
-from weightspace.models.config import MetaModelConfig
-from weightspace.models.embed import Normaliser
-from weightspace.models.metamodel import MetaModel, Transformer
-from weightspace.models.streaming import embed_file
+from weightspace.metamodels.config import MetaModelConfig
+from weightspace.metamodels.embed import Normaliser
+from weightspace.metamodels.metamodel import MetaModel, Transformer
+from weightspace.metamodels.streaming import embed_file
+from weightspace.weights.chunks import token_count
 from weightspace.weights.leaves import LeafFile
-from weightspace.weights.room import Room
+from weightspace.weights.slots import Room
 from weightspace.weights.state_dict import load_state_dict
-from weightspace.weights.tokens import token_count
 
 SIZES = (1e3, 1e4, 1e5, 1e6, 3e6, 1e7, 3e7, 1e8)
 SMALL = (1e3, 1e4, 1e5)

@@ -3,14 +3,14 @@
 import torch
 
 from benchmarks.record import keep, seconds
-from weightspace.models.config import MetaModelConfig
-from weightspace.models.embed import Tokens
-from weightspace.models.metamodel import Transformer
-from weightspace.tasks.base import Target
-from weightspace.tasks.learner import Answering
+from weightspace.metamodels.config import MetaModelConfig
+from weightspace.metamodels.contract import Target
+from weightspace.metamodels.embed import Tokens
+from weightspace.metamodels.learner import Answering
+from weightspace.metamodels.metamodel import Transformer
 from weightspace.train.config import TrainingConfig
 from weightspace.train.optimiser import adamw
-from weightspace.weights.room import Room
+from weightspace.weights.slots import Room
 
 BATCH, TOKENS, WIDTH, DEPTH, CHUNK = 32, 64, 256, 6, 128
 

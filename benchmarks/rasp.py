@@ -12,13 +12,13 @@ import numpy as np
 
 from benchmarks.interpreter import program
 from benchmarks.record import keep, seconds
-from weightspace.rasp.compiler import compile_program
+from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.interpreter import all_inputs
 from weightspace.rasp.language import Program, SequenceMap, SOp, tokens
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import Mode, NotCompilable
 from weightspace.rasp.values import KEPT
-from weightspace.zoo.compiled import ProgramZooConfig, make_program_zoo
+from weightspace.zoo.programs import ProgramZooConfig, make_program_zoo
 
 PROGRAMS, REPEATS, LARGEST = 1_000, 5, 65_536
 POPULATION = 5_000

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.record import keep, paired, seconds
 from weightspace.weights.network import Network
 from weightspace.weights.spec import Leaf, NetworkSpec, plain
-from weightspace.weights.store import Record, Zoo, finish, split_of, write_description, write_shard
+from weightspace.zoo.store import Record, Zoo, finish, split_of, write_description, write_shard
 
 NETWORKS, SIZE, SHARD, BATCH = 20_000, 5_000, 1_000, 256
 

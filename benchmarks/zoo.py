@@ -11,13 +11,13 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.record import keep
-from weightspace.recipes.zoos import zoo_recipe
 from weightspace.zoo.distortion import distorted
 from weightspace.zoo.engine import ProcessEngine
-from weightspace.zoo.generate import make_zoo
-from weightspace.zoo.hyperparameters import Choice, ZooConfig, plan
 from weightspace.zoo.images import channel_statistics, load_images, prepare, standardise
+from weightspace.zoo.making import make_zoo
 from weightspace.zoo.networks import build, initialise
+from weightspace.zoo.plan import Choice, ZooConfig, plan
+from weightspace.zoo.recipes import zoo_recipe
 from weightspace.zoo.records import TrainingPlan
 
 COUNT = 64

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from weightspace.errors import RaspError
-from weightspace.rasp.compiler import compile_program
+from weightspace.rasp.compiler.assemble import compile_program
+from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import BOS, Program
-from weightspace.rasp.transformer import CompiledTransformer
 
 try:
     from transformer_lens import HookedTransformer, HookedTransformerConfig

@@ -10,15 +10,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import decompile, gpu, interpreter, large, metamodel, rasp, record, store, zoo
-from weightspace.models.config import MetaModelConfig
-from weightspace.models.embed import Tokens
-from weightspace.models.metamodel import Transformer
+from weightspace.metamodels.config import MetaModelConfig
+from weightspace.metamodels.embed import Tokens
+from weightspace.metamodels.metamodel import Transformer
 from weightspace.rasp.values import KEPT
-from weightspace.recipes.zoos import zoo_recipe
-from weightspace.weights.room import Room
+from weightspace.weights.slots import Room
 from weightspace.zoo.engine import EngineError
-from weightspace.zoo.hyperparameters import plan
-from weightspace.zoo.trained import stack_key
+from weightspace.zoo.plan import plan
+from weightspace.zoo.recipes import zoo_recipe
+from weightspace.zoo.training import stack_key
 
 
 @pytest.fixture(autouse=True)

@@ -33,9 +33,9 @@ def scan(
         sarif: a file for SARIF 2.1.0.
         html: a page for people.
     """
-    from weightspace.models.detector import Detector
-    from weightspace.recipes.scanner import scan as judge
-    from weightspace.tasks.scan import summary
+    from weightspace.backdoors.detector import Detector
+    from weightspace.backdoors.scan import scan as judge
+    from weightspace.backdoors.verdict import summary
 
     sources = [Path(target) for target in targets if not target.startswith("hf://")]
     for source in sources or [Path()]:
@@ -44,7 +44,7 @@ def scan(
     with suppress(BrokenPipeError):  # printed before anything is written, so that a full disk does not take it away
         say_json(found.to_json()) if json else say(summary(found))
     if sarif is not None or html is not None:
-        from weightspace.evaluation.scanning import write_sarif, write_scan
+        from weightspace.backdoors.page import write_sarif, write_scan
 
         for path, write in ((sarif, write_sarif), (html, write_scan)):
             if path is not None:
@@ -73,10 +73,10 @@ def compare(
         networks: how many training networks are used; all unless given.
         out: folder of checkpoints, answers, and tables.md: every measure of every table; AUROC alone is printed.
     """
-    from weightspace.evaluation.detection import TABLES, area_table, detection_rows, markdown, time_table
+    from weightspace.backdoors.detection import TABLES, area_table, detection_rows, markdown, time_table
+    from weightspace.experiments.backdoors import DETECTORS, detect
     from weightspace.files.atomic import write_atomically
-    from weightspace.recipes.backdoors import DETECTORS, detect
-    from weightspace.weights.store import Zoo
+    from weightspace.zoo.store import Zoo
 
     chosen = some(detectors, DETECTORS, "detector")
     answers = detect(Zoo.open(zoo), out, detectors=chosen, attacks=attacks or None, success=success, networks=networks)
@@ -105,10 +105,10 @@ def transfer(
         success: least success of an attack for its network to be trained on.
         out: folder of checkpoints, answers, and figure3.svg: the ROC curves of the paper's panels.
     """
-    from weightspace.evaluation.detection import held_out_table, transfer_table
+    from weightspace.backdoors.detection import held_out_table, transfer_table
+    from weightspace.experiments.backdoors import QUICK, figure_3, transfer
     from weightspace.files.atomic import write_atomically
-    from weightspace.recipes.backdoors import QUICK, figure_3, transfer
-    from weightspace.weights.store import Zoo
+    from weightspace.zoo.store import Zoo
 
     chosen = some(detectors, QUICK, "quick detector")
     alone, without = transfer(Zoo.open(zoo), out, detectors=chosen, success=success)
@@ -138,9 +138,9 @@ def curve(
         success: least success of an attack for its network to be trained on.
         out: folder of checkpoints and answers.
     """
-    from weightspace.evaluation.detection import side_by_side
-    from weightspace.recipes.backdoors import QUICK, learning_curve
-    from weightspace.weights.store import Zoo
+    from weightspace.backdoors.detection import side_by_side
+    from weightspace.experiments.backdoors import QUICK, learning_curve
+    from weightspace.zoo.store import Zoo
 
     found = learning_curve(
         Zoo.open(zoo), out, counts, detectors=some(detectors, QUICK, "quick detector"), success=success
@@ -164,9 +164,9 @@ def widths(
         success: least success of an attack for its network to be trained on.
         out: folder of checkpoints and answers.
     """
-    from weightspace.evaluation.detection import side_by_side
-    from weightspace.recipes.backdoors import WIDTHS, other_widths
-    from weightspace.weights.store import Zoo
+    from weightspace.backdoors.detection import side_by_side
+    from weightspace.experiments.backdoors import WIDTHS, other_widths
+    from weightspace.zoo.store import Zoo
 
     chosen = some(detectors, WIDTHS, "quick detector")
     return say(side_by_side(other_widths(Zoo.open(zoo), Zoo.open(wide), out, detectors=chosen, success=success)))
@@ -181,8 +181,8 @@ def families(zoo: Positional[Path], success: float = 0.5, out: Path = Path("runs
         out: folder of checkpoints.
     """
     from weightspace.evaluation.results import Results, format_table
-    from weightspace.recipes.backdoors import family_rows
-    from weightspace.weights.store import Zoo
+    from weightspace.experiments.backdoors import family_rows
+    from weightspace.zoo.store import Zoo
 
     rows = family_rows(Zoo.open(zoo), out, success=success)
     return say(format_table(Results(task=f"kind of trigger in {zoo}", rows=tuple(rows))))
@@ -196,8 +196,8 @@ def train(zoo: Positional[Path], steps: int | None = None, out: Path = Path("run
         steps: instead of the recipe's.
         out: folder of checkpoints and detector.safetensors.
     """
-    from weightspace.recipes.scanner import train_detector
-    from weightspace.weights.store import Zoo
+    from weightspace.backdoors.training import train_detector
+    from weightspace.zoo.store import Zoo
 
     return say_json(train_detector(Zoo.open(zoo), out, steps=steps).card)
 
@@ -210,9 +210,9 @@ def evaluate(zoo: Positional[Path], detector: Path | None = None, fpr: float = 0
         detector: the one that comes with the package unless given.
         fpr: share of clean networks that may be called suspicious.
     """
-    from weightspace.models.detector import Detector
-    from weightspace.recipes.scanner import evaluate_detector
-    from weightspace.weights.store import Zoo
+    from weightspace.backdoors.detector import Detector
+    from weightspace.backdoors.training import evaluate_detector
+    from weightspace.zoo.store import Zoo
 
     return say_json(evaluate_detector(Detector.load(detector), Zoo.open(zoo), false_alarms=fpr))
 
@@ -237,10 +237,10 @@ def repair(
         count: test networks, and as many more for training in proportion.
         out: folder of everything that is measured, and repair.json.
     """
-    from weightspace.models.detector import Detector
-    from weightspace.recipes.repair import RepairConfig, locate_and_repair
-    from weightspace.recipes.zoos import zoo_recipe
-    from weightspace.weights.store import Zoo
+    from weightspace.backdoors.detector import Detector
+    from weightspace.backdoors.repair import RepairConfig, locate_and_repair
+    from weightspace.zoo.recipes import zoo_recipe
+    from weightspace.zoo.store import Zoo
 
     config = RepairConfig()
     if count is not None:

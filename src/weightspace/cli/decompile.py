@@ -44,19 +44,19 @@ def decompile(
         verbose: print the trace of the search too.
         json: print JSON.
     """
-    from weightspace.rasp.files import load_bare
+    from weightspace.rasp.compiler.storage import load_bare
 
     seconds = seconds_of(budget)
     check_destinations(file, {"--out": out, "--html": html})
     tokens = None if vocab is None else vocabulary(vocab)
     bare = load_bare(file, vocab=tokens, num_heads=heads, causal=causal, identifier=identifier)
-    from weightspace.models.search import decompile as search
+    from weightspace.decompiler.decompile import decompile as search
 
     found = search(bare, budget=seconds)
     if json:  # printed before anything is written, so that a full disk does not take it away
         say_json(found.to_json())
     else:
-        from weightspace.tasks.decompile import summary
+        from weightspace.decompiler.result import summary
 
         lines = [summary(found), *(["", "the search:", *(f"  {line}" for line in found.trace)] if verbose else [])]
         say("\n".join(lines))
@@ -65,7 +65,7 @@ def decompile(
 
         write_atomically(out, f"{found.program}\n".encode())
     if html is not None:
-        from weightspace.evaluation.decompilation import write_decompilation
+        from weightspace.decompiler.page import write_decompilation
 
         write_decompilation(found, bare, html, name=file.name if identifier is None else f"{file.name}: {identifier}")
     if out is not None and found.program is None:
@@ -93,7 +93,7 @@ def train(
         start: a trained decompiler (decompiler.safetensors) to go on from, with a new learning-rate schedule.
         workers: processes that draw and compile programs; 0 for this one.
     """
-    from weightspace.recipes.decompilers import train_decompiler
+    from weightspace.experiments.decompilers import train_decompiler
 
     folder = out or Path("runs") / recipe
     return say_json(train_decompiler(recipe, folder, steps=steps, start=start, workers=workers))
@@ -115,7 +115,7 @@ def evaluate(
         lengths: of the programs in S-ops, inputs counted, instead of those published.
         shape: tokens and longest input that the programs are compiled for, instead of 5 and 5.
     """
-    from weightspace.recipes.decompilers import evaluate_decompiler
+    from weightspace.experiments.decompilers import evaluate_decompiler
 
     if shape is not None and not all(2 <= size <= 50 for size in shape):
         raise ValueError(f"--shape {shape[0]} {shape[1]}: give 2 to 50 tokens and a longest input of 2 to 50")
@@ -139,7 +139,7 @@ def readers(
         workers: processes that draw and compile programs; 0 for this one.
         out: folder of the trainings and readers.json.
     """
-    from weightspace.recipes.readers import BUDGET, compare_readers, table
+    from weightspace.experiments.readers import BUDGET, compare_readers, table
 
     unknown = [reader for reader in readers if reader not in BUDGET]
     if unknown:
@@ -169,8 +169,8 @@ def ladder(
     """
     from typing import cast
 
-    from weightspace.models.search import METHODS, Method
-    from weightspace.recipes.ladder import LadderConfig, run_ladder, table
+    from weightspace.decompiler.decompile import METHODS, Method
+    from weightspace.experiments.ladder import LadderConfig, run_ladder, table
 
     if not rungs:
         raise ValueError("--rungs names no rung: give such as clean, permuted, noisy-0.03")

@@ -20,7 +20,7 @@ import tyro
 
 from weightspace.cli import backdoors, decompile, hyperparameters, metamodels, rasp, zoo
 from weightspace.cli.output import fail, say
-from weightspace.recipes.metamodels import METAMODEL_RECIPES
+from weightspace.metamodels.recipes import METAMODEL_RECIPES
 from weightspace.train.launch import Launch
 
 # Nothing heavier up here, nor in the files of verbs: `weightspace --help` must answer at once. A verb imports what it

@@ -37,10 +37,10 @@ def compare(
         out: folder of answers, checkpoints and tables.md; in runs/hyperparameters, after the zoo and options, unless
             given.
     """
-    from weightspace.evaluation.properties import property_tables
+    from weightspace.evaluation.seeds import property_tables
+    from weightspace.experiments.hyperparameters import METHODS, VARIANTS, ask
     from weightspace.files.atomic import write_atomically
-    from weightspace.recipes.hyperparameters import METHODS, VARIANTS, ask
-    from weightspace.weights.store import Zoo
+    from weightspace.zoo.store import Zoo
 
     found = Zoo.open(zoo)
     options = {"variants": variants, "larger": larger, "checkpoints": checkpoints}
@@ -81,9 +81,9 @@ def curve(
         seeds: trainings of each method.
         out: folder of answers and checkpoints; runs/hyperparameters/ZOO-curve unless given.
     """
-    from weightspace.evaluation.properties import curve_table
-    from weightspace.recipes.hyperparameters import GROWING, learning_curve
-    from weightspace.weights.store import Zoo
+    from weightspace.evaluation.seeds import curve_table
+    from weightspace.experiments.hyperparameters import GROWING, learning_curve
+    from weightspace.zoo.store import Zoo
 
     place = out or Path("runs/hyperparameters") / f"{zoo.name}-curve"
     chosen = some(methods, GROWING, "method")

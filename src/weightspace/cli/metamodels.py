@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from weightspace.cli.options import SMALL
 from weightspace.cli.output import say, say_json
-from weightspace.models.config import MetaModelConfig
+from weightspace.metamodels.config import MetaModelConfig
 from weightspace.train.launch import Launch
 
 
@@ -20,11 +20,11 @@ def demo(out: Path = Path("demo"), workers: int | None = None, json: bool = Fals
         workers: processes that train base networks; one a core unless given.
         json: print results.json instead of the table.
     """
+    from weightspace.backdoors.verdict import summary as verdicts
+    from weightspace.decompiler.result import summary
     from weightspace.evaluation.results import format_table
-    from weightspace.recipes.experiments import decompile_demo, scan_demo
-    from weightspace.recipes.experiments import demo as run
-    from weightspace.tasks.decompile import summary
-    from weightspace.tasks.scan import summary as verdicts
+    from weightspace.experiments.comparison import decompile_demo, scan_demo
+    from weightspace.experiments.comparison import demo as run
     from weightspace.zoo.engine import ProcessEngine
 
     results = run(out, ProcessEngine(workers=workers))
@@ -60,7 +60,7 @@ def train(
         targets: what it shall answer; every choice of the zoo unless given.
         json: print the training history as JSON.
     """
-    from weightspace.recipes.experiments import train_metamodel
+    from weightspace.experiments.comparison import train_metamodel
 
     del recipe  # it has chosen the defaults of config
     model = train_metamodel(zoo, out, config, targets or None)
@@ -84,7 +84,7 @@ def evaluate(run: Positional[Path], zoo: Positional[Path], split: str = "test", 
     from dataclasses import asdict
 
     from weightspace.evaluation.results import Results, format_table
-    from weightspace.recipes.experiments import evaluate_metamodel
+    from weightspace.experiments.comparison import evaluate_metamodel
 
     rows = evaluate_metamodel(run, zoo, split)
     if json:
@@ -111,7 +111,7 @@ def compare(
         json: print results.json instead of the table.
     """
     from weightspace.evaluation.results import format_table
-    from weightspace.recipes.experiments import compare_on_zoo
+    from weightspace.experiments.comparison import compare_on_zoo
 
     del recipe  # it has chosen the defaults of config
     results = compare_on_zoo(zoo, out, config, targets or None)
@@ -126,7 +126,7 @@ def predict(run: Positional[Path], networks: Positional[tuple[Path, ...]], json:
         networks: the files.
         json: print all probabilities as JSON.
     """
-    from weightspace.recipes.experiments import predict_files
+    from weightspace.experiments.comparison import predict_files
 
     answers = predict_files(run, networks)
     if json:
@@ -156,7 +156,7 @@ def model_push(
         replace: let it take the place of something else that is there; on the hub that stays in the history.
         json: print address and revision as JSON.
     """
-    from weightspace.recipes.publications import push_model
+    from weightspace.experiments.publications import push_model
 
     sent = push_model(model, to, license_name=license, private=private, replace=replace)
     return say_json(sent.to_json()) if json else say(f"{sent.address}\n{sent}")
@@ -172,7 +172,7 @@ def model_pull(source: Positional[str], out: Path, json: bool = False) -> int:
         out: folder of the model.
         json: print address and revision as JSON.
     """
-    from weightspace.recipes.publications import pull_model
+    from weightspace.experiments.publications import pull_model
 
     got = pull_model(source, out)
     return say_json(got.to_json()) if json else say(f"{out}, from {got.address}\n{got}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weightspace.recipes.metamodels import METAMODEL_RECIPES
+from weightspace.metamodels.recipes import METAMODEL_RECIPES
 
 SMALL = METAMODEL_RECIPES["small"]()
 

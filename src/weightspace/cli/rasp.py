@@ -77,10 +77,11 @@ def show(
     """
     from dataclasses import asdict
 
-    from weightspace.rasp import drawing
-    from weightspace.rasp.compiler import NotCompilable, compile_program
+    from weightspace.rasp.compiler import drawing
+    from weightspace.rasp.compiler.assemble import compile_program
     from weightspace.rasp.interpreter import trace
     from weightspace.rasp.reading import read_input
+    from weightspace.rasp.validate import NotCompilable
 
     program = _program(file, record, vocab, max_seq_len)
     tokens = None if inputs is None else read_input(inputs, program.vocab)
@@ -142,8 +143,8 @@ def run(
         record: which record of a list, by its id.
         json: print JSON.
     """
-    from weightspace.rasp.agreement import agrees
-    from weightspace.rasp.compiler import NotCompilable, compile_program
+    from weightspace.rasp.compiler.agreement import agrees
+    from weightspace.rasp.compiler.assemble import NotCompilable, compile_program
     from weightspace.rasp.interpreter import evaluate
     from weightspace.rasp.reading import read_input, token_text
 
@@ -197,8 +198,8 @@ def compile_(
         record: which record of a list, by its id.
         json: print the sizes as JSON.
     """
-    from weightspace.rasp.compiler import compile_program
-    from weightspace.rasp.drawing import direction_names, transformer_text
+    from weightspace.rasp.compiler.assemble import compile_program
+    from weightspace.rasp.compiler.drawing import direction_names, transformer_text
 
     program = _program(file, record, vocab, max_seq_len, whole=True)
     transformer = compile_program(program, mode=mode)
@@ -233,8 +234,8 @@ def check(
     """
     from dataclasses import asdict
 
-    from weightspace.rasp.agreement import agreement, report
-    from weightspace.rasp.compiler import NotCompilable, compile_program
+    from weightspace.rasp.compiler.agreement import agreement, report
+    from weightspace.rasp.compiler.assemble import NotCompilable, compile_program
 
     program = _program(file, record, vocab, max_seq_len, whole=True)
     try:
@@ -282,7 +283,7 @@ def _sizes(transformer: Any) -> dict[str, Any]:
 
 
 def _beside(expected: list[Any], given: list[Any]) -> str:
-    from weightspace.rasp.agreement import agrees
+    from weightspace.rasp.compiler.agreement import agrees
     from weightspace.rasp.reading import token_text
 
     verdict = "the same" if agrees(expected, given) else "THEY DIFFER"

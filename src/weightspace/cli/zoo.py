@@ -57,11 +57,11 @@ def make(
             with the inputs counted, 2 to 20; of rasp-paper instructions, 3 to 15.
         json: print what the zoo holds as JSON.
     """
-    from weightspace.recipes.zoos import PROGRAM_RECIPES, program_recipe, zoo_recipe
-    from weightspace.weights.remote import Mirror
-    from weightspace.zoo.compiled import make_program_zoo
+    from weightspace.files.mirror import Mirror
     from weightspace.zoo.engine import engine_of
-    from weightspace.zoo.generate import make_zoo
+    from weightspace.zoo.making import make_zoo
+    from weightspace.zoo.programs import make_program_zoo
+    from weightspace.zoo.recipes import PROGRAM_RECIPES, program_recipe, zoo_recipe
 
     mirror = Mirror(out) if out is not None and ("://" in out or out.startswith("file:")) else None
     folder = Path("zoos") / mirror.name if mirror else Path(out) if out else Path("zoos") / recipe
@@ -94,9 +94,9 @@ def info(zoo: Positional[Path], json: bool = False) -> int:
         zoo: its folder.
         json: print JSON.
     """
-    from weightspace.weights.store import read_description
-    from weightspace.zoo.compiled import program_zoo_info
-    from weightspace.zoo.generate import info
+    from weightspace.zoo.making import info
+    from weightspace.zoo.programs import program_zoo_info
+    from weightspace.zoo.store import read_description
 
     facts = (program_zoo_info if read_description(zoo)["kind"] == "programs" else info)(zoo)
     if json:
@@ -115,9 +115,9 @@ def check(zoo: Positional[Path], json: bool = False) -> int:
         zoo: its folder.
         json: print JSON.
     """
-    from weightspace.weights.store import read_description
-    from weightspace.zoo.compiled import check_program_zoo
-    from weightspace.zoo.generate import check_zoo
+    from weightspace.zoo.making import check_zoo
+    from weightspace.zoo.programs import check_program_zoo
+    from weightspace.zoo.store import read_description
 
     found = (check_program_zoo if read_description(zoo)["kind"] == "programs" else check_zoo)(zoo)
     if json:
@@ -160,7 +160,7 @@ def import_(
         shard_size: networks a shard; 0 chooses.
         json: print what was imported as JSON.
     """
-    from weightspace.zoo.imported import import_zoo, summary
+    from weightspace.zoo.importers.imported import import_zoo, summary
 
     given = {"labels": labels, "table": csv, "topology": topology, "images": images, "epochs": epochs}
     found = import_zoo(kind, sources, out, count=count, seed=seed, shard_size=shard_size, **given)
@@ -185,7 +185,7 @@ def push(
         replace: let it take the place of something else that is there; on the hub that stays in the history.
         json: print address and revision as JSON.
     """
-    from weightspace.recipes.publications import push_zoo
+    from weightspace.experiments.publications import push_zoo
 
     sent = push_zoo(zoo, to, license_name=license, private=private, replace=replace)
     return say_json(sent.to_json()) if json else say(f"{sent.address}\n{sent}")
@@ -201,7 +201,7 @@ def pull(source: Positional[str], out: Path, json: bool = False) -> int:
         out: folder of the zoo.
         json: print address and revision as JSON.
     """
-    from weightspace.recipes.publications import pull_zoo
+    from weightspace.experiments.publications import pull_zoo
 
     got = pull_zoo(source, out)
     return say_json(got.to_json()) if json else say(f"{out}, from {got.address}\n{got}")

@@ -1,1 +1,1 @@
-"""Metrics with intervals, side-by-side comparison, plots and reports."""
+"""Scores with intervals, side-by-side comparison, tables, plots and pages."""

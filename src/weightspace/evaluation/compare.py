@@ -17,10 +17,10 @@ from weightspace import __version__
 from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import bootstrap_interval, chance, confusion_matrix, correct, majority
 from weightspace.evaluation.results import Confusion, CurvePoint, Results, Row
-from weightspace.tasks.base import Examples, Predictions, Predictor, Target, check_learnable
-from weightspace.weights.progress import progress
-from weightspace.weights.store import Zoo
+from weightspace.files.progress import progress
+from weightspace.metamodels.contract import Examples, Predictions, Predictor, Target, check_learnable
 from weightspace.zoo.engine import cores
+from weightspace.zoo.store import Zoo
 
 
 def compare(
@@ -109,7 +109,7 @@ def results_of(
     seconds: float,
 ) -> Results:
     """Everything a report shows: the rows, the zoo, confusion of the meta-model, curves, and where it all came from."""
-    from weightspace.zoo.generate import info
+    from weightspace.zoo.making import info
 
     facts = info(zoo.folder)
     accuracy = zoo.column("test_accuracy")[zoo.column("row") >= 0].astype(float)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from weightspace.evaluation import plots
 from weightspace.evaluation.results import META_MODEL, Results, Row, leaders, percent
 from weightspace.files.atomic import write_atomically
-from weightspace.weights.progress import duration
+from weightspace.files.progress import duration
 
 _EXAMPLES = 10  # more than these are cut, and the report says so
 

@@ -1,1 +1,1 @@
-"""RASP: the language, its compiler, samplers and tokens; usable with no meta-model and no torch."""
+"""RASP: programs as text, data and meaning, and their compilation into weights; no meta-model and no torch."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from weightspace.errors import RaspError
-from weightspace.rasp.compiler import compile_program
+from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.language import (
     Aggregate,
     LinearSequenceMap,

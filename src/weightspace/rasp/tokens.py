@@ -18,6 +18,7 @@ from weightspace.rasp.canonical import (
     argument_order,
     by_depth,
 )
+from weightspace.rasp.compiler.layers import by_layer
 from weightspace.rasp.functions import Function, Value, shown
 from weightspace.rasp.lambdas import ONE_ARGUMENT, SEQUENCE, Lambda, Operands, recognise
 from weightspace.rasp.language import (
@@ -36,7 +37,6 @@ from weightspace.rasp.language import (
     tokens,
     usual_default,
 )
-from weightspace.rasp.layers import by_layer
 
 Ids = Sequence[int] | Sequence[np.integer] | np.ndarray
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils import deterministic
 
 from weightspace.errors import WeightspaceError
+from weightspace.files.lock import writing
+from weightspace.files.progress import progress as progress_line
 from weightspace.train.checkpoint import (
     CHECKPOINT,
     FITTED_ON,
@@ -27,8 +29,6 @@ from weightspace.train.config import Device, TrainingConfig
 from weightspace.train.log import History, Log
 from weightspace.train.optimiser import adamw, learning_rate
 from weightspace.train.ranks import Ranks, RanksError
-from weightspace.weights.lock import writing
-from weightspace.weights.progress import progress as progress_line
 
 __all__ = [
     "train",

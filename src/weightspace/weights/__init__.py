@@ -1,1 +1,1 @@
-"""What a network is to us: named arrays, their symmetries, their tokens, and the store on disk."""
+"""What a network is to us: named arrays, their symmetries and their tokens."""

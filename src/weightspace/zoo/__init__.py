@@ -1,1 +1,1 @@
-"""Populations of networks with known truth: describe, train, store, check."""
+"""Populations of networks with known truth: described, trained, stored, checked, imported, published."""

@@ -170,7 +170,7 @@ class StackedEngine:
     thousands of networks (`--shard-size 2048`), since only those of one architecture and batch size are alike.
 
     Its networks are those of the `ProcessEngine` up to rounding: on CPU tensors, after two steps of every family, at
-    least 99.8% of the weights agree to a relative 1e-3 or an absolute 2e-5 (`tests/test_networks.py`, which says what
+    least 99.8% of the weights agree to a relative 1e-3 or an absolute 2e-5 (`tests/zoo/test_networks.py` says what
     the others are). Training amplifies rounding, so after many steps they are equals, not twins.
 
     Attributes:
@@ -225,7 +225,7 @@ def training(plans: Plans, stack: int, device: str) -> Generator[int, None, list
     """
     import torch
 
-    from weightspace.zoo.trained import stack_key, train_networks
+    from weightspace.zoo.training import stack_key, train_networks
 
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, plan in enumerate(plans):
@@ -295,7 +295,7 @@ def engine_of(
 
 def seconds_a_network(plans: Plans, stack: int, device: str) -> float:
     """How long a network of these plans takes: the mean over five shapes of training, from a few steps of each."""
-    from weightspace.zoo.trained import stack_key
+    from weightspace.zoo.training import stack_key
 
     shapes: dict[tuple[object, ...], list[TrainingPlan]] = {}
     for plan in plans:
@@ -307,7 +307,7 @@ def seconds_a_network(plans: Plans, stack: int, device: str) -> float:
 def _probe(like: Plans, device: str) -> float:
     """Seconds a network, from a few steps of plans of one shape of training."""
     from weightspace.zoo.images import load_images
-    from weightspace.zoo.trained import train_networks
+    from weightspace.zoo.training import train_networks
 
     first = like[0]
     images = first.image_count or len(load_images(first.images, first.data).train_labels)

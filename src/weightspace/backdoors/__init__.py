@@ -1,0 +1,1 @@
+"""Backdoors in networks: found, located, removed."""

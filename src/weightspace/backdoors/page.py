@@ -1,0 +1,112 @@
+"""A scan as SARIF 2.1.0 for the tools that collect findings, and as one HTML file for people."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, StrictUndefined
+
+from weightspace import __version__
+from weightspace.backdoors.verdict import Finding, Scan, Verdict, scope_of, worded
+from weightspace.files.atomic import write_atomically
+
+RULES: dict[Verdict, tuple[str, str, str]] = {
+    "suspicious": ("WS001", "BackdoorSuspected", "The weights look like those of networks with a backdoor."),
+    "unreadable": ("WS002", "Unreadable", "No weights could be read, or the file was refused as it would run code."),
+    "out_of_scope": ("WS003", "OutOfScope", "The detector was not trained on such networks and says nothing of it."),
+}
+"""Identifier, name and description of each rule. Files that are clean have none: they are listed as artifacts."""
+LEVELS: dict[Verdict, str] = {"suspicious": "error", "unreadable": "error", "out_of_scope": "warning"}
+
+
+def sarif(scan: Scan) -> dict[str, Any]:
+    """A scan as a SARIF 2.1.0 log: every file an artifact with its hash, every file that is not clean a result."""
+    order = list(RULES)
+    results = []
+    for index, finding in enumerate(scan.findings):
+        if finding.verdict not in RULES:
+            continue
+        location: dict[str, Any] = {
+            "physicalLocation": {"artifactLocation": {"uri": _uri(finding.file), "index": index}}
+        }
+        if finding.neurons and finding.verdict == "suspicious":
+            location["logicalLocations"] = [{"name": blame.name, "kind": "member"} for blame in finding.neurons]
+        result: dict[str, Any] = {
+            "ruleId": RULES[finding.verdict][0],
+            "ruleIndex": order.index(finding.verdict),
+            "level": LEVELS[finding.verdict],
+            "message": {"text": " ".join([finding.reason, *finding.notes])},
+            "locations": [location],
+            "properties": {
+                name: getattr(finding, name)
+                for name in ("probability", "p_value", "distance")
+                if getattr(finding, name) is not None
+            },
+        }
+        if finding.sha256 is not None:
+            result["fingerprints"] = {"sha256/v1": finding.sha256}
+        results.append(result)
+    return {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {
+                    "driver": {
+                        "name": "weightspace",
+                        "version": __version__,
+                        "semanticVersion": __version__,
+                        "rules": [
+                            {
+                                "id": identifier,
+                                "name": name,
+                                "shortDescription": {"text": text},
+                                "defaultConfiguration": {"level": LEVELS[verdict]},
+                            }
+                            for verdict, (identifier, name, text) in RULES.items()
+                        ],
+                        "properties": {"scope": list(scope_of(scan)), "falseAlarms": scan.false_alarms},
+                    }
+                },
+                "invocations": [{"executionSuccessful": True, "exitCode": scan.exit_status}],
+                "artifacts": [_artifact(finding) for finding in scan.findings],
+                "results": results,
+            }
+        ],
+    }
+
+
+def _artifact(finding: Finding) -> dict[str, Any]:
+    found: dict[str, Any] = {"location": {"uri": _uri(finding.file)}, "length": finding.size}
+    if finding.sha256 is not None:
+        found["hashes"] = {"sha-256": finding.sha256}
+    return found | {"properties": {"verdict": finding.verdict}}
+
+
+def _uri(file: str) -> str:
+    """A path as a relative or absolute URI reference; one of the hub stays what it is."""
+    text = file if file.startswith("hf://") else Path(file).as_posix()
+    return quote(text.encode("utf-8", "backslashreplace"), safe="/:@")
+
+
+def write_sarif(scan: Scan, path: str | Path) -> None:
+    """Write `sarif`, whole or not at all."""
+    write_atomically(Path(path), json.dumps(sarif(scan), indent=1, allow_nan=False).encode())
+
+
+def write_scan(scan: Scan, path: str | Path) -> None:
+    """Write a scan as one self-contained HTML file, whole or not at all.
+
+    It loads nothing (its own policy forbids it), follows light and dark mode, prints, and reads from 360 px on.
+    """
+    template = resources.files("weightspace.backdoors").joinpath("page.html")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["worded"] = worded
+    text = environment.from_string(template.read_text(encoding="utf-8")).render(
+        scan=scan, scope=scope_of(scan), figures=scan.detector.get("figures"), version=__version__
+    )
+    write_atomically(Path(path), text.encode())

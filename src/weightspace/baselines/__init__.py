@@ -1,1 +1,0 @@
-"""The methods a sceptic would name, behind the same `Predictor` as the meta-models."""

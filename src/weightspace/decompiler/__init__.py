@@ -1,0 +1,1 @@
+"""From a transformer's weights to a program, and a proof that it is the one."""

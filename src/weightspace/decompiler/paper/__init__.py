@@ -1,0 +1,1 @@
+"""The paper's own decompiling task, decoder and scores, and the best anybody could score on it."""

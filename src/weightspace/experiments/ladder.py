@@ -1,0 +1,269 @@
+"""The ladder: every method on every rung, for the same held-out programs, with what each got and what it took."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weightspace.decompiler.decompile import METHODS, Attempt, Method, Problem, attempt, judge
+from weightspace.decompiler.ladder import load_rung, make_ladder, rung_path
+from weightspace.decompiler.network.pairs import split_of_program
+from weightspace.decompiler.proof.verify import behaviour
+from weightspace.errors import RaspError
+from weightspace.evaluation.metrics import bootstrap_interval
+from weightspace.files.progress import progress
+from weightspace.rasp.compiler.assemble import compile_program
+from weightspace.rasp.compiler.bare import BareTransformer
+from weightspace.rasp.language import Program
+from weightspace.rasp.sampler import attempts
+
+MOST_PARAMETERS = 65_536
+RESULTS = "results.jsonl"
+TOGETHER = "together"
+"""The row of all methods together: of their programs that which is best proved on the weights given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderConfig:
+    """What is decompiled, and by whom.
+
+    Attributes:
+        count: held-out programs.
+        rungs: of `zoo.ladder.RUNGS`, or with other shares.
+        methods: of `models.search.METHODS`.
+        budget: seconds each method has for each program.
+        seed: of the programs, the rungs and the methods.
+        lengths: of the programs in S-ops, inputs counted; empty for the published ones, 4 to 8.
+    """
+
+    count: int = 200
+    rungs: tuple[str, ...] = ("clean", "permuted", "rotated", "noisy-0.01", "noisy-0.03", "noisy-0.1")
+    methods: tuple[Method, ...] = METHODS
+    budget: float = 10.0
+    seed: int = 2024
+    lengths: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one method made of one program's weights on one rung.
+
+    Attributes:
+        operations: of the true program, selectors included.
+        right: share of inputs on which the weights themselves still do what the program does.
+        certified: whether the program found compiles to the weights given, up to a permutation.
+        equal: whether its compiled form answers as the *true* program's does, on every input.
+        places: the share of places at which it does.
+        status: what can be proved from the weights alone.
+        longer: whether it has more operations than the true one.
+        tables: functions printed as tables.
+        rank: how `models.search.judge` ranks it among others, on the weights given alone.
+        budget: seconds that it had.
+        program: a hash of the true program's text, so that rows of other programs are never taken for these.
+    """
+
+    rung: str
+    number: int
+    method: str
+    operations: int
+    right: float
+    certified: bool
+    equal: bool
+    places: float
+    status: str
+    longer: bool
+    tables: int
+    seconds: float
+    checked: int
+    rank: tuple[int, float]
+    budget: float
+    program: str
+
+
+def held_out(count: int, seed: int, lengths: Sequence[int] = (), shape: tuple[int, int] | None = None) -> list[Program]:
+    """Programs of the `typed` distribution that no training has seen, by their canonical form, no two of one text.
+
+    Args:
+        lengths: in S-ops, inputs counted; empty for the published 4 to 8.
+        shape: tokens (numbers from 0) and longest input that the programs are meant for instead of the published 5 and
+            5. Those that cannot be compiled for it are left out.
+    Raises:
+        ValueError: if `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"{count} programs cannot be drawn: ask for at least 1 with --count")
+    found: dict[str, Program] = {}
+    for program in attempts("typed", seed, lengths or None):
+        if isinstance(program, str) or split_of_program(program) != "test":
+            continue
+        if shape is not None:
+            program = program.meant_for(tuple(range(shape[0])), shape[1])
+        try:
+            if len(compile_program(program, mode="tracr_compat")) > MOST_PARAMETERS:
+                continue
+        except RaspError:
+            continue
+        found.setdefault(str(program), program)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def run_ladder(config: LadderConfig, out: str | Path, *, show: bool = True) -> list[Outcome]:
+    """Decompile every program on every rung by every method; killed and called again, it goes on.
+
+    One line of `OUT/results.jsonl` for each program on each rung and method; calls with other methods and rungs may add
+    to the same file, side by side too; other seeds and lengths mean other programs, and need another folder.
+
+    Returns:
+        what was asked for: these programs, rungs, methods and this budget.
+    Raises:
+        RaspError: if the folder holds the ladder of other programs.
+    """
+    out = Path(out)
+    programs = held_out(config.count, config.seed, config.lengths)
+    make_ladder(programs, config.rungs, out, config.seed, show_progress=show)
+    hashes = [_hash(program) for program in programs]
+
+    def asked(row: Outcome) -> bool:
+        own = row.number < len(hashes) and row.program == hashes[row.number]
+        return own and row.budget == config.budget and row.rung in config.rungs and row.method in config.methods
+
+    known = {(row.rung, row.number, row.method) for row in outcomes(out) if asked(row)}
+    jobs = [(rung, number) for rung in dict.fromkeys(config.rungs) for number in range(len(programs))]
+    missing = [job for job in jobs if any((*job, method) not in known for method in config.methods)]
+    _end_torn_line(out / RESULTS)
+    with (
+        (out / RESULTS).open("a") as file,
+        progress("decompiling", len(jobs), "networks", show, done=len(jobs) - len(missing)) as advance,
+    ):
+        for rung, number in missing:
+            methods: list[Method] = [
+                method for method in dict.fromkeys(config.methods) if (rung, number, method) not in known
+            ]
+            rows = _decompiled(config, methods, programs[number], rung, number, out)
+            file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
+            file.flush()
+            advance(1, rung)
+    return [row for row in outcomes(out) if asked(row)]
+
+
+def _hash(program: Program) -> str:
+    return blake2b(str(program).encode(), digest_size=8).hexdigest()
+
+
+def _end_torn_line(path: Path) -> None:
+    """A kill, or a full disk, may have left half a line: what follows begins one of its own."""
+    if path.exists() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
+def _decompiled(
+    config: LadderConfig, methods: Sequence[Method], program: Program, rung: str, number: int, out: Path
+) -> list[Outcome]:
+    loaded = load_rung(rung_path(out, rung, number))
+    truth = BareTransformer.of(compile_program(program, mode="tracr_compat"))
+    problem = Problem(loaded.bare, config.seed)
+    rows = []
+    for method in methods:
+        started = time.perf_counter()
+        try:
+            found = attempt(problem, method, config.budget)
+        except RaspError:
+            found = Attempt(None)
+        seconds = time.perf_counter() - started
+        facts = _facts(problem, found, program, truth, method)
+        rows.append(
+            Outcome(
+                rung=rung,
+                number=number,
+                method=method,
+                operations=len(program),
+                right=loaded.right,
+                tables=found.tables,
+                seconds=seconds,
+                checked=found.checked,
+                budget=config.budget,
+                program=_hash(program),
+                **facts,
+            )
+        )
+    return rows
+
+
+def _facts(problem: Problem, found: Attempt, program: Program, truth: BareTransformer, method: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {"certified": False, "equal": False, "places": 0.0, "status": "none", "longer": False}
+    facts["rank"] = (-1, 0.0)
+    if found.program is None:
+        return facts
+    try:
+        judged = judge(problem, found, method, measure=False)
+        same = behaviour(found.program, truth, mode=found.mode)
+    except RaspError:
+        return facts
+    facts |= {"certified": judged.found.certificate is not None, "status": judged.found.status, "rank": judged.rank}
+    if same is not None and same.places:
+        facts |= {"equal": same.equal, "places": 1 - same.differing_places / same.places}
+    return facts | {"longer": len(found.program) > len(program)}
+
+
+def outcomes(out: str | Path) -> list[Outcome]:
+    """What has been written so far, each row once; a line torn by a kill is left out."""
+    path = Path(out) / RESULTS
+    rows: dict[tuple[object, ...], Outcome] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+            outcome = Outcome(**{**row, "rank": tuple(row["rank"])})
+        except (ValueError, TypeError, KeyError):
+            continue
+        key = (outcome.rung, outcome.number, outcome.method, outcome.budget, outcome.program)
+        rows.setdefault(key, outcome)  # two runs side by side may have done one twice
+    return list(rows.values())
+
+
+def together(rows: Iterable[Outcome]) -> list[Outcome]:
+    """For each program on each rung, of all methods' programs that which is best proved on the weights given.
+
+    The truth has no say in it. Of equals the quickest is taken; seconds are those of all methods.
+    """
+    by_weights: dict[tuple[str, int], list[Outcome]] = {}
+    for row in rows:
+        by_weights.setdefault((row.rung, row.number), []).append(row)
+    found = []
+    for some in by_weights.values():
+        best = max(some, key=lambda row: (row.rank, -row.seconds))
+        found.append(replace(best, method=TOGETHER, seconds=sum(row.seconds for row in some)))
+    return found
+
+
+def table(rows: Iterable[Outcome]) -> str:
+    """A Markdown table: for each rung and method the share certified, the share that does what the program does, with
+    95% intervals by bootstrap over programs, and the seconds it took."""
+    rows = list(rows)
+    rows += together(rows)
+    lines = ["| rung | method | n | certified | behaviour equal | longer | median s |", "|---|---|---|---|---|---|---|"]
+    for rung in dict.fromkeys(row.rung for row in rows):
+        for method in dict.fromkeys(row.method for row in rows):
+            some = [row for row in rows if row.rung == rung and row.method == method]
+            if not some:
+                continue
+            shares = [_share(np.array([getattr(row, name) for row in some], float)) for name in ("certified", "equal")]
+            longer, seconds = sum(row.longer for row in some), float(np.median([row.seconds for row in some]))
+            lines.append(f"| {rung} | {method} | {len(some)} | {shares[0]} | {shares[1]} | {longer} | {seconds:.2f} |")
+    return "\n".join(lines)
+
+
+def _share(values: np.ndarray) -> str:
+    found = bootstrap_interval(values, seed=0)
+    return f"{found.estimate:.1%} [{100 * found.low:.1f}, {100 * found.high:.1f}]"

@@ -1,0 +1,1 @@
+"""Meta-models: one contract for whatever reads weights and answers, and the transformers that do."""

@@ -1,0 +1,1 @@
+"""The methods a sceptic would name, behind the same contract as the meta-models."""

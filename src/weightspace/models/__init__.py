@@ -1,1 +1,0 @@
-"""Meta-models: transformers that read weights."""

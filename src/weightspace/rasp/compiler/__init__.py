@@ -1,0 +1,1 @@
+"""From programs to transformers: their weights, their forward pass, their files, their pictures."""

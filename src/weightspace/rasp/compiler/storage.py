@@ -1,0 +1,392 @@
+"""Transformers on disk: safetensors with or without a description, and Tracr's own parameters as npz."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weightspace.errors import RaspError
+from weightspace.rasp.compiler.bare import TOKENS, BareTransformer
+from weightspace.rasp.compiler.transformer import (
+    CompiledTransformer,
+    Configuration,
+    Directions,
+    Output,
+    layout_of,
+)
+from weightspace.rasp.functions import Value, counted
+from weightspace.rasp.language import BOS, PAD
+from weightspace.rasp.validate import check_vocab
+
+METADATA_KEY = "weightspace.rasp"
+FORMAT = 1
+LARGEST_FILE = 1 << 31
+"""Bytes that an npz may hold when it is unpacked: what a transformer of 500 million parameters takes."""
+
+
+def save(transformer: CompiledTransformer, path: str | Path) -> None:
+    """Write a transformer as safetensors: the parameters by Tracr's names, and all else as JSON in the metadata.
+
+    It appears whole or not at all.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    from weightspace.files.atomic import write_atomically
+
+    c, o = transformer.configuration, transformer.output
+    about = {
+        "format": FORMAT,
+        "configuration": {
+            "num_heads": c.num_heads,
+            "num_layers": c.num_layers,
+            "key_size": c.key_size,
+            "mlp_hidden_size": c.mlp_hidden_size,
+            "causal": c.causal,
+        },
+        "directions": [[g.label, None if g.values is None else list(g.values)] for g in transformer.directions],
+        "vocab": list(transformer.vocab),
+        "max_seq_len": transformer.max_seq_len,
+        "output": {"label": o.label, "encoding": o.encoding, "none": o.none, "strict": o.strict},
+        "mode": transformer.mode,
+    }
+    about["checksum"] = _checksum(about, transformer.flat)
+    params = {name: np.ascontiguousarray(value) for name, value in transformer.params.items()}
+    write_atomically(Path(path), to_bytes(params, {METADATA_KEY: json.dumps(about)}))
+
+
+def load(path: str | Path) -> CompiledTransformer:
+    """Read what `save` has written. Nothing in the file is executed.
+
+    Raises:
+        RaspError: if the file is missing, damaged, or holds something else.
+    """
+    from weightspace.errors import NetworkError
+    from weightspace.weights.network import read_safetensors
+
+    try:
+        params, metadata = read_safetensors(path)
+    except NetworkError as error:
+        raise RaspError(str(error)) from None
+    if METADATA_KEY not in metadata:
+        raise RaspError(f"{path} holds no compiled transformer: it was not written by `weightspace rasp compile`")
+    try:
+        about = json.loads(metadata[METADATA_KEY])
+        if about["format"] != FORMAT:
+            raise RaspError(f"{path} is of format {about['format']!r}, this version reads {FORMAT}")
+        configuration = Configuration(**about["configuration"])
+        groups = [(label, None if values is None else tuple(values)) for label, values in about["directions"]]
+        for label, values in groups:
+            if not isinstance(label, str) or not all(_is_value(value) for value in values or ()):
+                raise RaspError(f"the directions of {label!r} are damaged")
+        if about["max_seq_len"] != len(dict(groups)["indices"] or ()) or not isinstance(
+            about["output"]["strict"], bool
+        ):
+            raise RaspError("its description contradicts itself")
+        loaded = from_parameters(
+            params,
+            configuration,
+            groups,
+            vocab=tuple(about["vocab"]),
+            output=about["output"]["label"],
+            none=about["output"]["none"],
+            strict=about["output"]["strict"],
+            mode=about["mode"],
+        )
+        if about["checksum"] != _checksum(about, loaded.flat):
+            kinds = sorted({str(array.dtype) for array in params.values()} - {"float32"})
+            if kinds:
+                raise RaspError(
+                    f"its parameters are {' and '.join(kinds)}, and its description is of a file in float32: give the "
+                    "original, or write the copy without the description"
+                )
+            raise RaspError("it differs from its checksum: write it again")
+        return loaded
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        if isinstance(error, RaspError):
+            raise RaspError(f"{path}: {error}") from None
+        what = f"it lacks {error}" if isinstance(error, KeyError) else "what it says is of another form"
+        raise RaspError(f"{path} has a damaged description ({what}): write it again") from None
+
+
+def _is_value(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _checksum(about: Mapping[str, Any], flat: np.ndarray) -> str:
+    """Of the description but for the checksum itself, and of every parameter."""
+    content = json.dumps({name: value for name, value in about.items() if name != "checksum"}, sort_keys=True)
+    return hashlib.blake2b(content.encode() + flat.tobytes(), digest_size=16).hexdigest()
+
+
+def from_parameters(
+    params: Mapping[str, np.ndarray],
+    configuration: Configuration,
+    groups: list[tuple[str, tuple[Value, ...] | None]],
+    *,
+    vocab: tuple[Value, ...],
+    output: str,
+    none: int | None = None,
+    strict: bool = False,
+    mode: str = "loaded",
+) -> CompiledTransformer:
+    """A transformer of given parameters and named directions.
+
+    Args:
+        params: every parameter by Tracr's name.
+        groups: (label, values or None) of the residual stream, in order; `tokens` and `indices` among them.
+        output: label of the group that holds the answer.
+    Raises:
+        RaspError: if names, shapes or numbers are not those of such a transformer.
+    """
+    c = configuration
+    layers = len({name.split("/")[1] for name in params if name.startswith("transformer/layer_")})
+    if c.num_layers != layers or not isinstance(c.causal, bool):
+        raise RaspError(f"a configuration of {c.num_layers!r} layers, causal {c.causal!r}, over parameters of {layers}")
+    sizes = (c.num_heads, c.num_layers, c.key_size, c.mlp_hidden_size)
+    if any(isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 1_000_000 for size in sizes):
+        raise RaspError(f"a configuration's sizes are positive whole numbers, not {sizes}")
+    directions, start = [], 0
+    for label, values in groups:
+        directions.append(Directions(label, start, values))
+        start += directions[-1].size
+    by_label = {group.label: group for group in directions}
+    tokens, indices = by_label.get("tokens"), by_label.get("indices")
+    if tokens is None or indices is None or tokens.values is None or BOS not in tokens.values:
+        raise RaspError("a compiled transformer has directions for tokens (BOS among them) and for indices")
+    if tuple(value for value in tokens.values if value not in (BOS, PAD)) != check_vocab(vocab):
+        raise RaspError("the vocabulary and the directions of the tokens differ")
+    if none is not None and not any(group.values is None and group.start == none for group in directions):
+        raise RaspError(f"no single direction stands at {none!r}, where it is said that None does")
+    if len(by_label) < len(directions):
+        raise RaspError("two groups of directions have one label")
+    if output not in by_label:
+        raise RaspError(f"the output {output!r} is none of the directions {', '.join(by_label)}")
+    layout = layout_of(len(tokens.values), indices.size, start, configuration)
+    wanted = {name: shape for name, shape, _ in layout.leaves}
+    if wanted.keys() != params.keys():
+        odd = sorted(wanted.keys() ^ params.keys())[0]
+        raise RaspError(f"the parameter {odd!r} is {'missing' if odd in wanted else 'not known'}")
+    flat = np.zeros(layout.size, dtype=np.float32)
+    for name, shape, offset in layout.leaves:
+        array = params[name]
+        if array.shape != shape:
+            raise RaspError(f"the parameter {name!r} has shape {array.shape}, not {shape}")
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise RaspError(f"the parameter {name!r} does not hold finite numbers")
+        flat[offset : offset + array.size] = array.ravel()
+    places = np.flatnonzero(flat)
+    answer = by_label[output]
+    encoding = "numerical" if answer.values is None else "categorical"
+    return CompiledTransformer(
+        configuration=configuration,
+        layout=layout,
+        places=places,
+        values=flat[places],
+        directions=tuple(directions),
+        vocab=vocab,
+        max_seq_len=indices.size,
+        output=Output(answer.label, encoding, answer.start, answer.values, none, strict),
+        mode=mode,
+    )
+
+
+def load_bare(
+    path: str | Path,
+    *,
+    vocab: Sequence[Any] | None = None,
+    num_heads: int | None = None,
+    causal: bool = False,
+    identifier: str | None = None,
+) -> BareTransformer:
+    """A transformer by its weights alone, out of a file of any kind that we know; nothing in it is executed.
+
+    Args:
+        path: safetensors that `save` has written (the names of directions are forgotten, where the answer stands is
+            kept), other safetensors, or an npz, with Tracr's parameters under their own names. In an npz they may
+            stand under `ID/`.
+        vocab: the tokens without BOS and PAD, in any order; needed unless the file says them.
+        num_heads: heads of each layer; unless given as the file says, or read off the weights.
+        causal: whether a place sees only itself and what is before it, unless the file says.
+        identifier: which of several transformers in one npz.
+    Raises:
+        RaspError: if the file is missing, damaged, or holds no such transformer, in a sentence that names it.
+    """
+    where = Path(path)
+    if where.is_dir():
+        raise RaspError(f"{path} is a folder: name the file in it that holds the weights")
+    if not where.is_file():
+        raise RaspError(f"{path} is no regular file: save it as one" if where.exists() else f"there is no file {path}")
+    try:
+        with where.open("rb") as file:
+            packed = file.read(2) == b"PK"
+    except OSError as error:
+        raise RaspError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
+    if packed or where.suffix == ".npz":
+        params = _read_npz(where, identifier)
+    else:
+        from weightspace.errors import NetworkError
+        from weightspace.weights.network import read_safetensors
+
+        if identifier is not None:
+            raise RaspError(f"{path} holds one transformer: leave out the identifier {identifier!r}")
+        try:
+            params, metadata = read_safetensors(where)
+        except NetworkError as error:
+            raise RaspError(str(error)) from None
+        if METADATA_KEY in metadata:
+            return _described(where, vocab, num_heads, causal)
+    try:
+        return _bare_of(params, vocab, num_heads, causal)
+    except RaspError as error:
+        raise RaspError(f"{path}: {error}") from None
+
+
+def _described(path: Path, vocab: Sequence[Any] | None, num_heads: int | None, causal: bool) -> BareTransformer:
+    """What `save` has written, without its names. What is said of it again must be true."""
+    bare = BareTransformer.of(load(path))
+    if vocab is not None and check_vocab(tuple(vocab)) != bare.vocab:
+        known = ", ".join(map(repr, bare.vocab[:20]))
+        raise RaspError(f"{path} says that its vocabulary is {known}: give the same, or none")
+    if num_heads not in (None, bare.num_heads):
+        raise RaspError(
+            f"{path} says that it has {counted(bare.num_heads, 'head')}, not {num_heads}: give the same, or none"
+        )
+    if causal and not bare.causal:
+        raise RaspError(f"{path} says that each place sees all others: leave out that it is causal")
+    return bare
+
+
+def _bare_of(
+    params: Mapping[str, np.ndarray], vocab: Sequence[Any] | None, num_heads: int | None, causal: bool
+) -> BareTransformer:
+    if vocab is None:
+        rows = len(params[TOKENS]) - 2 if TOKENS in params and params[TOKENS].ndim == 2 else 0
+        if rows > 0:
+            raise RaspError(
+                f"the weights do not say which tokens they are for: give a vocabulary of {rows}, without BOS and PAD"
+            )
+        vocab = (0,)  # what else is wrong is said below
+    bare = BareTransformer.of_params(params, vocab, num_heads=num_heads, causal=causal)
+    with np.errstate(all="ignore"):
+        longest = bare.encode([(bare.vocab[0],) * bare.max_seq_len])
+        if not np.isfinite(bare.forward(longest)).all():
+            raise RaspError("its weights are so large that its forward pass overflows: nothing can be read from it")
+    return bare
+
+
+def _read_npz(path: Path, identifier: str | None) -> dict[str, np.ndarray]:
+    """The arrays of one transformer in an npz, by Tracr's names.
+
+    Raises:
+        RaspError: if it is damaged, needs unpickling, or does not hold just one that can be meant.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > LARGEST_FILE:
+            raise RaspError(f"{path} holds {size:,} bytes when it is unpacked: at most {LARGEST_FILE:,} are read")
+        with np.load(path, allow_pickle=False) as archive:
+            prefix = _prefix(path, archive.files, identifier)
+            names = [name for name in archive.files if name.startswith(prefix)]
+            return {name.removeprefix(prefix): archive[name] for name in names}
+    except RaspError:
+        raise
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise RaspError(f"{path} holds pickled objects, which are never read: save plain arrays") from None
+        raise RaspError(f"{path} is not a whole npz: {error}") from None
+    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise RaspError(f"{path} is not a whole npz: {error}") from None
+    except (MemoryError, OverflowError):
+        raise RaspError(
+            f"{path} says that it holds more than fits into memory: it is damaged or not what it seems"
+        ) from None
+
+
+def _prefix(path: Path, names: Sequence[str], identifier: str | None) -> str:
+    """What stands before Tracr's names: "" or `ID/`."""
+    ends = f"/{TOKENS}"
+    found = sorted(name.removesuffix(TOKENS) for name in names if name == TOKENS or name.endswith(ends))
+    if not found:
+        raise RaspError(f"{path} holds no {TOKENS!r}: it is no transformer under Tracr's names")
+    if identifier is not None and found == [""]:
+        raise RaspError(f"{path} holds one transformer: leave out the identifier {identifier!r}")
+    known = ", ".join(prefix.removesuffix("/") or "(no name)" for prefix in found[:10])
+    known += f" and {len(found) - 10} more" if len(found) > 10 else ""
+    if identifier is not None:
+        if f"{identifier}/" not in found:
+            raise RaspError(f"{path} holds no transformer {identifier!r}: there are {known}")
+        return f"{identifier}/"
+    if len(found) > 1:
+        raise RaspError(f"{path} holds {len(found)} transformers: say which by its identifier; there are {known}")
+    return found[0]
+
+
+def load_npz(path: str | Path, record: Mapping[str, Any]) -> CompiledTransformer:
+    """A transformer that Tracr itself has compiled, out of an npz of `ID/PARAMETER` arrays.
+
+    Args:
+        path: the npz; pickled arrays in it are refused.
+        record: what belongs to it, as in the golden files: `id`, `config`, `residual_labels`, `vocab`, `max_seq_len`,
+            `causal`, and `output` with `ops`, or `output_label`.
+    Raises:
+        RaspError: if the file is missing, damaged, or does not go with the record.
+    """
+    try:
+        prefix = f"{record['id']}/"
+        with np.load(Path(path), allow_pickle=False) as archive:
+            params = {name.removeprefix(prefix): archive[name] for name in archive.files if name.startswith(prefix)}
+        output = record.get("output_label")
+        if output is None:
+            output = next(op["label"] for op in record["ops"] if op["var"] == record["output"])
+        configuration = Configuration(**record["config"], causal=bool(record["causal"]))
+        groups = _groups(record["residual_labels"], [*record["vocab"], BOS, PAD])
+        return from_parameters(params, configuration, groups, vocab=tuple(record["vocab"]), output=output)
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        KeyError,
+        TypeError,
+        ValueError,
+        StopIteration,
+        EOFError,
+        MemoryError,
+    ) as error:
+        if isinstance(error, RaspError):
+            raise RaspError(f"{path}: {error}") from None
+        raise RaspError(f"{path} does not hold the transformer of this record: {error!r}") from None
+
+
+def _groups(names: list[str], tokens: list[Value]) -> list[tuple[str, tuple[Value, ...] | None]]:
+    """The groups of directions that Tracr's names `label:value` describe; values other than tokens are read as text."""
+    groups: list[tuple[str, list[Value] | None]] = []
+    written = {str(token): token for token in tokens}
+    for name in names:
+        label, colon, text = name.partition(":")
+        if not colon:
+            groups.append((label, None))
+            continue
+        value: Value = written[text] if label == "tokens" else _value(text)
+        if groups and groups[-1][0] == label and groups[-1][1] is not None:
+            groups[-1][1].append(value)
+        else:
+            groups.append((label, [value]))
+    return [(label, None if values is None else tuple(values)) for label, values in groups]
+
+
+def _value(text: str) -> Value:
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,1 +1,0 @@
-"""One function per experiment, each returning a whole frozen configuration."""
