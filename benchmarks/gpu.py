@@ -29,6 +29,7 @@ from weightspace.decompiler.network.config import DecompilerConfig
 from weightspace.decompiler.network.network import DecompilerNetwork, next_token_loss
 from weightspace.decompiler.network.pairs import GROUP, stream
 from weightspace.decompiler.network.proposer import Batch, batch_of
+from weightspace.files.workers import cores
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.contract import Target
 from weightspace.metamodels.embed import Tokens
@@ -37,7 +38,7 @@ from weightspace.metamodels.metamodel import Transformer
 from weightspace.train.config import TrainingConfig
 from weightspace.train.loop import to_device, train
 from weightspace.weights.slots import Room
-from weightspace.zoo.engine import StackedEngine, cores
+from weightspace.zoo.engine import StackedEngine
 from weightspace.zoo.plan import plan
 from weightspace.zoo.recipes import zoo_recipe
 from weightspace.zoo.records import TrainingPlan

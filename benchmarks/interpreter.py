@@ -6,13 +6,13 @@ from weightspace.rasp.language import (
     Aggregate,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     SelectorWidth,
     SequenceMap,
     indices,
     tokens,
 )
+from weightspace.rasp.program import Program
 
 VOCABULARY, LENGTH, CALLS = 5, 5, 20
 

@@ -14,7 +14,8 @@ from benchmarks.interpreter import program
 from benchmarks.record import keep, seconds
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.interpreter import all_inputs
-from weightspace.rasp.language import Program, SequenceMap, SOp, tokens
+from weightspace.rasp.language import SequenceMap, SOp, tokens
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import Mode, NotCompilable
 from weightspace.rasp.values import KEPT

@@ -20,7 +20,8 @@ from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.functions import Value
-from weightspace.rasp.language import BOS, Program
+from weightspace.rasp.language import BOS
+from weightspace.rasp.program import Program
 
 try:
     from transformer_lens import HookedTransformer, HookedTransformerConfig

@@ -10,12 +10,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import decompile, gpu, interpreter, large, metamodel, rasp, record, store, zoo
+from weightspace.files.workers import WorkerError
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.embed import Tokens
 from weightspace.metamodels.metamodel import Transformer
 from weightspace.rasp.values import KEPT
 from weightspace.weights.slots import Room
-from weightspace.zoo.engine import EngineError
 from weightspace.zoo.plan import plan
 from weightspace.zoo.recipes import zoo_recipe
 from weightspace.zoo.training import stack_key
@@ -104,7 +104,7 @@ def test_every_recipe_that_a_gpu_is_measured_on_makes_one_stack(tmp_path: Path) 
 
 def test_a_stack_that_does_not_fit_is_a_row_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
-        raise EngineError("the memory of cuda ran out")
+        raise WorkerError("the memory of cuda ran out")
 
     monkeypatch.setattr(gpu.StackedEngine, "run", full)
     rows = gpu.measure_zoo(torch.device("cpu"), gpu.SMALL, tmp_path, float("inf"))

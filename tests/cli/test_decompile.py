@@ -26,8 +26,9 @@ from weightspace.errors import RaspError
 from weightspace.rasp.compiler import storage as files
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import TOKENS, BareTransformer
-from weightspace.rasp.compiler.storage import METADATA_KEY, load_bare
-from weightspace.rasp.language import Map, Program, Select, SelectorWidth, SequenceMap, indices, tokens
+from weightspace.rasp.compiler.storage import METADATA_KEY, load_bare, save_transformer
+from weightspace.rasp.language import Map, Select, SelectorWidth, SequenceMap, indices, tokens
+from weightspace.rasp.program import Program
 from weightspace.weights.network import read_safetensors
 
 HIST = Program.of(SelectorWidth(Select(tokens, tokens, "EQ")), vocab=("a", "b", "c"), max_seq_len=4)
@@ -77,14 +78,14 @@ def npz(tmp_path: Path) -> Path:
 
 
 def test_our_own_file_is_read_without_its_names(tmp_path: Path) -> None:
-    compile_program(HIST).save(tmp_path / "model.safetensors")
+    save_transformer(compile_program(HIST), tmp_path / "model.safetensors")
     bare = load_bare(tmp_path / "model.safetensors")
     assert bare.vocab == ("a", "b", "c") and bare.mode == "fixed" and bare.readout is not None
     assert certify(HIST, bare) is not None
 
 
 def test_a_half_precision_copy_and_a_damaged_description_are_refused_with_their_reason(tmp_path: Path) -> None:
-    compile_program(HIST).save(tmp_path / "model.safetensors")
+    save_transformer(compile_program(HIST), tmp_path / "model.safetensors")
     params, metadata = read_safetensors(tmp_path / "model.safetensors")
     save_file(
         {name: value.astype(np.float16) for name, value in params.items()}, tmp_path / "half.safetensors", metadata
@@ -221,7 +222,7 @@ def test_an_npz_that_unpacks_to_more_than_a_transformer_can_be_is_not_unpacked(
 
 
 def test_what_is_said_against_the_file_is_refused(tmp_path: Path, npz: Path) -> None:
-    compile_program(HIST).save(tmp_path / "model.safetensors")
+    save_transformer(compile_program(HIST), tmp_path / "model.safetensors")
     with pytest.raises(RaspError, match="says that its vocabulary is 'a', 'b', 'c'"):
         load_bare(tmp_path / "model.safetensors", vocab=["a", "b"])
     with pytest.raises(RaspError, match="says that it has 1 head, not 2"):

@@ -14,10 +14,10 @@ from weightspace.cli import main
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.agreement import agreement, agrees
 from weightspace.rasp.compiler.assemble import compile_program
-from weightspace.rasp.compiler.transformer import CompiledTransformer
+from weightspace.rasp.compiler.storage import load_compiled
 from weightspace.rasp.functions import Value
 from weightspace.rasp.interpreter import evaluate
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.rasp.reading import read_input, read_vocabulary, token_text
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.statistics import PUBLISHED, format_statistics, statistics
@@ -180,7 +180,7 @@ def test_compile_writes_a_transformer_that_can_be_loaded(
     out = tmp_path / "models" / "hist.safetensors"
     shown = says(capsys, ["rasp", "compile", hist, "--out", str(out), "--mode", mode])
     assert str(out) in shown and "1 layer" in shown and f"({mode})" in shown
-    transformer = CompiledTransformer.load(out)
+    transformer = load_compiled(out)
     assert transformer.mode == mode
     assert transformer.run([list("hello")]) == [[1, 1, 2, 2, 1]]
     sizes = json.loads(says(capsys, ["rasp", "compile", hist, "--out", str(out), "--mode", mode, "--json"]))

@@ -13,7 +13,7 @@ from weightspace.decompiler.proof.certificate import certify_transformer
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.compiler.transformer import CompiledTransformer
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import Mode, NotCompilable
 

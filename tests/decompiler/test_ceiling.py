@@ -21,7 +21,8 @@ from weightspace.decompiler.paper.ceiling import (
 )
 from weightspace.decompiler.paper.typed_ceiling import TypedWalk, typed_ceiling
 from weightspace.errors import RaspError
-from weightspace.rasp.language import Map, Program, Select, SelectorWidth, SequenceMap, indices, tokens
+from weightspace.rasp.language import Map, Select, SelectorWidth, SequenceMap, indices, tokens
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import attempts
 
 

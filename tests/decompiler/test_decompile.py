@@ -21,7 +21,7 @@ from weightspace.experiments.ladder import RESULTS, LadderConfig, held_out, outc
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.compiler.storage import load_npz
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import validate
 

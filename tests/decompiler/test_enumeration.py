@@ -12,7 +12,8 @@ from weightspace.decompiler.proof.verify import certify, permuted
 from weightspace.decompiler.search.enumeration import enumerate_program
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
-from weightspace.rasp.language import Aggregate, Map, Program, Select, SelectorWidth, SequenceMap, SOp, indices, tokens
+from weightspace.rasp.language import Aggregate, Map, Select, SelectorWidth, SequenceMap, SOp, indices, tokens
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import Mode, NotCompilable
 

@@ -14,7 +14,7 @@ from weightspace.decompiler.proof.certificate import certify_transformer
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 
 HISTOGRAM = """vocab = [0, 1, 2]
 max_seq_len = 3

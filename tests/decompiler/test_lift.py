@@ -19,7 +19,6 @@ from weightspace.rasp.language import (
     Aggregate,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     SelectorWidth,
     SequenceMap,
@@ -28,6 +27,7 @@ from weightspace.rasp.language import (
     indices,
     tokens,
 )
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import Distribution, sample
 from weightspace.rasp.validate import Mode, NotCompilable
 

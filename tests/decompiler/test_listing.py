@@ -22,7 +22,8 @@ from weightspace.decompiler.paper.listing import (
 )
 from weightspace.errors import TaskError
 from weightspace.rasp.compiler.assemble import compile_program
-from weightspace.rasp.language import Map, Program, Select, SelectorWidth, fused, tokens
+from weightspace.rasp.language import Map, Select, SelectorWidth, fused, tokens
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.tokens import PAPER
 from weightspace.zoo.programs import ProgramZooConfig, make_program_zoo, split_of

@@ -25,7 +25,7 @@ from weightspace.experiments.readers import compare_readers, table
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler.assemble import assemble
 from weightspace.rasp.compiler.bare import BareTransformer
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import Analysis, analyse, settings
 from weightspace.train.config import TrainingConfig

@@ -14,7 +14,8 @@ from weightspace.decompiler.proof.verify import behaviour, certify, distance, pe
 from weightspace.decompiler.result import Decompilation, summary
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
-from weightspace.rasp.language import Aggregate, Map, Program, Select, SelectorWidth, SequenceMap, indices, tokens
+from weightspace.rasp.language import Aggregate, Map, Select, SelectorWidth, SequenceMap, indices, tokens
+from weightspace.rasp.program import Program
 
 VOID = {"meta", "br", "img", "i-void", "path", "use", "rect"}
 

@@ -16,16 +16,8 @@ from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.interpreter import Batch, all_inputs, evaluate_batch
-from weightspace.rasp.language import (
-    Aggregate,
-    Expression,
-    LinearSequenceMap,
-    Map,
-    Program,
-    Select,
-    SelectorWidth,
-    SequenceMap,
-)
+from weightspace.rasp.language import Aggregate, Expression, LinearSequenceMap, Map, Select, SelectorWidth, SequenceMap
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 
 HEAD = "vocab = [0, 1, 2, 3, 4]\nmax_seq_len = 5\n"

@@ -21,7 +21,8 @@ from weightspace.decompiler.proof.verify import (
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.compiler.transformer import CompiledTransformer
-from weightspace.rasp.language import Aggregate, Map, Program, Select, SelectorWidth, SequenceMap, indices, tokens
+from weightspace.rasp.language import Aggregate, Map, Select, SelectorWidth, SequenceMap, indices, tokens
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import validate
 

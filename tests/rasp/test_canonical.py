@@ -27,7 +27,6 @@ from weightspace.rasp.language import (
     Expression,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     SelectorAnd,
     SelectorNot,
@@ -38,6 +37,7 @@ from weightspace.rasp.language import (
     rebuild,
     tokens,
 )
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.tokens import PAPER
 from weightspace.rasp.validate import Analysis, Mode, NotCompilable, analyse, settings

@@ -24,7 +24,7 @@ from weightspace.rasp.compiler.drawing import (
     transformer_text,
 )
 from weightspace.rasp.interpreter import trace
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 
 HIST = """

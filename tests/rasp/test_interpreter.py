@@ -28,7 +28,6 @@ from weightspace.rasp.language import (
     Aggregate,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     Selector,
     SelectorAnd,
@@ -40,6 +39,7 @@ from weightspace.rasp.language import (
     indices,
     tokens,
 )
+from weightspace.rasp.program import Program
 
 
 def all_true() -> Select:

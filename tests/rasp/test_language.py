@@ -24,7 +24,6 @@ from weightspace.rasp.language import (
     Expression,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     Selector,
     SelectorAnd,
@@ -36,8 +35,8 @@ from weightspace.rasp.language import (
     indices,
     tokens,
 )
-from weightspace.rasp.records import program_of, record_of
-from weightspace.rasp.text import LONGEST_TEXT, TextError, parse, to_text
+from weightspace.rasp.program import Program
+from weightspace.rasp.text import LONGEST_TEXT, TextError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COUNT_AND_MEAN = """\
@@ -319,7 +318,7 @@ def test_a_long_table_survives_text_records_and_pickle() -> None:
     function = Function.from_table({(i, j): i * j for i in range(30) for j in range(30)})
     assert pickle.loads(pickle.dumps(function)) is function
     program = Program.of(SequenceMap(function, tokens, indices))
-    for again in (parse(to_text(program)), program_of(json.loads(json.dumps(record_of(program))))):
+    for again in (Program.parse(str(program)), Program.from_record(json.loads(json.dumps(Program.to_record(program))))):
         assert isinstance(again.output, SequenceMap)
         assert again.output.function is function
 
@@ -332,21 +331,21 @@ def test_every_golden_record_is_given_back_to_the_letter() -> None:
     assert len(records) == 160
     for record in records:
         before = copy.deepcopy(record)
-        assert json.dumps(record_of(program_of(record))) == json.dumps(before)
+        assert json.dumps(Program.to_record(Program.from_record(record))) == json.dumps(before)
 
 
 @given(st.data())
 @settings(deadline=5_000)
 def test_a_program_survives_its_json_record(data: st.DataObject) -> None:
     program = drawn_program(data.draw)
-    record = json.loads(json.dumps(record_of(program)))
-    assert record_of(program_of(record)) == record
-    assert str(program_of(record)) == str(program)
+    record = json.loads(json.dumps(Program.to_record(program)))
+    assert Program.to_record(Program.from_record(record)) == record
+    assert str(Program.from_record(record)) == str(program)
 
 
 def test_a_program_from_python_has_a_record_of_just_what_is_known() -> None:
     program = Program.of(Map("x + 1", tokens))
-    assert record_of(program) == {
+    assert Program.to_record(program) == {
         "ops": [{"op": "Map", "args": ["tokens"], "fn": "lambda x: x + 1", "encoding": "categorical", "var": "v1"}],
         "output": "v1",
         "causal": False,
@@ -355,22 +354,22 @@ def test_a_program_from_python_has_a_record_of_just_what_is_known() -> None:
 
 
 def test_unknown_fields_of_a_record_are_kept() -> None:
-    record = record_of(Program.of(Map("x + 1", tokens))) | {"config": {"num_heads": 1}, "id": 7}
-    assert program_of(record).notes == {"config": {"num_heads": 1}, "id": 7}
-    assert record_of(program_of(record)) == record
+    record = Program.to_record(Program.of(Map("x + 1", tokens))) | {"config": {"num_heads": 1}, "id": 7}
+    assert Program.from_record(record).notes == {"config": {"num_heads": 1}, "id": 7}
+    assert Program.to_record(Program.from_record(record)) == record
 
 
 def test_what_no_statement_names_has_neither_record_nor_text() -> None:
     inner = Map("x", tokens)
     outer = Map("x", inner)
     for program in (Program(outer, (("v1", outer),)), Program(outer, (("v1", inner),))):
-        for write in (record_of, to_text):
+        for write in (Program.to_record, str):
             with pytest.raises(RaspError, match="none of the program's statements"):
                 write(program)
 
 
 def small_record() -> dict[str, Any]:
-    return record_of(parse(COUNT_AND_MEAN)) | {"id": "r1"}
+    return Program.to_record(Program.parse(COUNT_AND_MEAN)) | {"id": "r1"}
 
 
 MALFORMED_RECORDS: list[tuple[list[Any], Any, str]] = [
@@ -452,7 +451,7 @@ def test_a_malformed_record_is_refused_with_its_id_and_operation(path: list[Any]
         place = place[step]
     place[path[-1]] = value
     with pytest.raises(RaspError) as caught:
-        program_of(record)
+        Program.from_record(record)
     assert str(caught.value).startswith("record 'r1': ")
     assert message in str(caught.value)
 
@@ -477,20 +476,20 @@ def test_a_record_that_lacks_something_is_refused(path: list[Any], message: str)
         place = place[step]
     del place[path[-1]]
     with pytest.raises(RaspError) as caught:
-        program_of(record)
+        Program.from_record(record)
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("record", [None, [], "record", 7, {1: 2}, {}])
 def test_what_is_no_record_is_refused(record: Any) -> None:
     with pytest.raises(RaspError):
-        program_of(record)
+        Program.from_record(record)
 
 
 def test_the_golden_records_without_program_are_refused_by_name() -> None:
     for record in golden("tracr_lib.json"):
         with pytest.raises(RaspError, match=f"record '{record['id']}': it has no 'ops'"):
-            program_of(record)
+            Program.from_record(record)
 
 
 json_values = st.recursive(
@@ -521,32 +520,32 @@ def test_a_mutated_record_is_read_or_refused(data: st.DataObject) -> None:
         if not place:
             break
     try:
-        program = program_of(record)
+        program = Program.from_record(record)
     except RaspError:
         return
-    assert str(parse(str(program))) == str(program)
+    assert str(Program.parse(str(program))) == str(program)
 
 
 @given(json_values)
 @settings(deadline=5_000)
 def test_any_json_is_read_or_refused(record: Any) -> None:
     with pytest.raises(RaspError):
-        program_of(record)
+        Program.from_record(record)
 
 
 # -- text -----------------------------------------------------------------------------------------------------------
 
 
 def test_canonical_text_is_printed_as_it_was_parsed() -> None:
-    assert to_text(parse(COUNT_AND_MEAN)) == COUNT_AND_MEAN
+    assert str(Program.parse(COUNT_AND_MEAN)) == COUNT_AND_MEAN
 
 
 def test_every_golden_program_survives_its_text() -> None:
     for record in golden("tracr_random.json"):
-        program = program_of(record)
-        again = parse(to_text(program))
-        assert to_text(again) == to_text(program)
-        known = record_of(again)
+        program = Program.from_record(record)
+        again = Program.parse(str(program))
+        assert str(again) == str(program)
+        known = Program.to_record(again)
         assert without_labels(known) == without_labels({field: record[field] for field in known})
 
 
@@ -554,16 +553,16 @@ def test_every_golden_program_survives_its_text() -> None:
 @settings(deadline=5_000)
 def test_a_program_survives_its_text(data: st.DataObject) -> None:
     program = drawn_program(data.draw)
-    text = to_text(program)
-    again = parse(text)
-    assert to_text(again) == text
-    assert without_labels(record_of(again)) == without_labels(record_of(program))
+    text = str(program)
+    again = Program.parse(text)
+    assert str(again) == text
+    assert without_labels(Program.to_record(again)) == without_labels(Program.to_record(program))
 
 
 def test_the_methods_of_a_program_are_these_functions() -> None:
     program = Program.parse(COUNT_AND_MEAN)
     assert str(program) == COUNT_AND_MEAN
-    assert Program.from_record(program.to_record()).to_record() == record_of(program)
+    assert Program.from_record(program.to_record()).to_record() == Program.to_record(program)
 
 
 @pytest.mark.parametrize(
@@ -581,26 +580,26 @@ def test_the_methods_of_a_program_are_these_functions() -> None:
     ],
 )
 def test_the_same_program_can_be_written_in_many_ways(text: str) -> None:
-    assert to_text(parse(text)) == "v1 = Select(PRED_LEQ, indices, indices)\nv2 = SelectorWidth(v1)\nreturn v2"
+    assert str(Program.parse(text)) == "v1 = Select(PRED_LEQ, indices, indices)\nv2 = SelectorWidth(v1)\nreturn v2"
 
 
 def test_what_a_nested_call_gives_has_a_name_that_is_not_taken() -> None:
-    program = parse("v2 = Map(x, tokens)\nv3 = Map(x, Map(x + 1, Map(x + 2, v2)))\nv1 = Map(x, v3)")
+    program = Program.parse("v2 = Map(x, tokens)\nv3 = Map(x, Map(x + 1, Map(x + 2, v2)))\nv1 = Map(x, v3)")
     assert [name for name, _ in program.statements] == ["v2", "v4", "v5", "v3", "v1"]
     assert program.name(program.output) == "v1"
 
 
 def test_what_python_warns_of_is_read_in_silence() -> None:
-    assert to_text(parse(r"return Map(x == '\d', tokens)")) == "v1 = Map(x == '\\\\d', tokens)\nreturn v1"
+    assert str(Program.parse(r"return Map(x == '\d', tokens)")) == "v1 = Map(x == '\\\\d', tokens)\nreturn v1"
 
 
 def test_a_function_may_be_a_lambda() -> None:
-    assert to_text(parse("return Map(lambda x: x + 1, tokens)")) == "v1 = Map(x + 1, tokens)\nreturn v1"
+    assert str(Program.parse("return Map(lambda x: x + 1, tokens)")) == "v1 = Map(x + 1, tokens)\nreturn v1"
 
 
 def test_the_output_may_be_an_input_or_come_before_other_statements() -> None:
-    assert parse("return tokens").output is tokens
-    program = parse("a = Map(x, tokens)\nb = Map(x + 1, tokens)\nreturn a")
+    assert Program.parse("return tokens").output is tokens
+    program = Program.parse("a = Map(x, tokens)\nb = Map(x + 1, tokens)\nreturn a")
     assert program.name(program.output) == "a"
     assert len(program.statements) == 2
     assert len(program) == 1
@@ -697,7 +696,7 @@ MALFORMED_TEXTS = [
 @pytest.mark.parametrize(("text", "line", "column", "message"), MALFORMED_TEXTS, ids=range(len(MALFORMED_TEXTS)))
 def test_a_malformed_text_is_refused_with_its_place(text: str, line: int, column: int | None, message: str) -> None:
     with pytest.raises(TextError) as caught:
-        parse(text)
+        Program.parse(text)
     # Python's own syntax errors move by a column from one Python to the next.
     place = re.escape(f"line {line}, column ") + (r"\d+" if column is None else str(column))
     assert re.match(place + ": ", str(caught.value)), caught.value
@@ -706,13 +705,13 @@ def test_a_malformed_text_is_refused_with_its_place(text: str, line: int, column
 
 def readable_or_refused(text: str) -> None:
     try:
-        program = parse(text)
+        program = Program.parse(text)
     except TextError as error:
         assert str(error).startswith("line ")
         assert len(str(error)) < 1_000
         return
-    canonical = to_text(program)
-    assert to_text(parse(canonical)) == canonical
+    canonical = str(program)
+    assert str(Program.parse(canonical)) == canonical
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=200))
@@ -766,7 +765,7 @@ def test_hostile_nesting_is_refused_in_bounded_time(opening: str, count: int) ->
     start = time.perf_counter()
     for text in (f"v1 = Map({opening * count}", f"v1 = Map({opening * count}x, tokens)", opening * count):
         with pytest.raises(TextError):
-            parse(text)
+            Program.parse(text)
     assert time.perf_counter() - start < 5
 
 
@@ -777,14 +776,14 @@ def test_hostile_nesting_is_refused_in_bounded_time(opening: str, count: int) ->
 def test_an_example_is_canonical_text_under_a_comment(name: str) -> None:
     comment, _, canonical = (EXAMPLES / f"{name}.rasp").read_text().partition("\n")
     assert comment.startswith("# ")
-    assert to_text(parse(canonical)) + "\n" == canonical
+    assert str(Program.parse(canonical)) + "\n" == canonical
 
 
 def test_the_examples_give_what_tracr_recorded() -> None:
     records = golden("tracr_lib.json")
     assert {record["id"] for record in records} == {path.stem for path in EXAMPLES.glob("*.rasp")}
     for record in records:
-        program = parse((EXAMPLES / f"{record['id']}.rasp").read_text())
+        program = Program.parse((EXAMPLES / f"{record['id']}.rasp").read_text())
         assert program.meant_for(record["vocab"], record["max_seq_len"]).to_record() == program.to_record()
         for example in record["examples"]:
             assert evaluate(program, example["input"]) == example["rasp"]

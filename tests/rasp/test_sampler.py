@@ -15,7 +15,6 @@ from weightspace.rasp.language import (
     Aggregate,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     SelectorWidth,
     SequenceMap,
@@ -23,6 +22,7 @@ from weightspace.rasp.language import (
     fused,
     tokens,
 )
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import DISTRIBUTIONS, MAPS, Distribution, attempts, choose, sample
 from weightspace.rasp.validate import validate
 

@@ -16,7 +16,8 @@ from weightspace.errors import RaspError
 from weightspace.rasp.canonical import canonical_program
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.functions import Function
-from weightspace.rasp.language import Aggregate, LinearSequenceMap, Map, Program, Select, SequenceMap, indices, tokens
+from weightspace.rasp.language import Aggregate, LinearSequenceMap, Map, Select, SequenceMap, indices, tokens
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.tokens import PAPER, PAPER_LOSSLESS, TYPED
 from weightspace.rasp.validate import validate

@@ -23,8 +23,10 @@ from weightspace.errors import PlaceError, ZooError
 from weightspace.files import lock
 from weightspace.files.lock import writing
 from weightspace.files.mirror import Mirror
+from weightspace.files.workers import WorkerError
 from weightspace.zoo import ray_engine
-from weightspace.zoo.engine import EngineError, ProcessEngine, engine_of
+from weightspace.zoo.engine import ProcessEngine
+from weightspace.zoo.engines import engine_of
 from weightspace.zoo.making import make_zoo
 from weightspace.zoo.plan import plan
 from weightspace.zoo.ray_engine import RayEngine
@@ -135,16 +137,16 @@ def test_a_worker_that_dies_again_and_again_is_one_sentence(nodes: Nodes, monkey
     monkeypatch.setattr(ray_engine, "_job", dies)
     engine = RayEngine(address=nodes.address, retries=1)
     try:
-        with pytest.raises(EngineError, match=r"shard 7 was given out 2 times .* its worker died.*--cpus"):
+        with pytest.raises(WorkerError, match=r"shard 7 was given out 2 times .* its worker died.*--cpus"):
             engine.run({7: [plan(tiny(), 0)]}, lambda *_: None, lambda _: None)
     finally:
         engine.close()
 
 
 def test_what_cannot_be_done_on_the_cluster_is_said(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EngineError, match="no node of the cluster has 64 CPUs and 0 GPUs"):
+    with pytest.raises(WorkerError, match="no node of the cluster has 64 CPUs and 0 GPUs"):
         RayEngine(address=nodes.address, cpus=64.0).check()
-    with pytest.raises(EngineError, match="no node of the cluster has 1 CPUs and 1 GPUs"):
+    with pytest.raises(WorkerError, match="no node of the cluster has 1 CPUs and 1 GPUs"):
         RayEngine(address=nodes.address, gpus=1.0).check()
     engine = RayEngine(address=nodes.address)
     shard = {0: [plan(tiny(), 0)]}
@@ -153,7 +155,7 @@ def test_what_cannot_be_done_on_the_cluster_is_said(nodes: Nodes, monkeypatch: p
         with pytest.raises(ValueError, match="'minst'"):  # as it was raised on the node
             engine.run(missing, lambda *_: None, lambda _: None)
         monkeypatch.setattr(ray_engine, "_versions", lambda: ("9.9", "0"))
-        with pytest.raises(EngineError, match=r"has weightspace .*, the run was started with 9\.9 and torch 0"):
+        with pytest.raises(WorkerError, match=r"has weightspace .*, the run was started with 9\.9 and torch 0"):
             engine.run(shard, lambda *_: None, lambda _: None)
     finally:
         engine.close()
@@ -266,11 +268,11 @@ def test_without_ray_its_installation_is_named(
 
 
 def test_options_of_one_engine_are_refused_by_another() -> None:
-    with pytest.raises(EngineError, match="--address says nothing to the engine process"):
+    with pytest.raises(WorkerError, match="--address says nothing to the engine process"):
         engine_of("process", address="auto")
-    with pytest.raises(EngineError, match="a job takes CPUs or GPUs"):
+    with pytest.raises(WorkerError, match="a job takes CPUs or GPUs"):
         engine_of("ray", cpus=0.0).check()
-    with pytest.raises(EngineError, match="at least one job"):
+    with pytest.raises(WorkerError, match="at least one job"):
         engine_of("ray", workers=0).check()
     assert engine_of("ray", gpus=1.0).arithmetic == {"device": "cuda", "stack": 512}
 

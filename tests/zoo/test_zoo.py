@@ -15,9 +15,11 @@ import pytest
 
 from weightspace.errors import PlaceError, ZooError
 from weightspace.files.lock import writing
+from weightspace.files.workers import WorkerError
 from weightspace.weights.population import Population
 from weightspace.zoo import plan as planning
-from weightspace.zoo.engine import EngineError, ProcessEngine, StackedEngine, engine_of
+from weightspace.zoo.engine import ProcessEngine, StackedEngine
+from weightspace.zoo.engines import engine_of
 from weightspace.zoo.making import check_zoo, info, make_zoo
 from weightspace.zoo.networks import module_of, spec_of
 from weightspace.zoo.plan import Choice, Given, LogUniform, Uniform, ZooConfig, plan
@@ -274,7 +276,7 @@ def test_nothing_is_written_before_the_configuration_is_known_to_be_good(tmp_pat
     """A typo must not claim the folder."""
     with pytest.raises(ValueError, match="'minst'"):
         make_zoo(tiny(images="minst"), tmp_path / "zoo", HERE, show=False)
-    with pytest.raises(EngineError, match="there is no device 'gpu'"):
+    with pytest.raises(WorkerError, match="there is no device 'gpu'"):
         make_zoo(tiny(), tmp_path / "zoo", StackedEngine(device="gpu"), show=False)
     assert not (tmp_path / "zoo").exists()
     (tmp_path / "zoo").mkdir()
@@ -357,7 +359,7 @@ def test_a_full_disk_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_dead_worker_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="a worker process died"):
+    with pytest.raises(WorkerError, match="a worker process died"):
         ProcessEngine(workers=1).run({0: [plan(tiny(), 0)]}, _die, lambda _: None)
     assert not list(tmp_path.iterdir())
 
@@ -386,9 +388,9 @@ def test_an_engine_estimates_its_time_by_its_workers_and_is_right_by_a_factor() 
 
 
 def test_an_engine_that_cannot_run_says_so() -> None:
-    with pytest.raises(EngineError, match="choose process"):
+    with pytest.raises(WorkerError, match="choose process"):
         engine_of("cluster")
-    with pytest.raises(EngineError, match="no CUDA GPU"):
+    with pytest.raises(WorkerError, match="no CUDA GPU"):
         StackedEngine(device="cuda").run({}, _die, lambda _: None)
 
 

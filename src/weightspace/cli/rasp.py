@@ -200,10 +200,11 @@ def compile_(
     """
     from weightspace.rasp.compiler.assemble import compile_program
     from weightspace.rasp.compiler.drawing import direction_names, transformer_text
+    from weightspace.rasp.compiler.storage import save_transformer
 
     program = _program(file, record, vocab, max_seq_len, whole=True)
     transformer = compile_program(program, mode=mode)
-    transformer.save(out)
+    save_transformer(transformer, out)
     if json:
         return say_json({"written": str(out), **_sizes(transformer)})
     return say(f"{out}: {transformer_text(transformer, direction_names(program, transformer))}")

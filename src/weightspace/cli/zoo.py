@@ -58,7 +58,7 @@ def make(
         json: print what the zoo holds as JSON.
     """
     from weightspace.files.mirror import Mirror
-    from weightspace.zoo.engine import engine_of
+    from weightspace.zoo.engines import engine_of
     from weightspace.zoo.making import make_zoo
     from weightspace.zoo.programs import make_program_zoo
     from weightspace.zoo.recipes import PROGRAM_RECIPES, program_recipe, zoo_recipe

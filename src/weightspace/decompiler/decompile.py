@@ -20,7 +20,7 @@ from weightspace.decompiler.search.matching import Target
 from weightspace.decompiler.search.synthesis import match_activations, synthesise
 from weightspace.errors import NetworkError, RaspError
 from weightspace.rasp.compiler.bare import BareTransformer
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Mode
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import MATRICES, POSITIONS, TOKENS, BareTransformer, Readout
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.interpreter import all_inputs
-from weightspace.rasp.language import BOS, PAD, Program
+from weightspace.rasp.language import BOS, PAD
+from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Mode
 from weightspace.weights.network import read_safetensors
 

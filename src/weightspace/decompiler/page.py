@@ -26,7 +26,8 @@ from weightspace.rasp.compiler import drawing
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.functions import Value, counted
-from weightspace.rasp.language import Program, Selector
+from weightspace.rasp.language import Selector
+from weightspace.rasp.program import Program
 from weightspace.rasp.reading import token_text
 from weightspace.rasp.validate import Mode
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from weightspace.decompiler.proof.verify import Behaviour, Certificate, Distance
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.rasp.reading import token_text
 
 Status = Literal["certified", "behaviour_equal", "best_guess", "none"]

@@ -18,8 +18,8 @@ from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import bootstrap_interval, chance, confusion_matrix, correct, majority
 from weightspace.evaluation.results import Confusion, CurvePoint, Results, Row
 from weightspace.files.progress import progress
+from weightspace.files.workers import cores
 from weightspace.metamodels.contract import Examples, Predictions, Predictor, Target, check_learnable
-from weightspace.zoo.engine import cores
 from weightspace.zoo.store import Zoo
 
 

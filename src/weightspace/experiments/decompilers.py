@@ -25,7 +25,7 @@ from weightspace.evaluation.metrics import Interval, bootstrap_interval
 from weightspace.experiments.ladder import held_out
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.train.config import TrainingConfig
 from weightspace.zoo.programs import ProgramZoo
 

@@ -21,7 +21,7 @@ from weightspace.evaluation.metrics import bootstrap_interval
 from weightspace.files.progress import progress
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import attempts
 
 MOST_PARAMETERS = 65_536

@@ -21,7 +21,6 @@ from weightspace.rasp.language import (
     Expression,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     SelectorWidth,
     SequenceMap,
@@ -30,6 +29,7 @@ from weightspace.rasp.language import (
     rebuild,
     tokens,
 )
+from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Analysis, NotCompilable, Traits, analyse, settings
 from weightspace.rasp.values import Table, predicate_table
 

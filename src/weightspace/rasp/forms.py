@@ -20,7 +20,6 @@ from weightspace.rasp.language import (
     Expression,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     Selector,
     SelectorAnd,
@@ -29,6 +28,7 @@ from weightspace.rasp.language import (
     SelectorWidth,
     SequenceMap,
     SOp,
+    Statements,
 )
 
 HEADERS = ("vocab", "max_seq_len", "causal", "mlp_exactness")
@@ -271,7 +271,7 @@ def check_arity(function: Function, form: Form) -> Function:
     return function
 
 
-def names_of(program: Program, node: Expression) -> list[str]:
+def names_of(program: Statements, node: Expression) -> list[str]:
     """The variables that a node reads, in order.
 
     Raises:
@@ -286,7 +286,7 @@ def names_of(program: Program, node: Expression) -> list[str]:
         ) from None
 
 
-def output_name(program: Program) -> str:
+def output_name(program: Statements) -> str:
     """The variable of the output.
 
     Raises:

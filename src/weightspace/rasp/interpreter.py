@@ -40,7 +40,6 @@ from weightspace.rasp.language import (
     Indices,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     Selector,
     SelectorAnd,
@@ -52,6 +51,7 @@ from weightspace.rasp.language import (
     indices,
     tokens,
 )
+from weightspace.rasp.program import Program
 
 MOST_INPUTS = 10_000_000
 """More inputs than these are not listed at once: draw a sample."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from weightspace.errors import RaspError
 from weightspace.rasp.functions import Function, Value
@@ -286,9 +286,13 @@ def walk(output: Expression) -> Iterator[Expression]:
             stack.extend((child, False) for child in reversed(node.children) if id(child) not in done)
 
 
+P = TypeVar("P", bound="Statements")
+"""A program, of whichever class it is."""
+
+
 @dataclass(frozen=True, eq=False)
-class Program:
-    """A RASP program: named statements in order, the last word of which is its output.
+class Statements:
+    """Named statements in order and the S-op that they compute: what a program says, apart from how it is written.
 
     Attributes:
         output: the S-op that the program computes.
@@ -309,21 +313,22 @@ class Program:
     mlp_exactness: float = EXACTNESS
     notes: Mapping[str, Any] = field(default_factory=dict)
 
-    @staticmethod
+    @classmethod
     def of(
+        cls: type[P],
         output: SOp,
         *,
         vocab: Sequence[Value] | None = None,
         max_seq_len: int | None = None,
         causal: bool = False,
         mlp_exactness: float = EXACTNESS,
-    ) -> Program:
+    ) -> P:
         """The program that computes `output`; its variables are v1, v2, ... in the order in which they are needed."""
         if not isinstance(output, SOp):
             raise RaspError(f"a program's output is an S-op, not {type(output).__name__}")
         nodes = tuple(walk(output))
         operations = [node for node in nodes if node is not tokens and node is not indices]
-        program = Program(
+        program = cls(
             output,
             tuple((f"v{i + 1}", node) for i, node in enumerate(operations)),
             None if vocab is None else tuple(vocab),
@@ -351,51 +356,18 @@ class Program:
         """The number of operations that the output needs, selectors included, inputs not."""
         return sum(1 for node in self.nodes if node is not tokens and node is not indices)
 
-    def with_labels(self, labels: Mapping[str, str]) -> Program:
+    def with_labels(self: P, labels: Mapping[str, str]) -> P:
         """The same program whose variables carry the labels given, by which `tracr_compat` sorts; without its notes."""
         return _rebuilt(self, {name: labels.get(name, node.label) for name, node in self.statements})
 
-    def meant_for(self, vocab: Iterable[Value] | None = None, max_seq_len: int | None = None) -> Program:
+    def meant_for(self: P, vocab: Iterable[Value] | None = None, max_seq_len: int | None = None) -> P:
         """The same program with another vocabulary or length, where one is given; notes on what it was are left out."""
         vocab = self.vocab if vocab is None else tuple(vocab)
         length = self.max_seq_len if max_seq_len is None else max_seq_len
         return replace(self, vocab=vocab, max_seq_len=length, notes={})
 
-    @staticmethod
-    def from_record(record: Mapping[str, Any]) -> Program:
-        """The program of a JSON record, as in the golden files: `ops`, `output`, and what it is meant for.
 
-        Raises:
-            RaspError: if something is missing, unknown or of a wrong kind; the message names the operation.
-        """
-        from weightspace.rasp.records import program_of
-
-        return program_of(record)
-
-    def to_record(self) -> dict[str, Any]:
-        """A JSON record from which `from_record` makes the same program; one that came from a record gives it back."""
-        from weightspace.rasp.records import record_of
-
-        return record_of(self)
-
-    @staticmethod
-    def parse(text: str) -> Program:
-        """The program that a text in the paper's listing style describes.
-
-        Raises:
-            RaspError: with line, column and what was expected.
-        """
-        from weightspace.rasp.text import parse
-
-        return parse(text)
-
-    def __str__(self) -> str:
-        from weightspace.rasp.text import to_text
-
-        return to_text(self)
-
-
-def fused(program: Program) -> Program:
+def fused(program: P) -> P:
     """The program in which a Map of a Map is one Map, as Tracr makes them unless it is told otherwise.
 
     Only expressions are joined; a Map of a table, or a table of a Map, stays as it is. Statements that nothing reads
@@ -413,7 +385,7 @@ def fused(program: Program) -> Program:
         made[id(node)] = new
     output = made[id(program.output)]
     assert isinstance(output, SOp)
-    return Program.of(
+    return type(program).of(
         output,
         vocab=program.vocab,
         max_seq_len=program.max_seq_len,
@@ -450,7 +422,7 @@ def rebuild(node: Expression, children: Sequence[Expression], label: str | None)
             return node
 
 
-def _rebuilt(program: Program, labels: Mapping[str, str | None]) -> Program:
+def _rebuilt(program: P, labels: Mapping[str, str | None]) -> P:
     made: dict[int, Expression] = {id(tokens): tokens, id(indices): indices}
     statements = []
     for name, node in program.statements:

@@ -12,7 +12,7 @@ from typing import Any
 
 from weightspace.errors import RaspError
 from weightspace.rasp.functions import Value, shown
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.rasp.validate import check_vocab
 
 _WORD = re.compile(r""" "([^"]*)" | '([^']*)' | ([^\s,]+) """, re.VERBOSE)

@@ -32,16 +32,16 @@ from weightspace.rasp.language import (
     Expression,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     SequenceMap,
     SOp,
+    Statements,
     indices,
     tokens,
 )
 
 
-def program_of(record: object) -> Program:
+def program_of(record: object) -> Statements:
     """The program of a JSON record.
 
     Args:
@@ -63,7 +63,7 @@ def program_of(record: object) -> Program:
         raise RaspError(f"{name}: {error}") from None
 
 
-def record_of(program: Program) -> dict[str, Any]:
+def record_of(program: Statements) -> dict[str, Any]:
     """The JSON record from which `program_of` makes the same program; one that came from a record gives it back.
 
     Raises:
@@ -83,7 +83,7 @@ def record_of(program: Program) -> dict[str, Any]:
     return record | {field: value for field, value in program.notes.items() if field not in record}
 
 
-def _program(record: Mapping[Any, Any]) -> Program:
+def _program(record: Mapping[Any, Any]) -> Statements:
     if not all(isinstance(field, str) for field in record):
         raise RaspError("a record's fields are strings, as in JSON")
     for field, example in (("ops", "a list of operations"), ("output", "the variable of the result, such as 'v3'")):
@@ -110,7 +110,7 @@ def _program(record: Mapping[Any, Any]) -> Program:
     meant: dict[str, Any] = {
         field: read(record[field]) for field, read in READERS.items() if record.get(field) is not None
     }
-    return Program(
+    return Statements(
         result,
         tuple(nodes.items())[2:],
         meant.get("vocab"),
@@ -206,7 +206,7 @@ def _table(rows: object, arity: int) -> dict[Any, Value]:
     return table
 
 
-def _operation_record(program: Program, name: str, node: Expression) -> dict[str, Any]:
+def _operation_record(program: Statements, name: str, node: Expression) -> dict[str, Any]:
     record: dict[str, Any] = {"op": type(node).__name__, "args": names_of(program, node)}
     match node:
         case Map() | SequenceMap():

@@ -19,7 +19,6 @@ from weightspace.rasp.language import (
     Expression,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     Selector,
     SelectorWidth,
@@ -29,6 +28,7 @@ from weightspace.rasp.language import (
     rebuild,
     tokens,
 )
+from weightspace.rasp.program import Program
 
 Distribution = Literal["paper", "typed"]
 DISTRIBUTIONS: tuple[Distribution, ...] = get_args(Distribution)

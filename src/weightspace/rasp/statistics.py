@@ -15,7 +15,6 @@ from weightspace.rasp.language import (
     Aggregate,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     Selector,
     SequenceMap,
@@ -23,6 +22,7 @@ from weightspace.rasp.language import (
     indices,
     tokens,
 )
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import Distribution, attempts
 from weightspace.rasp.validate import NotCompilable
 

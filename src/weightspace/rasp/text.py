@@ -38,10 +38,10 @@ from weightspace.rasp.language import (
     Expression,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     SequenceMap,
     SOp,
+    Statements,
     indices,
     tokens,
     usual_default,
@@ -63,7 +63,7 @@ class TextError(RaspError):
 # -- printed --------------------------------------------------------------------------------------------------------
 
 
-def to_text(program: Program) -> str:
+def to_text(program: Statements) -> str:
     """The canonical text of a program: parsing and printing it gives it back.
 
     One statement a line, under what the program is meant for and above `return`. An encoding is printed where it is
@@ -91,7 +91,7 @@ def _annotation(node: Expression) -> str:
     return f": {node.encoding}" if isinstance(node, SOp) and said else ""
 
 
-def _call(program: Program, node: Expression) -> str:
+def _call(program: Statements, node: Expression) -> str:
     before: list[str] = []
     after: list[str] = []
     match node:
@@ -109,7 +109,7 @@ def _call(program: Program, node: Expression) -> str:
 # -- parsed ---------------------------------------------------------------------------------------------------------
 
 
-def parse(text: str) -> Program:
+def parse(text: str) -> Statements:
     """The program that a text describes.
 
     Args:
@@ -156,7 +156,7 @@ class _Parser:
         self.names: dict[int, str] = {id(tokens): "tokens", id(indices): "indices"}
         self.unnamed = 0
 
-    def program(self) -> Program:
+    def program(self) -> Statements:
         if not self.statements:
             raise TextError("line 1, column 1: no program: expected statements such as 'v1 = Map(x + 1, tokens)'")
         last = self.statements[-1]
@@ -249,12 +249,12 @@ class _Parser:
             self.fail(statement, "found 'return' alone; expected 'return NAME'")
         return self._argument(statement.value, 0)
 
-    def _finished(self, output: Expression, where: ast.stmt) -> Program:
+    def _finished(self, output: Expression, where: ast.stmt) -> Statements:
         if not isinstance(output, SOp):
             name = self.names[id(output)]
             self.fail(where, f"the output {name} is a selector; a program's output is an S-op: add 'return NAME'")
         meant = self.meant
-        return Program(
+        return Statements(
             output,
             tuple(self.nodes.items())[2:],
             meant.get("vocab"),

@@ -27,7 +27,6 @@ from weightspace.rasp.language import (
     Expression,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     Selector,
     SelectorWidth,
@@ -37,6 +36,7 @@ from weightspace.rasp.language import (
     tokens,
     usual_default,
 )
+from weightspace.rasp.program import Program
 
 Ids = Sequence[int] | Sequence[np.integer] | np.ndarray
 

@@ -19,7 +19,6 @@ from weightspace.rasp.language import (
     Expression,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     Selector,
     SelectorAnd,
@@ -32,6 +31,7 @@ from weightspace.rasp.language import (
     tokens,
     usual_default,
 )
+from weightspace.rasp.program import Program
 from weightspace.rasp.values import (
     Table,
     ValueSet,

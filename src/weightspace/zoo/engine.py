@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import queue
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from weightspace.errors import WeightspaceError
+from weightspace.files.workers import WorkerError, cores, processes
 from weightspace.zoo.records import TrainedNetwork, TrainingPlan
 
 T = TypeVar("T")
 Plans = Sequence[TrainingPlan]
 Write = Callable[[int, Sequence[TrainedNetwork]], None]
 """Takes a shard's number and its networks in the order of their plans; a `ProcessEngine` needs one that pickles."""
-
-
-class EngineError(WeightspaceError):
-    """An engine that cannot run, or that lost a worker."""
 
 
 @runtime_checkable
@@ -38,7 +30,7 @@ class Engine(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise an EngineError if it cannot run here; take hold of what it needs to run."""
+        """Raise an WorkerError if it cannot run here; take hold of what it needs to run."""
         ...
 
     def close(self) -> None:
@@ -115,53 +107,6 @@ class ProcessEngine:
                 reported = trained
 
 
-@contextmanager
-def processes(
-    workers: int, prepare: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
-) -> Iterator[tuple[ProcessPoolExecutor, Callable[[], None]]]:
-    """A pool of worker processes that leaves none behind, however it ends; and what ends them before they are done.
-
-    Args:
-        prepare: called in each worker before its first task, with `arguments`.
-    Raises:
-        EngineError: if a worker dies.
-    """
-    others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _prepare_worker, (prepare, arguments))
-
-    def stop() -> None:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
-
-    try:
-        yield pool, stop
-    except BrokenProcessPool as error:
-        raise EngineError(
-            "a worker process died, perhaps for lack of memory: run the same command again, it goes on with the "
-            "shards that are missing; fewer --workers need less memory"
-        ) from error
-    except BaseException:
-        stop()  # the shard in flight is lost; to finish it could take minutes
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def result(future: Future[T]) -> T:
-    """What the future of a pool brings, waited for in a way that Ctrl-C may break off.
-
-    `Future.result` and `concurrent.futures.wait` hold locks written in Python: an interrupt in the middle leaves them
-    taken, and the pool, which needs them to tell that its workers are gone, never ends.
-    """
-    finished: queue.SimpleQueue[Future[T]] = queue.SimpleQueue()
-    future.add_done_callback(finished.put)
-    while True:
-        with suppress(queue.Empty):  # awake now and then: a signal just before a wait does not end the wait
-            return finished.get(timeout=0.2).result()
-
-
 @dataclass(frozen=True, kw_only=True)
 class StackedEngine:
     """Hundreds of like networks in one vectorised step: for GPUs, where a loop leaves most of the device idle.
@@ -201,18 +146,13 @@ class StackedEngine:
         except RuntimeError:
             kind = "unknown"
         if kind not in ("cpu", "cuda"):
-            raise EngineError(f"there is no device {self.device!r}: choose cuda, cuda:0, cuda:1, ... or cpu")
+            raise WorkerError(f"there is no device {self.device!r}: choose cuda, cuda:0, cuda:1, ... or cpu")
         if kind == "cuda" and not torch.cuda.is_available():
-            raise EngineError("this machine has no CUDA GPU: use the engine `process`")
+            raise WorkerError("this machine has no CUDA GPU: use the engine `process`")
 
     @property
     def arithmetic(self) -> dict[str, Any]:
         return {"device": self.device.split(":")[0], "stack": self.stack}
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def training(plans: Plans, stack: int, device: str) -> Generator[int, None, list[TrainedNetwork]]:
@@ -221,7 +161,7 @@ def training(plans: Plans, stack: int, device: str) -> Generator[int, None, list
     Returns:
         the networks in the order of their plans.
     Raises:
-        EngineError: if the device runs out of memory.
+        WorkerError: if the device runs out of memory.
     """
     import torch
 
@@ -236,7 +176,7 @@ def training(plans: Plans, stack: int, device: str) -> Generator[int, None, list
         try:
             results = train_networks([plans[i] for i in block], device)
         except torch.OutOfMemoryError as error:
-            raise EngineError(
+            raise WorkerError(
                 f"the memory of {device} ran out with stacks of up to {stack} networks: use a smaller --stack"
             ) from error
         trained.update(zip(block, results, strict=True))
@@ -252,45 +192,6 @@ def _train(plans: Plans, stack: int, device: str, advance: Callable[[int], None]
             advance(next(steps))
         except StopIteration as end:
             return end.value
-
-
-def engine_of(
-    name: str,
-    *,
-    workers: int | None = None,
-    device: str = "cuda",
-    stack: int | None = None,
-    address: str | None = None,
-    cpus: float | None = None,
-    gpus: float | None = None,
-) -> Engine:
-    """The engine `name`: "process", "stacked" (on a GPU) or "ray" (on a cluster); None leaves an engine's own choice.
-
-    Args:
-        address, cpus, gpus: of the engine "ray", see `RayEngine`.
-    Raises:
-        EngineError: on an unknown name, a negative number of workers, an empty stack or an option of another engine.
-    """
-    if name not in ("process", "stacked", "ray"):
-        raise EngineError(f"there is no engine {name!r}: choose process, stacked or ray")
-    if workers is not None and workers < 0:
-        raise EngineError(
-            f"--workers {workers} is no number of processes: give 0 or more, or leave it out for one a core"
-        )
-    if stack is not None and stack < 1:
-        raise EngineError(f"--stack {stack} is no number of networks: give 1 or more, or leave it out")
-    if name == "ray":
-        from weightspace.zoo.ray_engine import RayEngine
-
-        return RayEngine(
-            address=address, cpus=1.0 if cpus is None else cpus, gpus=gpus or 0.0, jobs=workers, stack=stack
-        )
-    for option, value in (("--address", address), ("--cpus", cpus), ("--gpus", gpus)):
-        if value is not None:
-            raise EngineError(f"{option} says nothing to the engine {name}: leave it out, or choose --engine ray")
-    if name == "process":
-        return ProcessEngine(workers=workers, stack=stack or 1)
-    return StackedEngine(device=device, stack=stack or 512)
 
 
 def seconds_a_network(plans: Plans, stack: int, device: str) -> float:
@@ -340,23 +241,6 @@ _counter: Any = None
 def _count(networks: int) -> None:
     with _counter.get_lock():
         _counter.value += networks
-
-
-def _prepare_worker(prepare: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    """Let this worker end when its parent is gone, however the parent ended, and make it ready."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to all: the parent answers it, and ends us
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if prepare is not None:
-        prepare(*arguments)
-
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # of a worker there is one
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _prepare_trainer(counter: Any) -> None:

@@ -24,13 +24,14 @@ from weightspace.files.atomic import write_atomically
 from weightspace.files.lock import writing
 from weightspace.files.progress import duration
 from weightspace.files.progress import progress as progress_line
+from weightspace.files.workers import cores, processes, result
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler.assemble import assemble, compile_program
 from weightspace.rasp.compiler.transformer import CompiledTransformer, Configuration, Layout, layout_of
-from weightspace.rasp.language import Program, fused
+from weightspace.rasp.language import fused
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import Distribution, attempts, check_lengths
 from weightspace.rasp.validate import Mode, NotCompilable, analyse, settings
-from weightspace.zoo.engine import cores, processes, result
 from weightspace.zoo.making import Finding, check_place
 from weightspace.zoo.store import (
     DESCRIPTION,

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, no_type_check
 
 from weightspace import __version__
-from weightspace.zoo.engine import EngineError, Plans, Write, seconds_a_network, training
+from weightspace.files.workers import WorkerError
+from weightspace.zoo.engine import Plans, Write, seconds_a_network, training
 from weightspace.zoo.records import TrainedNetwork
 
 ANSWER = 20.0
@@ -77,18 +78,18 @@ class RayEngine:
         """Connect to the cluster, unless this process is connected already, and see that a job fits on a node.
 
         Raises:
-            EngineError: if Ray is not installed, nothing answers at the address, or no node could do a job.
+            WorkerError: if Ray is not installed, nothing answers at the address, or no node could do a job.
         """
         jobs = 1 if self.jobs is None else self.jobs
         if not (min(self.cpus, self.gpus) >= 0 < self.cpus + self.gpus) or jobs < 1 or self.retries < 0:
-            raise EngineError(
+            raise WorkerError(
                 f"jobs of {self.cpus:g} CPUs and {self.gpus:g} GPUs, {jobs} at a time, {self.retries} retries: a job "
                 "takes CPUs or GPUs, and at least one job runs at a time"
             )
         _connect(self.address)
         if not self._room():
             self.close()
-            raise EngineError(
+            raise WorkerError(
                 f"no node of the cluster has {self.cpus:g} CPUs and {self.gpus:g} GPUs for a job: ask for less with "
                 "--cpus and --gpus, or start such a node first"
             )
@@ -121,7 +122,7 @@ class RayEngine:
             with _sentences():
                 each = _ray().get(self._remote(_probe, max_retries=self.retries).remote(*arguments))
         except _Lost as error:
-            raise EngineError(
+            raise WorkerError(
                 f"the first job, which tells how long the run will take, was lost {self.retries + 1} times, at last "
                 f"because {error}: nothing is made yet; where memory is short give each job more of a node with --cpus"
             ) from error
@@ -159,7 +160,7 @@ class RayEngine:
                         if number not in written:
                             lost[number] += 1
                             if lost[number] > self.retries:
-                                raise EngineError(_used_up(number, lost[number], str(error))) from error
+                                raise WorkerError(_used_up(number, lost[number], str(error))) from error
                             waiting.append(number)
                         continue
                     if not isinstance(step, int):
@@ -191,14 +192,14 @@ class _Room:
         """How many jobs.
 
         Raises:
-            EngineError: if there has been no node for any for long.
+            WorkerError: if there has been no node for any for long.
         """
         if (now := time.monotonic()) - self.looked > RECOUNT:
             self.room, self.looked = self.count(), now
             if self.room:
                 self.last = now
             elif now - self.last > DESERTED:
-                raise EngineError(
+                raise WorkerError(
                     f"no node has been left for {DESERTED:.0f} s that could do a job: start nodes and run the same "
                     "command again, it goes on with the shards that are missing"
                 )
@@ -219,7 +220,7 @@ def _sentences() -> Iterator[None]:
 
     Raises:
         _Lost: if the job may succeed elsewhere.
-        EngineError: if it will not.
+        WorkerError: if it will not.
     """
     from ray import exceptions
 
@@ -236,9 +237,9 @@ def _sentences() -> Iterator[None]:
     except exceptions.RayTaskError as error:
         if isinstance(error.cause, ValueError | OSError | ImportError | MemoryError):
             raise error.cause from error
-        raise EngineError(f"a job failed ({_last_line(error.cause or error)}): {_NODES}") from error
+        raise WorkerError(f"a job failed ({_last_line(error.cause or error)}): {_NODES}") from error
     except exceptions.RayError as error:
-        raise EngineError(f"Ray failed ({_last_line(error)}): finished shards are kept, {_AGAIN}") from error
+        raise WorkerError(f"Ray failed ({_last_line(error)}): finished shards are kept, {_AGAIN}") from error
 
 
 _AGAIN = "run the same command again"
@@ -285,12 +286,12 @@ def _prepare(device: str, versions: tuple[str, str]) -> None:
 
     if _versions() != versions:
         here, wanted = (" and torch ".join(pair) for pair in (_versions(), versions))
-        raise EngineError(
+        raise WorkerError(
             f"node {socket.gethostname()} has weightspace {here}, the run was started with {wanted}: install the same "
             "on every node, or the networks would differ from node to node"
         )
     if device == "cuda" and not torch.cuda.is_available():
-        raise EngineError(f"torch finds no CUDA GPU on node {socket.gethostname()}: install a build of torch for it")
+        raise WorkerError(f"torch finds no CUDA GPU on node {socket.gethostname()}: install a build of torch for it")
     torch.set_num_threads(1)
 
 
@@ -313,12 +314,12 @@ def _ray() -> Any:
     """Ray, loaded at its first use: a second that nobody else should wait for.
 
     Raises:
-        EngineError: if it is not installed.
+        WorkerError: if it is not installed.
     """
     try:
         import ray
     except ImportError:
-        raise EngineError("the engine ray needs Ray: pip install 'weightspace[ray]'") from None
+        raise WorkerError("the engine ray needs Ray: pip install 'weightspace[ray]'") from None
     return ray
 
 
@@ -326,7 +327,7 @@ def _connect(address: str | None) -> None:
     """Connect this process to a cluster, unless it is connected.
 
     Raises:
-        EngineError: if that cannot be done, within ANSWER seconds where nothing answers.
+        WorkerError: if that cannot be done, within ANSWER seconds where nothing answers.
     """
     global _ours
     ray = _ray()
@@ -345,7 +346,7 @@ def _connect(address: str | None) -> None:
     except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
         with suppress(Exception):
             ray.shutdown()
-        raise EngineError(
+        raise WorkerError(
             f"Ray cannot be joined at {address or 'this machine'} ({_last_line(error)}): run this on a node of the "
             "cluster, see that `ray status` answers there, and that Ray is of the same version everywhere; where `ray "
             "start` said that it wants tokens, set RAY_AUTH_MODE=token here too"
@@ -361,11 +362,11 @@ def _await_answer(address: str) -> None:
     A cluster's head speaks HTTP/2: it answers a greeting with its settings.
 
     Raises:
-        EngineError: if none can.
+        WorkerError: if none can.
     """
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdecimal() or int(port) > 65535:
-        raise EngineError(
+        raise WorkerError(
             f"{address!r} is no address of a Ray cluster: give HOST:PORT, auto or local, on a node of the cluster"
         )
     try:
@@ -381,6 +382,6 @@ def _await_answer(address: str) -> None:
             if isinstance(error, TimeoutError)
             else (error.strerror or str(error)).lower()
         )
-        raise EngineError(
+        raise WorkerError(
             f"no Ray cluster at {address} ({why}): start one with `ray start --head`, or see what `ray status` says"
         ) from None

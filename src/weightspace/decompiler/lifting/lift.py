@@ -8,7 +8,8 @@ from weightspace.decompiler.lifting.blocks import NotLiftable, snapped
 from weightspace.decompiler.lifting.dissection import dissect
 from weightspace.decompiler.lifting.naming import name_operations
 from weightspace.rasp.compiler.bare import BareTransformer
-from weightspace.rasp.language import EXACTNESS, Program
+from weightspace.rasp.language import EXACTNESS
+from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Mode
 
 __all__ = ["Lifted", "NotLiftable", "lift"]

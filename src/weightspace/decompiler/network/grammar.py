@@ -24,7 +24,6 @@ from weightspace.rasp.language import (
     Expression,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     Selector,
     SelectorWidth,
@@ -34,6 +33,7 @@ from weightspace.rasp.language import (
     tokens,
     usual_default,
 )
+from weightspace.rasp.program import Program
 from weightspace.rasp.tokens import TYPED_COMPARISONS, TYPED_FACTORS, TYPED_MAPS, TYPED_SEQUENCE_MAPS
 from weightspace.rasp.validate import Analysis, Mode, Traits, selection_of, traits_of
 from weightspace.rasp.values import (

@@ -15,13 +15,13 @@ from weightspace.decompiler.network.config import DecompilerConfig
 from weightspace.decompiler.network.grammar import Unwritable, Written, write
 from weightspace.decompiler.network.graph import ANSWER, Graph, disturbed, graph_of, renamed, squeezed
 from weightspace.errors import RaspError
+from weightspace.files.workers import processes, result
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler.assemble import assemble
 from weightspace.rasp.compiler.bare import BareTransformer
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import TYPED_LENGTH, TYPED_VOCAB, attempts
 from weightspace.rasp.validate import Mode, analyse
-from weightspace.zoo.engine import processes, result
 from weightspace.zoo.programs import split_of
 
 GROUP = 8

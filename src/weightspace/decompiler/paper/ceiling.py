@@ -46,7 +46,6 @@ from weightspace.rasp.language import (
     Comparison,
     Expression,
     Map,
-    Program,
     Select,
     SelectorWidth,
     SequenceMap,
@@ -54,6 +53,7 @@ from weightspace.rasp.language import (
     indices,
     tokens,
 )
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import (
     PAPER_ARITHMETIC,
     PAPER_BOOLEAN,

@@ -13,7 +13,8 @@ from weightspace.errors import TaskError
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler.assemble import assemble
 from weightspace.rasp.compiler.transformer import Layout
-from weightspace.rasp.language import Program, fused
+from weightspace.rasp.language import fused
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import attempts
 from weightspace.rasp.tokens import END, MOST_LINES, PADDING, PAPER, START
 from weightspace.rasp.validate import NotCompilable, analyse, settings

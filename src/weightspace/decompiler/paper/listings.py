@@ -11,8 +11,8 @@ import numpy as np
 
 from weightspace.decompiler.paper.flat_config import FlatConfig
 from weightspace.decompiler.paper.listing import Listing, draw_listings
+from weightspace.files.workers import processes, result
 from weightspace.metamodels.learner import epoch_batch
-from weightspace.zoo.engine import processes, result
 
 GROUP = 16
 """So many batches are sorted by size together, so that little of a batch is padding."""

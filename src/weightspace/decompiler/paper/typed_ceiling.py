@@ -22,7 +22,6 @@ from weightspace.rasp.language import (
     Expression,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     SequenceMap,
     SOp,
@@ -30,6 +29,7 @@ from weightspace.rasp.language import (
     rebuild,
     tokens,
 )
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import MAPS, SEQUENCE_MAPS, TYPED_COMPARISONS, Kind, choose, sample
 from weightspace.rasp.tokens import TYPED
 

@@ -16,7 +16,8 @@ from weightspace.rasp.compiler.agreement import EVERY, TOLERANCE, Counterexample
 from weightspace.rasp.compiler.bare import BareTransformer, Readout
 from weightspace.rasp.compiler.transformer import CompiledTransformer, Output
 from weightspace.rasp.functions import Value, is_number
-from weightspace.rasp.language import BOS, Program
+from weightspace.rasp.language import BOS
+from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Mode
 
 

@@ -21,7 +21,7 @@ from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import POSITIONS, TOKENS, BareTransformer
 from weightspace.rasp.compiler.transformer import CompiledTransformer, Configuration, Layout, Output, layout_of
 from weightspace.rasp.functions import Value, counted, is_number
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Mode, check_mode
 
 MODES: tuple[Mode, ...] = ("fixed", "tracr_compat")

@@ -12,7 +12,8 @@ import numpy as np
 
 from weightspace.decompiler.proof.certificate import Columns, axes_of, compiled_for, modes_of
 from weightspace.rasp.compiler.bare import POSITIONS, TOKENS, BareTransformer
-from weightspace.rasp.language import BOS, Program
+from weightspace.rasp.language import BOS
+from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Mode
 
 Pairs = Callable[[np.ndarray], np.ndarray]

@@ -29,7 +29,6 @@ from weightspace.rasp.language import (
     Comparison,
     LinearSequenceMap,
     Map,
-    Program,
     Select,
     SelectorWidth,
     SequenceMap,
@@ -39,6 +38,7 @@ from weightspace.rasp.language import (
     tokens,
     walk,
 )
+from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import FACTORS
 from weightspace.rasp.tokens import TYPED_COMPARISONS, TYPED_MAPS, TYPED_SEQUENCE_MAPS
 from weightspace.rasp.validate import Mode, Selection, Traits, selection_of, traits_of

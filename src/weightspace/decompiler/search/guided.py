@@ -27,7 +27,7 @@ from weightspace.decompiler.search.matching import Match, Placed, Target, match_
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import assemble, direction_labels
 from weightspace.rasp.compiler.bare import BareTransformer
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Mode, Traits, analyse
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.functions import is_number
-from weightspace.rasp.language import LinearSequenceMap, Map, Program, SequenceMap, SOp, tokens, walk
+from weightspace.rasp.language import LinearSequenceMap, Map, SequenceMap, SOp, tokens, walk
+from weightspace.rasp.program import Program
 
 Array = np.ndarray
 Semantics = Literal["fixed", "tracr_compat"]

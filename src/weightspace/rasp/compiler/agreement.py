@@ -12,7 +12,7 @@ from weightspace.errors import RaspError
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.functions import Value, is_number
 from weightspace.rasp.interpreter import Batch, evaluate, evaluate_batch
-from weightspace.rasp.language import Program
+from weightspace.rasp.program import Program
 from weightspace.rasp.reading import token_text
 
 EVERY = 100_000

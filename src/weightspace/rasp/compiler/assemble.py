@@ -37,13 +37,13 @@ from weightspace.rasp.language import (
     Expression,
     LinearSequenceMap,
     Map,
-    Program,
     SelectorWidth,
     SequenceMap,
     SOp,
     indices,
     tokens,
 )
+from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Analysis, Mode, NotCompilable, Reason, Traits, analyse, check_mode, settings
 from weightspace.rasp.values import KEPT, Table, ValueSet, distinguishable, token_space, value_set
 

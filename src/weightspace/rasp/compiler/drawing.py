@@ -16,7 +16,8 @@ import numpy as np
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.transformer import CompiledTransformer, Directions
 from weightspace.rasp.functions import Value
-from weightspace.rasp.language import Encoding, Expression, Program, Selector, SOp, indices, tokens
+from weightspace.rasp.language import Encoding, Expression, Selector, SOp, indices, tokens
+from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Mode, analyse, settings
 
 FORMATS = ("png", "svg")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from weightspace.rasp.language import Aggregate, Expression, Program, Selector, SelectorWidth, SOp, indices, tokens
+from weightspace.rasp.language import Aggregate, Expression, Selector, SelectorWidth, SOp, indices, tokens
+from weightspace.rasp.program import Program
 from weightspace.rasp.validate import breadth_first
 
 ATTENDING = (Aggregate, SelectorWidth)

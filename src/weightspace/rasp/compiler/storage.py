@@ -31,7 +31,7 @@ LARGEST_FILE = 1 << 31
 """Bytes that an npz may hold when it is unpacked: what a transformer of 500 million parameters takes."""
 
 
-def save(transformer: CompiledTransformer, path: str | Path) -> None:
+def save_transformer(transformer: CompiledTransformer, path: str | Path) -> None:
     """Write a transformer as safetensors: the parameters by Tracr's names, and all else as JSON in the metadata.
 
     It appears whole or not at all.
@@ -61,7 +61,7 @@ def save(transformer: CompiledTransformer, path: str | Path) -> None:
     write_atomically(Path(path), to_bytes(params, {METADATA_KEY: json.dumps(about)}))
 
 
-def load(path: str | Path) -> CompiledTransformer:
+def load_compiled(path: str | Path) -> CompiledTransformer:
     """Read what `save` has written. Nothing in the file is executed.
 
     Raises:
@@ -250,7 +250,7 @@ def load_bare(
 
 def _described(path: Path, vocab: Sequence[Any] | None, num_heads: int | None, causal: bool) -> BareTransformer:
     """What `save` has written, without its names. What is said of it again must be true."""
-    bare = BareTransformer.of(load(path))
+    bare = BareTransformer.of(load_compiled(path))
     if vocab is not None and check_vocab(tuple(vocab)) != bare.vocab:
         known = ", ".join(map(repr, bare.vocab[:20]))
         raise RaspError(f"{path} says that its vocabulary is {known}: give the same, or none")

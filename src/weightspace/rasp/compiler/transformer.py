@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -257,23 +256,17 @@ class CompiledTransformer:
 
     # -- the forward pass -------------------------------------------------------------------------------------------
 
-    def run(
-        self, inputs: Sequence[Sequence[Any]], *, backend: Literal["numpy", "torch"] = "numpy", device: str = "cpu"
-    ) -> list[list[Value]]:
+    def run(self, inputs: Sequence[Sequence[Any]]) -> list[list[Value]]:
         """What the transformer answers at each place of each input.
 
         Args:
             inputs: sequences of tokens of the vocabulary, of any lengths up to `max_seq_len`; without BOS.
-            backend: who computes.
-            device: where torch computes.
         Returns:
             a list for each input: values of the output for a categorical, numbers for a numerical one; None where there
             is none.
         Raises:
             RaspError: if an input is too long, or a token unknown.
         """
-        if backend not in ("numpy", "torch"):
-            raise RaspError(f"backend is numpy or torch, not {backend!r}")
         codes = self.encode(inputs)
         answers: list[list[Value]] = [[] for _ in codes]
         for length in sorted({len(code) for code in codes}):
@@ -281,7 +274,7 @@ class CompiledTransformer:
             if length == 0:
                 continue
             batch = np.array([codes[i] for i in members])
-            decoded = self.decode(self.forward(batch, backend=backend, device=device))
+            decoded = self.decode(self.forward(batch))
             for i, answer in zip(members, decoded, strict=True):
                 answers[i] = answer
         return answers
@@ -307,9 +300,7 @@ class CompiledTransformer:
                 raise RaspError(f"the token {wrong!r} is unknown: the vocabulary is {known}") from None
         return codes
 
-    def forward(
-        self, codes: np.ndarray, *, backend: Literal["numpy", "torch"] = "numpy", device: str = "cpu"
-    ) -> np.ndarray:
+    def forward(self, codes: np.ndarray) -> np.ndarray:
         """The residual stream after the last layer.
 
         Args:
@@ -317,15 +308,6 @@ class CompiledTransformer:
         Returns:
             (batch, places, width) float32, without the place of BOS.
         """
-        if backend == "torch":
-            import torch
-
-            flat = torch.from_numpy(self.flat).to(device)
-            bos = torch.full((len(codes), 1), self._bos)
-            with torch.inference_mode():
-                tokens = torch.cat([bos, torch.from_numpy(np.ascontiguousarray(codes)).long()], 1).to(device)
-                stream = self.forward_torch(flat, tokens)
-            return stream[:, 1:].cpu().numpy()
         *_, (_, stream) = self.stages(codes)
         return stream[:, 1:]
 
@@ -432,57 +414,6 @@ class CompiledTransformer:
             second = (params[f"{name}/mlp/linear_2/w"], params[f"{name}/mlp/linear_2/b"])
             parts.append((heads, _Mlp(first, second) if second[0].any() or second[1].any() else None))
         return parts
-
-    def forward_torch(self, flat: Any, tokens: Any) -> Any:
-        """The same forward pass in torch, differentiable in the parameters.
-
-        Args:
-            flat: (parameters,) tensor, in the order of `layout`.
-            tokens: (batch, places) rows of the token embedding, BOS first; on the same device.
-        Returns:
-            (batch, places, width) the final residual stream.
-        """
-        import torch
-
-        c = self.configuration
-        params = {
-            name: flat[offset : offset + math.prod(shape)].reshape(shape) for name, shape, offset in self.layout.leaves
-        }
-        batch, places = tokens.shape
-        stream = params["token_embed/embeddings"][tokens] + params["pos_embed/embeddings"][:places]
-        for layer in range(c.num_layers):
-            name = f"transformer/layer_{layer}"
-            query, key, value = (
-                (stream @ params[f"{name}/attn/{which}/w"] + params[f"{name}/attn/{which}/b"])
-                .reshape(batch, places, c.num_heads, c.key_size)
-                .transpose(1, 2)
-                for which in ("query", "key", "value")
-            )
-            scores = query @ key.transpose(2, 3) / math.sqrt(c.key_size)
-            if c.causal:
-                scores = scores + torch.full((places, places), -torch.inf, device=flat.device).triu(1)
-            mixed = (scores.softmax(-1) @ value).transpose(1, 2).reshape(batch, places, -1)
-            stream = stream + mixed @ params[f"{name}/attn/linear/w"] + params[f"{name}/attn/linear/b"]
-            hidden = torch.relu(stream @ params[f"{name}/mlp/linear_1/w"] + params[f"{name}/mlp/linear_1/b"])
-            stream = stream + hidden @ params[f"{name}/mlp/linear_2/w"] + params[f"{name}/mlp/linear_2/b"]
-        return stream
-
-    def save(self, path: str | Path) -> None:
-        """Write it as safetensors; it appears whole or not at all."""
-        from weightspace.rasp.compiler.storage import save
-
-        save(self, path)
-
-    @staticmethod
-    def load(path: str | Path) -> CompiledTransformer:
-        """Read what `save` has written. Nothing in the file is executed.
-
-        Raises:
-            RaspError: if the file is missing, damaged, or holds something else.
-        """
-        from weightspace.rasp.compiler.storage import load
-
-        return load(path)
 
 
 def _is_in(token: object, index: dict[Any, int]) -> bool:
