@@ -63,3 +63,22 @@ def test_the_ground_and_the_language_load_no_torch(room: str) -> None:
     names = [name for name in graph() if name.startswith(f"weightspace.{room}")]
     assert len(names) > 5
     assert "torch" not in loaded("\n".join(f"import {name}" for name in names))
+
+
+def test_a_compiled_program_is_decompiled_without_torch(tmp_path: Path) -> None:
+    file = tmp_path / "hist.safetensors"
+    verbs = f"main(['rasp', 'compile', 'examples/hist.rasp', '--out', {str(file)!r}]); "
+    modules = loaded(
+        f"import os; os.chdir({str(SOURCE.parent)!r}); from weightspace.cli import main; {verbs}"
+        f"assert main(['decompile', {str(file)!r}]) == 0"
+    )
+    assert "weightspace.decompiler.decompile" in modules
+    assert "torch" not in modules
+
+
+def test_a_scan_loads_no_baseline_no_zoo_engine_and_no_experiment() -> None:
+    example = SOURCE / "weightspace" / "pretrained" / "example-clean.safetensors"
+    modules = loaded(f"from weightspace.cli import main; assert main(['scan', {str(example)!r}]) == 0")
+    assert "weightspace.backdoors.detector" in modules
+    unwanted = ("weightspace.metamodels.baselines", "weightspace.zoo.engine", "weightspace.experiments")
+    assert not [name for name in modules if name.startswith(unwanted)]

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from weightspace.decompiler.network.batch import collate
 from weightspace.decompiler.network.config import DecompilerConfig
 from weightspace.decompiler.network.grammar import END, NAMES, Draft, Written, write
-from weightspace.decompiler.network.graph import ANSWER, collate, disturbed, graph_of, renamed, squeezed
+from weightspace.decompiler.network.graph import ANSWER, disturbed, graph_of, renamed, squeezed
 from weightspace.decompiler.network.network import DecompilerNetwork
 from weightspace.decompiler.network.pairs import Pair, drawn, group, split_of_program
 from weightspace.decompiler.network.plain_readers import PlainReader

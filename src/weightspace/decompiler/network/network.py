@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from weightspace.decompiler.network.batch import GraphBatch
 from weightspace.decompiler.network.config import DecompilerConfig
 from weightspace.decompiler.network.grammar import FIELDS, MOST_SLOTS, PADDING, SIZE, VALUE_FEATURES
-from weightspace.decompiler.network.graph import GraphBatch
 from weightspace.decompiler.network.plain_readers import PlainReader
 from weightspace.decompiler.network.reader import Reader
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from weightspace.decompiler.network.graph import ANCHORS, MOST_LAYERS, GraphBatch
+from weightspace.decompiler.network.batch import GraphBatch
+from weightspace.decompiler.network.graph import ANCHORS, MOST_LAYERS
 from weightspace.metamodels.encoder import Encoder
 
 CHUNK = 128

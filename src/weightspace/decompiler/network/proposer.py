@@ -14,9 +14,10 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from weightspace import __version__
+from weightspace.decompiler.network.batch import GraphBatch, collate
 from weightspace.decompiler.network.config import DecompilerConfig
 from weightspace.decompiler.network.grammar import PADDING, VALUE_FEATURES, Draft, Written
-from weightspace.decompiler.network.graph import Graph, GraphBatch, collate
+from weightspace.decompiler.network.graph import Graph
 from weightspace.decompiler.network.network import DecompilerNetwork, Lines, next_token_loss
 from weightspace.decompiler.network.pairs import Pair, drawn, stream
 from weightspace.errors import NetworkError, RaspError

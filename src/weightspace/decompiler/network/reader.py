@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weightspace.decompiler.network.graph import ANCHORS, MOST_LAYERS, GraphBatch
+from weightspace.decompiler.network.batch import GraphBatch
+from weightspace.decompiler.network.graph import ANCHORS, MOST_LAYERS
 
 
 def _large(weights: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from weightspace.rasp.compiler.assemble import (
     AGGREGATED,
@@ -86,6 +85,8 @@ class Target:
     @staticmethod
     def of(bare: BareTransformer, mode: Mode, lossy: bool = False) -> Target:
         """Find what the embeddings give away, under noise too."""
+        from scipy.optimize import linear_sum_assignment  # a fifth of a second that a clean lift does without
+
         shared = bare.tokens.mean(0)
         one = int(shared.argmax())
         used = shared[one] > 0.5 and len(bare.tokens) > 1
@@ -320,6 +321,8 @@ class Placed:
         self, block: Block, rows: dict[int, np.ndarray], layer: int, count: int, free: np.ndarray, likeness: np.ndarray
     ) -> tuple[tuple[int, int], np.ndarray, float, int, float] | None:
         """The best free head: where it is, the directions it writes, gain, entries and what is left of them."""
+        from scipy.optimize import linear_sum_assignment  # a fifth of a second that a clean lift does without
+
         assert block.head is not None
         part, bare = self.target.layers[layer], self.target.bare
         width, size = bare.width, bare.key_size
@@ -377,6 +380,8 @@ class Placed:
         self, block: Block, rows: dict[int, np.ndarray], layer: int, count: int, free: np.ndarray, likeness: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, int, float, int, float] | None:
         """The best free units: which, the directions they write, that of None, gain, entries and what is left."""
+        from scipy.optimize import linear_sum_assignment  # a fifth of a second that a clean lift does without
+
         part, bare = self.target.layers[layer], self.target.bare
         starts = np.cumsum([0, *(size for _, size in block.groups)])
         size = int(starts[-1])
