@@ -23,13 +23,13 @@ from weightspace.cli.options import seconds_of
 from weightspace.decompiler.proof.verify import behaviour, certify, distance, permuted
 from weightspace.decompiler.result import Decompilation
 from weightspace.errors import RaspError
+from weightspace.files.tensors import read_safetensors
 from weightspace.rasp.compiler import storage as files
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import TOKENS, BareTransformer
 from weightspace.rasp.compiler.storage import METADATA_KEY, load_bare, save_transformer
 from weightspace.rasp.language import Map, Select, SelectorWidth, SequenceMap, indices, tokens
 from weightspace.rasp.program import Program
-from weightspace.weights.network import read_safetensors
 
 HIST = Program.of(SelectorWidth(Select(tokens, tokens, "EQ")), vocab=("a", "b", "c"), max_seq_len=4)
 WRONG = Program.of(SequenceMap("x + y", Map("1 if x == 'a' else 2", tokens), indices), max_seq_len=4)

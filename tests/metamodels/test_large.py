@@ -19,6 +19,7 @@ from benchmarks import large
 from tests.metamodels.test_metamodel import TINY
 from weightspace.cli import main
 from weightspace.errors import NetworkError, ScopeError
+from weightspace.files.tensors import METADATA_KEY
 from weightspace.metamodels import streaming
 from weightspace.metamodels.checks import check_predictor, check_regressor, planted_examples
 from weightspace.metamodels.config import MetaModelConfig
@@ -29,7 +30,7 @@ from weightspace.metamodels.metamodel import MetaModel, Transformer
 from weightspace.metamodels.pretraining import PretrainedMetaModel
 from weightspace.metamodels.streaming import embed_file, predict_file
 from weightspace.weights.leaves import LeafFile
-from weightspace.weights.network import METADATA_KEY, Network
+from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.slots import Room
 from weightspace.weights.spec import Leaf, NetworkSpec, SpecError, plain

@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from tests.golden import golden, golden_path
 from weightspace.errors import RaspError
+from weightspace.files.tensors import read_safetensors
 from weightspace.rasp.compiler import storage as files
 from weightspace.rasp.compiler.assemble import LABELS, compile_program
 from weightspace.rasp.compiler.storage import from_parameters, load_compiled, load_npz, save_transformer
@@ -38,7 +39,6 @@ from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import NotCompilable, check_mode, validate
 from weightspace.rasp.values import KEPT
-from weightspace.weights.network import read_safetensors
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 BITS = (0, 1, 2)

@@ -18,6 +18,7 @@ from weightspace.decompiler.proof.certificate import permuted as reordered
 from weightspace.errors import RaspError
 from weightspace.files.atomic import write_atomically
 from weightspace.files.progress import progress
+from weightspace.files.tensors import read_safetensors
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import MATRICES, POSITIONS, TOKENS, BareTransformer, Readout
 from weightspace.rasp.compiler.transformer import CompiledTransformer
@@ -25,7 +26,6 @@ from weightspace.rasp.interpreter import all_inputs
 from weightspace.rasp.language import BOS, PAD
 from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Mode
-from weightspace.weights.network import read_safetensors
 
 MOST_INPUTS = 4_000
 """So many inputs are all used, to find directions, to train and to judge; of more, a seeded sample."""

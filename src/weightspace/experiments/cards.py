@@ -13,9 +13,9 @@ from weightspace.decompiler.network.proposer import Proposer
 from weightspace.errors import NetworkError
 from weightspace.files.atomic import file_hash
 from weightspace.files.progress import duration
+from weightspace.files.tensors import METADATA_KEY, read_safetensors
 from weightspace.metamodels.contract import Target
 from weightspace.metamodels.metamodel import MetaModel, describe
-from weightspace.weights.network import METADATA_KEY, read_safetensors
 from weightspace.zoo.making import info
 from weightspace.zoo.programs import program_zoo_info
 from weightspace.zoo.store import DESCRIPTION, INDEX, MANIFEST, read_description, read_manifest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickletools
 import re
 import struct
@@ -19,11 +18,11 @@ from typing import Any, Literal
 import numpy as np
 
 from weightspace.errors import UnreadableError
+from weightspace.files.tensors import read_header
 
 Kind = Literal["safetensors", "pytorch", "onnx"]
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".onnx")
 """Names of files that are taken for checkpoints where a folder is given, in small letters or capitals."""
-LARGEST_HEADER = 100 * 2**20
 LARGEST_WHOLE = 2**31
 """Bytes of a file of a kind that can only be read whole."""
 FLOATING = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -182,51 +181,8 @@ def _kind(path: Path) -> Kind:
 
 
 def _safetensors_outline(path: Path) -> Outline:
-    """From the header alone, which is checked against the size of the file."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(LARGEST_HEADER, size - 8):
-            raise UnreadableError(
-                f"{path} is not a whole safetensors file: its header is said to have {length} bytes, and the file has "
-                f"{size}"
-            )
-        raw = file.read(length)
-    try:
-        header = json.loads(raw)
-        metadata = {str(key): str(text) for key, text in header.pop("__metadata__", {}).items()}
-        end, shapes, dtypes, offsets, torn = 0, {}, {}, {}, None
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            first, last = entry["data_offsets"]
-            shapes[name], dtypes[name] = tuple(_whole(n) for n in entry["shape"]), str(entry["dtype"])
-            if first != end or last < first:
-                raise ValueError(f"array {name!r} does not begin where the one before it ends")
-            if _bits(name, dtypes[name]) * prod(shapes[name]) != 8 * (last - first):
-                raise ValueError(f"array {name!r} of shape {shapes[name]} does not have {last - first} bytes")
-            offsets[name], end = 8 + length + first, last
-            if torn is None and 8 + length + last > size:
-                torn = name
-        if end != size - 8 - length:
-            where = f": array {torn!r} is not whole" if torn is not None else ""
-            raise ValueError(f"its arrays are said to have {end} bytes, there are {size - 8 - length}{where}")
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise UnreadableError(f"{path} is not a whole safetensors file: {reason}") from None
-    return Outline(path, "safetensors", shapes, dtypes, offsets=offsets, metadata=metadata)
-
-
-def _whole(number: Any) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise ValueError(f"{number!r} is no length")
-    return number
-
-
-def _bits(name: str, dtype: str) -> int:
-    match = re.fullmatch(r"BOOL|(?:BF|[FIUC])(\d+)(_E\dM\d\w*)?", dtype)
-    if match is None:
-        raise ValueError(f"of array {name!r} the type {dtype!r} is not known")
-    return int(match[1] or 8)
+    found = read_header(path)
+    return Outline(path, "safetensors", found.shapes, found.dtypes, offsets=found.offsets, metadata=found.metadata)
 
 
 def _pytorch(path: Path) -> dict[tuple[str, ...], dict[str, Any]]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from weightspace import __version__
 from weightspace.errors import NetworkError, ScopeError
 from weightspace.files.atomic import write_atomically
+from weightspace.files.tensors import METADATA_KEY, read_safetensors
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.contract import Examples, Target
 from weightspace.metamodels.embed import Embedding, Normaliser, Tokens, gather_tokens, tokenise
@@ -39,7 +40,7 @@ from weightspace.train.log import History
 from weightspace.train.loop import choose_device
 from weightspace.weights.augment import Permuter
 from weightspace.weights.chunks import token_count
-from weightspace.weights.network import METADATA_KEY, Network, read_safetensors
+from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.slots import Room
 from weightspace.weights.spec import NetworkSpec

@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from weightspace.errors import WeightspaceError
+from weightspace.errors import NetworkError, WeightspaceError
 from weightspace.files.atomic import write_atomically
+from weightspace.files.tensors import METADATA_KEY, read_safetensors
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.log import History
 from weightspace.train.ranks import Ranks
-from weightspace.weights.network import METADATA_KEY
 
 CHECKPOINT = "checkpoint.safetensors"
 FITTED_ON = "fitted_on.json"
@@ -141,13 +140,12 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer, config: 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and record of a checkpoint, or a CheckpointError."""
     try:
-        with safe_open(str(path), framework="pt") as file:
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names}
-            record = json.loads((file.metadata() or {})[METADATA_KEY])
+        arrays, metadata = read_safetensors(path)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        record = json.loads(metadata[METADATA_KEY])
         version = record["version"]
         _ = record["config"].items()
-    except (SafetensorError, OSError) as error:
+    except NetworkError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint ({error}): delete it to start over") from error
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise CheckpointError(

@@ -12,7 +12,8 @@ import numpy as np
 
 from weightspace.errors import NetworkError
 from weightspace.files.checkpoints import FLOATING, Outline, outlines, pieces
-from weightspace.weights.network import METADATA_KEY, description_of
+from weightspace.files.tensors import METADATA_KEY
+from weightspace.weights.network import description_of
 from weightspace.weights.spec import Leaf, NetworkSpec, SpecError
 from weightspace.weights.state_dict import STORED, Topology, natural_order, spec_of_state_dict
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +12,8 @@ import numpy as np
 
 from weightspace.errors import NetworkError
 from weightspace.files.atomic import write_atomically
+from weightspace.files.tensors import METADATA_KEY, read_safetensors
 from weightspace.weights.spec import NetworkSpec, SpecError
-
-METADATA_KEY = "weightspace"
-"""The single safetensors metadata entry we write: one key, because several are stored in no fixed order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,34 +113,3 @@ def check_finite(spec: NetworkSpec, weights: np.ndarray, what: str) -> None:
             f"{what} has {int((~finite).sum())} weights that are NaN or infinite as float32, the first in array "
             f"{spec.leaf_at(first).name!r}: leave it out or repair it"
         )
-
-
-def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Named arrays and metadata of a safetensors file; nothing in it is executed.
-
-    bfloat16, which numpy does not know, arrives as float32 of the same values.
-
-    Raises:
-        NetworkError: if the file is missing, unreadable or not whole, or holds a type without a place here (float8).
-    """
-    from safetensors import SafetensorError, deserialize, safe_open
-
-    if not Path(path).is_file():
-        raise NetworkError(f"there is no file {path}")
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            names = list(file.keys())
-            dtypes = {name: str(file.get_slice(name).get_dtype()) for name in names}
-            brain = {name for name in names if dtypes[name] == "BF16"}
-            for name, dtype in dtypes.items():
-                if not re.fullmatch(r"BOOL|[IU](8|16|32|64)|F(16|32|64)|BF16", dtype):
-                    raise NetworkError(f"{path} holds array {name!r} as {dtype}: convert it to F32")
-            arrays = {name: file.get_tensor(name) for name in names if name not in brain}
-            metadata = dict(file.metadata() or {})
-        for name, tensor in deserialize(Path(path).read_bytes()) if brain else ():
-            if name in brain:  # the upper half of a float32
-                upper = np.frombuffer(tensor["data"], "<u2").astype(np.uint32) << 16
-                arrays[name] = upper.view(np.float32).reshape(tensor["shape"])
-        return {name: arrays[name] for name in names}, metadata
-    except (SafetensorError, OSError, TypeError) as error:
-        raise NetworkError(f"{path} is not a whole safetensors file: {error}") from error

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from weightspace.files.tensors import read_header, read_safetensors
 from weightspace.weights.channels import Axes, Channels
-from weightspace.weights.network import Network, read_safetensors
+from weightspace.weights.network import Network
 from weightspace.weights.spec import DTYPES, Axis, Leaf, NetworkSpec, Role, SpecError, plain
 
 Topology = Literal["unknown", "chain", "transformer"]
@@ -121,12 +122,8 @@ STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 
 def _read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays of a safetensors file, and the dtype in which each is stored (bfloat16 arrives as float32)."""
-    from safetensors import safe_open
-
     arrays, _ = read_safetensors(path)
-    with safe_open(str(path), framework="numpy") as file:
-        stored = {name: str(file.get_slice(name).get_dtype()) for name in arrays}
-    return arrays, {name: STORED.get(dtype, dtype) for name, dtype in stored.items()}
+    return arrays, {name: STORED.get(dtype, dtype) for name, dtype in read_header(path).dtypes.items()}
 
 
 def natural_order(names: Iterable[str]) -> list[str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +17,7 @@ import numpy as np
 
 from weightspace.errors import ZooError
 from weightspace.files.atomic import file_hash, write_atomically
-from weightspace.weights.network import METADATA_KEY
+from weightspace.files.tensors import METADATA_KEY, map_safetensors
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec
 
@@ -174,32 +172,21 @@ class Shard:
         Raises:
             ZooError: if the file is missing, torn, or no shard.
         """
+        if not path.exists():
+            raise ZooError(f"shard {path} is missing: make the zoo again to restore just this shard")
         try:
-            with path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except FileNotFoundError:
-            raise ZooError(f"shard {path} is missing: make the zoo again to restore just this shard") from None
-        except ValueError:  # an empty file cannot be mapped
-            raise ZooError(f"shard {path} is empty: {_REPAIR}") from None
-        try:
-            (length,) = struct.unpack_from("<Q", mapped, 0)
-            header = json.loads(mapped[8 : 8 + length])
-            record = json.loads(header.pop("__metadata__")[METADATA_KEY])
-            matrices = {}
-            for name, tensor in header.items():
-                start, end = tensor["data_offsets"]
-                shape = tuple(tensor["shape"])
-                if tensor["dtype"] != "F32" or end - start != 4 * shape[0] * shape[1] or 8 + length + end > len(mapped):
-                    raise ValueError(f"matrix {name} does not fit the file's {len(mapped)} bytes")
-                values = np.frombuffer(mapped, "<f4", shape[0] * shape[1], 8 + length + start)
-                matrices[name] = values.reshape(shape)
+            matrices, metadata = map_safetensors(path)
+            record = json.loads(metadata[METADATA_KEY])
+            for name, matrix in matrices.items():
+                if matrix.dtype != np.float32 or matrix.ndim != 2:
+                    raise ValueError(f"matrix {name} is {matrix.dtype} of {matrix.ndim} axes, not float32 of two")
             if record["checksum"] != _json_checksum(record):
                 raise ValueError("its labels differ from their checksum")
             for row in record["rows"]:
                 if row["row"] >= 0 and row["row"] >= len(matrices[row["signature"]]):
                     raise ValueError(f"it has no weights for network {row['network']}")
             return Shard(path, record["rows"], record["specs"], matrices)
-        except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ZooError(f"shard {path} is torn or not a shard ({error}): {_REPAIR}") from None
 
 

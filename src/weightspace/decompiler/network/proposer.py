@@ -22,10 +22,10 @@ from weightspace.decompiler.network.network import DecompilerNetwork, Lines, nex
 from weightspace.decompiler.network.pairs import Pair, drawn, stream
 from weightspace.errors import NetworkError, RaspError
 from weightspace.files.atomic import write_atomically
+from weightspace.files.tensors import METADATA_KEY, read_safetensors
 from weightspace.train.checkpoint import bind
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.loop import History, train
-from weightspace.weights.network import METADATA_KEY, read_safetensors
 
 FORMAT = 1
 MOST_TOKENS_WRITTEN = 160

@@ -30,12 +30,12 @@ from weightspace.decompiler.paper.listing import (
 from weightspace.decompiler.paper.listings import Batches
 from weightspace.errors import NetworkError, TaskError
 from weightspace.files.atomic import write_atomically
+from weightspace.files.tensors import METADATA_KEY, read_safetensors
 from weightspace.metamodels.embed import squash
 from weightspace.rasp.tokens import MOST_LINES
 from weightspace.train.checkpoint import bind
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.loop import History, choose_device, train
-from weightspace.weights.network import METADATA_KEY, read_safetensors
 
 FORMAT = 1
 MODEL_FILE = "flat_decoder.safetensors"

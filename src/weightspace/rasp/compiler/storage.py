@@ -68,7 +68,7 @@ def load_compiled(path: str | Path) -> CompiledTransformer:
         RaspError: if the file is missing, damaged, or holds something else.
     """
     from weightspace.errors import NetworkError
-    from weightspace.weights.network import read_safetensors
+    from weightspace.files.tensors import read_safetensors
 
     try:
         params, metadata = read_safetensors(path)
@@ -232,7 +232,7 @@ def load_bare(
         params = _read_npz(where, identifier)
     else:
         from weightspace.errors import NetworkError
-        from weightspace.weights.network import read_safetensors
+        from weightspace.files.tensors import read_safetensors
 
         if identifier is not None:
             raise RaspError(f"{path} holds one transformer: leave out the identifier {identifier!r}")
