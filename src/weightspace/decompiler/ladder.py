@@ -18,10 +18,10 @@ from weightspace.decompiler.proof.certificate import permuted as reordered
 from weightspace.errors import RaspError
 from weightspace.files.atomic import write_atomically
 from weightspace.files.progress import progress
+from weightspace.rasp.batch import all_inputs
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import MATRICES, POSITIONS, TOKENS, BareTransformer, Readout
 from weightspace.rasp.compiler.transformer import CompiledTransformer
-from weightspace.rasp.interpreter import all_inputs
 from weightspace.rasp.language import BOS, PAD, Program
 from weightspace.rasp.validate import Mode
 from weightspace.weights.network import read_safetensors
