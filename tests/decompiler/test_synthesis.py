@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from weightspace.decompiler.ladder import compressed, rotated
+from weightspace.decompiler.distortion import compressed, rotated
 from weightspace.decompiler.search.answers import Goal, same
 from weightspace.decompiler.search.bottomup import Enumeration
 from weightspace.decompiler.search.pool import Place, Pool, Recipe
