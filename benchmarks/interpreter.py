@@ -1,7 +1,9 @@
 """What a program gives for every input of vocabulary 5 and length up to 5, against the reference input by input."""
 
 from benchmarks.record import keep, paired
-from weightspace.rasp.interpreter import Batch, all_inputs, evaluate, evaluate_batch
+from weightspace.rasp.batch import Batch, all_inputs
+from weightspace.rasp.batch_interpreter import evaluate_batch
+from weightspace.rasp.interpreter import evaluate
 from weightspace.rasp.language import (
     Aggregate,
     LinearSequenceMap,

@@ -12,8 +12,8 @@ import numpy as np
 
 from benchmarks.interpreter import program
 from benchmarks.record import keep, seconds
+from weightspace.rasp.batch import all_inputs
 from weightspace.rasp.compiler.assemble import compile_program
-from weightspace.rasp.interpreter import all_inputs
 from weightspace.rasp.language import SequenceMap, SOp, tokens
 from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample

@@ -16,7 +16,7 @@ import torch
 from weightspace.backdoors.detector import Detector
 from weightspace.backdoors.scan import scan
 from weightspace.backdoors.task import backdoor_examples
-from weightspace.decompiler.ladder import load_rung, make_ladder
+from weightspace.decompiler.ladder import make_ladder
 from weightspace.decompiler.network.config import DecompilerConfig
 from weightspace.decompiler.network.grammar import Draft
 from weightspace.decompiler.network.graph import graph_of
@@ -24,6 +24,7 @@ from weightspace.decompiler.network.proposer import Proposer, fit
 from weightspace.decompiler.paper.flat_decoder import FlatDecoder
 from weightspace.decompiler.paper.listing import listing_of
 from weightspace.decompiler.proof.certificate import certify
+from weightspace.decompiler.rung import load_rung
 from weightspace.evaluation.report import render_report
 from weightspace.evaluation.results import Results, format_table
 from weightspace.experiments.answers import answers, tie

@@ -11,7 +11,7 @@ import pytest
 
 from tests.golden import golden, golden_path
 from weightspace.decompiler.decompile import METHODS, PRETRAINED, Problem, attempt, decompile, judge, pretrained
-from weightspace.decompiler.ladder import compressed, noisy, rotated
+from weightspace.decompiler.distortion import compressed, noisy, rotated
 from weightspace.decompiler.lifting.align import align
 from weightspace.decompiler.proof.verify import behaviour, certify, permuted
 from weightspace.decompiler.search.guided import Guided, fitted

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 from weightspace.decompiler import ladder
-from weightspace.decompiler.ladder import TrainingConfig, answers_of, input_codes, make_ladder, share_right
+from weightspace.decompiler.distortion import compressed, noisy, permuted
+from weightspace.decompiler.examples import Answers, answers_of, input_codes, share_right
+from weightspace.decompiler.ladder import make_ladder
 from weightspace.decompiler.proof.certificate import certify_transformer
+from weightspace.decompiler.rung import SOUND, load_rung
+from weightspace.decompiler.training import TrainingConfig, finetuned, trained
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
@@ -38,7 +42,7 @@ def bare_of(program: Program) -> BareTransformer:
     return BareTransformer.of(compile_program(program, mode="tracr_compat"))
 
 
-def wanted_of(bare: BareTransformer) -> ladder.Answers:
+def wanted_of(bare: BareTransformer) -> Answers:
     return answers_of(bare, input_codes(bare))
 
 
@@ -55,14 +59,14 @@ def test_rungs_that_lose_nothing_answer_alike(program: Program, rung: str) -> No
 
 def test_only_an_undone_rung_has_the_compiled_weights() -> None:
     transformer = compile_program(PROGRAMS[0], mode="tracr_compat")
-    assert certify_transformer(transformer, ladder.permuted(transformer, 1)) is not None
-    assert certify_transformer(transformer, ladder.noisy(transformer, 1, 0.03)) is None
+    assert certify_transformer(transformer, permuted(transformer, 1)) is not None
+    assert certify_transformer(transformer, noisy(transformer, 1, 0.03)) is None
 
 
 def test_noise_has_the_size_that_is_said_and_leaves_what_is_all_zero() -> None:
     bare = bare_of(PROGRAMS[1])
     for share in (0.01, 0.1):
-        still, loud = ladder.permuted(bare, 7), ladder.noisy(bare, 7, share)
+        still, loud = permuted(bare, 7), noisy(bare, 7, share)
         noises = [(loud.params[name] - array) / array.std() for name, array in still.params.items() if array.any()]
         assert np.concatenate([noise.ravel() for noise in noises]).std() == pytest.approx(share, rel=0.1)
         assert all(not loud.params[name].any() for name, array in still.params.items() if not array.any())
@@ -71,30 +75,30 @@ def test_noise_has_the_size_that_is_said_and_leaves_what_is_all_zero() -> None:
 def test_a_compressed_stream_is_as_narrow_as_said_and_has_the_principal_directions() -> None:
     bare = bare_of(PROGRAMS[1])
     for share in (0.9, 0.75, 0.5):
-        assert ladder.compressed(bare, 0, share).width == int(np.ceil(share * bare.width))
+        assert compressed(bare, 0, share).width == int(np.ceil(share * bare.width))
     streams = np.concatenate(
         [s.reshape(-1, bare.width) for group in input_codes(bare) for s in bare.activations(group).stream]
     )
     best = np.linalg.svd(streams, compute_uv=False)
-    narrow = ladder.compressed(bare, 0, 0.5)
+    narrow = compressed(bare, 0, 0.5)
     # what is kept of the embeddings' stream is no more than the best that as many directions can keep
     kept = sum(float((narrow.tokens[group] ** 2).sum()) for group in input_codes(narrow))
     assert kept <= float((best[: narrow.width] ** 2).sum()) * (1 + 1e-6)
     with pytest.raises(RaspError, match="share"):
-        ladder.compressed(bare, 0, 1.5)
+        compressed(bare, 0, 1.5)
 
 
 def test_finetuning_makes_a_broken_network_right() -> None:
     bare = bare_of(PROGRAMS[1])
     wanted = wanted_of(bare)
-    before = share_right(ladder.compressed(bare, 3, 0.5), wanted)
-    after = share_right(ladder.finetuned(bare, 3, 0.5, TrainingConfig(steps=600, batch=64)), wanted)
+    before = share_right(compressed(bare, 3, 0.5), wanted)
+    after = share_right(finetuned(bare, 3, 0.5, TrainingConfig(steps=600, batch=64)), wanted)
     assert before < 0.9 < after
 
 
 def test_a_transformer_learns_a_program_from_its_answers_alone() -> None:
     bare = bare_of(PROGRAMS[1])
-    made = ladder.trained(bare, 3, TrainingConfig(steps=1_000, batch=64, rate=0.02))
+    made = trained(bare, 3, TrainingConfig(steps=1_000, batch=64, rate=0.02))
     assert share_right(made, wanted_of(bare)) == 1.0
     assert {name: array.shape for name, array in made.params.items()} == {
         name: array.shape for name, array in bare.params.items()
@@ -103,7 +107,7 @@ def test_a_transformer_learns_a_program_from_its_answers_alone() -> None:
 
 def test_an_untrained_transformer_is_wrong() -> None:
     bare = bare_of(PROGRAMS[1])
-    made = ladder.trained(bare, 3, TrainingConfig(steps=1, batch=1, rate=1e-9))
+    made = trained(bare, 3, TrainingConfig(steps=1, batch=1, rate=1e-9))
     assert share_right(made, wanted_of(bare)) < 0.5
 
 
@@ -168,13 +172,13 @@ def test_a_killed_ladder_resumes_to_the_same_bytes(tmp_path: Path, monkeypatch: 
 def test_a_rung_is_read_as_it_was_written(tmp_path: Path) -> None:
     paths = make_ladder(PROGRAMS, ("compressed-0.75",), tmp_path, 9, show_progress=False)
     for path, program in zip(paths, PROGRAMS, strict=True):
-        rung = ladder.load_rung(path)
+        rung = load_rung(path)
         bare = bare_of(program)
         made = ladder.make_rung(bare, rung.name, ladder.seed_of(9, rung.name, str(program)))
         assert all((array == rung.bare.params[name]).all() for name, array in made.params.items())
         assert rung.program == str(program)
         assert rung.right == share_right(rung.bare, wanted_of(bare))
-        assert rung.sound == (rung.right >= ladder.SOUND)
+        assert rung.sound == (rung.right >= SOUND)
 
 
 def test_what_is_wrong_with_a_ladder_is_said(tmp_path: Path) -> None:
@@ -185,6 +189,6 @@ def test_what_is_wrong_with_a_ladder_is_said(tmp_path: Path) -> None:
         make_ladder(PROGRAMS, ("noisy",), tmp_path, 9, show_progress=False)
     (tmp_path / "clean" / "00000.safetensors").write_bytes(b"torn")
     with pytest.raises(RaspError, match="not a whole safetensors file"):
-        ladder.load_rung(tmp_path / "clean" / "00000.safetensors")
+        load_rung(tmp_path / "clean" / "00000.safetensors")
     with pytest.raises(RaspError, match="steps is at least 1"):
         TrainingConfig(steps=0)

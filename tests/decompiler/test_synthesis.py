@@ -7,15 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from weightspace.decompiler.ladder import compressed, rotated
+from weightspace.decompiler.distortion import compressed, rotated
 from weightspace.decompiler.search.answers import Goal, same
 from weightspace.decompiler.search.bottomup import Enumeration
 from weightspace.decompiler.search.pool import Place, Pool, Recipe
 from weightspace.decompiler.search.synthesis import Synthesised, match_activations, synthesise
 from weightspace.errors import RaspError
+from weightspace.rasp.batch import Batch, all_inputs
+from weightspace.rasp.batch_interpreter import evaluate_batch
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
-from weightspace.rasp.interpreter import Batch, all_inputs, evaluate_batch
 from weightspace.rasp.language import Aggregate, Expression, LinearSequenceMap, Map, Select, SelectorWidth, SequenceMap
 from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from tests.golden import golden
 from weightspace.errors import RaspError
+from weightspace.rasp.batch import all_inputs
+from weightspace.rasp.batch_interpreter import evaluate_all
 from weightspace.rasp.canonical import by_depth, canonical_key, canonical_program, merged
 from weightspace.rasp.compiler.assemble import assemble, compile_program
 from weightspace.rasp.compiler.layers import by_layer
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.functions import Function
-from weightspace.rasp.interpreter import all_inputs, evaluate_all
 from weightspace.rasp.lambdas import Lambda, recognise
 from weightspace.rasp.language import (
     Aggregate,

@@ -15,12 +15,13 @@ from safetensors.numpy import save
 from tests.golden import golden, golden_path
 from weightspace.errors import RaspError
 from weightspace.files.tensors import read_safetensors
+from weightspace.rasp.batch import all_inputs
+from weightspace.rasp.batch_interpreter import evaluate_all
 from weightspace.rasp.compiler import storage as files
 from weightspace.rasp.compiler.assemble import LABELS, compile_program
 from weightspace.rasp.compiler.storage import from_parameters, load_compiled, load_npz, save_transformer
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.functions import Function, Value
-from weightspace.rasp.interpreter import all_inputs, evaluate_all
 from weightspace.rasp.language import (
     Aggregate,
     LinearSequenceMap,

@@ -12,17 +12,12 @@ from matplotlib.transforms import BboxBase
 
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
-from weightspace.rasp.compiler.drawing import (
-    direction_names,
-    draw_graph,
-    draw_stream,
-    graph,
-    graph_text,
-    named,
-    save_figure,
-    trace_text,
-    transformer_text,
-)
+from weightspace.rasp.compiler.directions import direction_names, named
+from weightspace.rasp.compiler.figure import save_figure
+from weightspace.rasp.compiler.graph import graph
+from weightspace.rasp.compiler.graph_picture import draw_graph
+from weightspace.rasp.compiler.stream_picture import draw_stream
+from weightspace.rasp.compiler.terminal import graph_text, trace_text, transformer_text
 from weightspace.rasp.interpreter import trace
 from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample

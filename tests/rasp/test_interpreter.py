@@ -12,17 +12,12 @@ from hypothesis import strategies as st
 
 from tests.golden import golden
 from weightspace.errors import RaspError
-from weightspace.rasp import interpreter
+from weightspace.rasp import means
+from weightspace.rasp.batch import Batch, all_inputs
+from weightspace.rasp.batch_interpreter import evaluate_all, evaluate_batch, evaluate_nodes
+from weightspace.rasp.columns import distinct_of
 from weightspace.rasp.functions import Function, Value
-from weightspace.rasp.interpreter import (
-    Batch,
-    all_inputs,
-    evaluate,
-    evaluate_all,
-    evaluate_batch,
-    evaluate_nodes,
-    trace,
-)
+from weightspace.rasp.interpreter import evaluate, trace
 from weightspace.rasp.language import (
     COMPARISONS,
     Aggregate,
@@ -240,14 +235,14 @@ def test_each_way_to_a_mean_agrees_with_the_reference(
     name: str, function: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ways: list[str] = []
-    taken = {way: getattr(interpreter, way) for way in dir(interpreter) if way.startswith("_mean_")}
+    taken = {way: getattr(means, way) for way in dir(means) if way.startswith("_mean_")}
     for way, original in taken.items():
 
         def noted(*arguments: Any, way: str = way, original: Callable[..., Any] = original) -> Any:
             ways.append(way)
             return original(*arguments)
 
-        monkeypatch.setattr(interpreter, way, noted)
+        monkeypatch.setattr(means, way, noted)
     mapped, same = Map(function, tokens), Select(tokens, tokens, "EQ")
     for selector in (same, Select(indices, indices, "EQ"), SelectorNot(Select(tokens, tokens, "TRUE"))):
         agrees(Program.of(Aggregate(selector, mapped)), all_inputs((1, 2, 3), 4))
@@ -410,7 +405,7 @@ def test_different_entries_are_found_without_sorting() -> None:
     rng = np.random.default_rng(0)
     for count, highest in ((0, 1), (1, 1), (500, 3), (3_000, 2**62)):  # the last fills a third of the table of hashes
         keys = rng.integers(highest, size=count)
-        distinct, positions = interpreter._distinct(keys)
+        distinct, positions = distinct_of(keys)
         assert sorted(distinct.tolist()) == np.unique(keys).tolist()
         np.testing.assert_array_equal(distinct[positions], keys)
 

@@ -10,7 +10,9 @@ import pytest
 from tests.golden import golden
 from weightspace.errors import RaspError
 from weightspace.rasp import sampler
-from weightspace.rasp.interpreter import Batch, evaluate, evaluate_batch
+from weightspace.rasp.batch import Batch
+from weightspace.rasp.batch_interpreter import evaluate_batch
+from weightspace.rasp.interpreter import evaluate
 from weightspace.rasp.language import (
     Aggregate,
     LinearSequenceMap,

@@ -77,16 +77,21 @@ def show(
     """
     from dataclasses import asdict
 
-    from weightspace.rasp.compiler import drawing
     from weightspace.rasp.compiler.assemble import compile_program
+    from weightspace.rasp.compiler.directions import direction_names
+    from weightspace.rasp.compiler.figure import save_figure
+    from weightspace.rasp.compiler.graph import graph
+    from weightspace.rasp.compiler.graph_picture import draw_graph
+    from weightspace.rasp.compiler.stream_picture import draw_stream
+    from weightspace.rasp.compiler.terminal import graph_text, trace_text, transformer_text
     from weightspace.rasp.interpreter import trace
     from weightspace.rasp.reading import read_input
     from weightspace.rasp.validate import NotCompilable
 
     program = _program(file, record, vocab, max_seq_len)
     tokens = None if inputs is None else read_input(inputs, program.vocab)
-    shown: dict[str, Any] = {"text": str(program), "graph": [asdict(node) for node in drawing.graph(program)]}
-    parts = [str(program), drawing.graph_text(program)]
+    shown: dict[str, Any] = {"text": str(program), "graph": [asdict(node) for node in graph(program)]}
+    parts = [str(program), graph_text(program)]
     transformer, names = None, {}
     if program.vocab is None or program.max_seq_len is None:
         parts.append("not compiled: the program does not say what it is meant for; give --vocab and --max-seq-len")
@@ -97,23 +102,23 @@ def show(
             shown["reasons"] = [asdict(reason) for reason in error.reasons]
             parts.append("it cannot be compiled:\n" + "\n".join(f"  {reason}" for reason in error.reasons))
     if transformer is not None:
-        names = drawing.direction_names(program, transformer)
-        parts.append(drawing.transformer_text(transformer, names))
+        names = direction_names(program, transformer)
+        parts.append(transformer_text(transformer, names))
         groups = [{"label": g.label, "variable": names.get(g.label), "names": g.names} for g in transformer.directions]
         shown["transformer"] = {**_sizes(transformer), "directions": groups}
     if tokens is not None:
         values = trace(program, tokens)
         shown["trace"] = values
-        parts.append(drawing.trace_text(values))
+        parts.append(trace_text(values))
         if transformer is not None:
             shown["answer"] = transformer.run([tokens])[0]
             parts[-1] += "\n" + _beside(values[program.name(program.output)], shown["answer"])
     if out is not None:
         written = [out.with_name(f"{out.stem}-graph{out.suffix}")]
-        drawing.save_figure(drawing.draw_graph(program), written[0])
+        save_figure(draw_graph(program), written[0])
         if tokens is not None and transformer is not None:
             written.append(out.with_name(f"{out.stem}-stream{out.suffix}"))
-            drawing.save_figure(drawing.draw_stream(transformer, tokens, names), written[1])
+            save_figure(draw_stream(transformer, tokens, names), written[1])
         shown["written"] = [str(path) for path in written]
         parts.append("\n".join(shown["written"]))
         if transformer is not None and tokens is None:
@@ -199,8 +204,9 @@ def compile_(
         json: print the sizes as JSON.
     """
     from weightspace.rasp.compiler.assemble import compile_program
-    from weightspace.rasp.compiler.drawing import direction_names, transformer_text
+    from weightspace.rasp.compiler.directions import direction_names
     from weightspace.rasp.compiler.storage import save_transformer
+    from weightspace.rasp.compiler.terminal import transformer_text
 
     program = _program(file, record, vocab, max_seq_len, whole=True)
     transformer = compile_program(program, mode=mode)

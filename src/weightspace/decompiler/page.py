@@ -22,8 +22,11 @@ from weightspace.decompiler.proof.verify import compiled_for, modes_of
 from weightspace.decompiler.result import MEANING, Decompilation
 from weightspace.errors import RaspError
 from weightspace.files.atomic import write_atomically
-from weightspace.rasp.compiler import drawing
 from weightspace.rasp.compiler.bare import BareTransformer
+from weightspace.rasp.compiler.directions import direction_names
+from weightspace.rasp.compiler.figure import MOST_PIXELS
+from weightspace.rasp.compiler.graph_picture import draw_graph
+from weightspace.rasp.compiler.stream_picture import draw_stream
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.functions import Value, counted
 from weightspace.rasp.language import Selector
@@ -213,9 +216,7 @@ def _strip(title: str, what: str, size: int, owner: dict[int, str], colours: dic
 
 
 def _graph(program: Program) -> Markup:
-    return _picture(
-        drawing.draw_graph(program), "g-", f"the graph of the program, {counted(len(program), 'operation')}"
-    )
+    return _picture(draw_graph(program), "g-", f"the graph of the program, {counted(len(program), 'operation')}")
 
 
 def _stream(found: Decompilation, program: Program, candidate: CompiledTransformer) -> dict[str, Any] | None:
@@ -229,7 +230,7 @@ def _stream(found: Decompilation, program: Program, candidate: CompiledTransform
         order = [int(i) for i in random.permutation(len(candidate.vocab))] * (length // len(candidate.vocab) + 1)
         inputs = [candidate.vocab[i] for i in order[:length]]
     try:
-        figure = drawing.draw_stream(candidate, inputs, drawing.direction_names(program, candidate))
+        figure = draw_stream(candidate, inputs, direction_names(program, candidate))
     except RaspError:  # too long for a picture
         return None
     text = token_text(inputs)
@@ -249,7 +250,7 @@ def _picture(figure: Any, prefix: str, alt: str) -> Markup:
         svg = out.getvalue().decode()
         if len(svg) > LARGEST_SVG:
             out = io.BytesIO()
-            dpi = min(150.0, drawing.MOST_PIXELS / max(figure.get_size_inches()))
+            dpi = min(150.0, MOST_PIXELS / max(figure.get_size_inches()))
             figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
             image = b64encode(out.getvalue()).decode()
             return Markup('<img alt="{}" style="width: {:.0f}px" src="data:image/png;base64,{}">').format(

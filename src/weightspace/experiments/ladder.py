@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from weightspace.decompiler.decompile import METHODS, Attempt, Method, Problem, attempt, judge
-from weightspace.decompiler.ladder import load_rung, make_ladder, rung_path
+from weightspace.decompiler.ladder import make_ladder, rung_path
 from weightspace.decompiler.network.pairs import split_of_program
 from weightspace.decompiler.proof.verify import behaviour
+from weightspace.decompiler.rung import load_rung
 from weightspace.errors import RaspError
 from weightspace.evaluation.metrics import bootstrap_interval
 from weightspace.files.progress import progress
@@ -36,7 +37,7 @@ class LadderConfig:
 
     Attributes:
         count: held-out programs.
-        rungs: of `zoo.ladder.RUNGS`, or with other shares.
+        rungs: of `decompiler.ladder.RUNGS`, or with other shares.
         methods: of `models.search.METHODS`.
         budget: seconds each method has for each program.
         seed: of the programs, the rungs and the methods.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightspace.decompiler.proof.certificate import Columns
-from weightspace.rasp.compiler.drawing import direction_names, named
+from weightspace.rasp.compiler.directions import direction_names, named
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.language import Selector, SOp, walk
 from weightspace.rasp.program import Program

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightspace.errors import RaspError
+from weightspace.rasp.batch import Batch
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.functions import Value, is_number
-from weightspace.rasp.interpreter import Batch
 
 Array = np.ndarray
 

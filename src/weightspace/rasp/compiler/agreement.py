@@ -9,9 +9,11 @@ from random import Random
 import numpy as np
 
 from weightspace.errors import RaspError
+from weightspace.rasp.batch import Batch
+from weightspace.rasp.batch_interpreter import evaluate_batch
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.functions import Value, is_number
-from weightspace.rasp.interpreter import Batch, evaluate, evaluate_batch
+from weightspace.rasp.interpreter import evaluate
 from weightspace.rasp.program import Program
 from weightspace.rasp.reading import token_text
 
