@@ -57,33 +57,18 @@ def make(
             with the inputs counted, 2 to 20; of rasp-paper instructions, 3 to 15.
         json: print what the zoo holds as JSON.
     """
-    from weightspace.files.mirror import Mirror
-    from weightspace.zoo.engines import engine_of
-    from weightspace.zoo.making import make_zoo
-    from weightspace.zoo.programs import make_program_zoo
-    from weightspace.zoo.recipes import PROGRAM_RECIPES, program_recipe, zoo_recipe
+    from weightspace.zoo.orders import make_to_order
 
-    mirror = Mirror(out) if out is not None and ("://" in out or out.startswith("file:")) else None
-    folder = Path("zoos") / mirror.name if mirror else Path(out) if out else Path("zoos") / recipe
-    trained = {"--images": images, "--data": data, "--epochs": epochs, "--stack": stack}
-    trained["--engine"] = engine if engine != "process" else None
-    compiled = {"--mode": mode, "--lengths": lengths or None}
-    programs = recipe in PROGRAM_RECIPES
-    for option, value in (trained if programs else compiled).items():
-        if value is not None:
-            raise ValueError(
-                f"{option} says nothing of a zoo of {'programs' if programs else 'networks'}: leave it out"
-            )
-    chosen = engine_of(engine, workers=workers, device=device, stack=stack, address=address, cpus=cpus, gpus=gpus)
-    if programs and mirror:
-        raise ValueError(f"a zoo of programs is made in a folder, and {out} is a URL: give a folder with --out")
-    if programs:
-        given = {"count": count, "seed": seed, "shard_size": shard_size, "mode": mode, "lengths": lengths}
-        make_program_zoo(program_recipe(recipe, **given), folder, workers)
-    else:
-        where = str(data) if data is not None else None
-        given = {"count": count, "seed": seed, "images": images, "epochs": epochs, "shard_size": shard_size}
-        make_zoo(zoo_recipe(recipe, data=where, **given), folder, chosen, mirror=mirror)
+    means = {"workers": workers, "device": device, "stack": stack, "address": address, "cpus": cpus, "gpus": gpus}
+    folder = make_to_order(
+        recipe,
+        out,
+        shared={"count": count, "seed": seed, "shard_size": shard_size},
+        trained={"images": images, "data": None if data is None else str(data), "epochs": epochs},
+        compiled={"mode": mode, "lengths": lengths},
+        engine=engine,
+        means=means,
+    )
     return info(folder, json)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from weightspace.decompiler.examples import readout_of
-from weightspace.errors import RaspError
+from weightspace.errors import NetworkError, RaspError
 from weightspace.files.atomic import write_atomically
 from weightspace.files.tensors import read_safetensors
 from weightspace.rasp.compiler.bare import BareTransformer, Readout
@@ -109,15 +109,12 @@ def about_rung(path: str | Path) -> dict[str, Any]:
     Raises:
         RaspError: if the file is missing, damaged, or holds something else.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            about = json.loads((file.metadata() or {})[METADATA_KEY])
+        about = json.loads(read_header(path).metadata[METADATA_KEY])
         if about["format"] != FORMAT:
             raise RaspError(f"{path} is of format {about['format']!r}, this version reads {FORMAT}")
         return about
-    except (SafetensorError, OSError) as error:
-        raise RaspError(f"{path} is not a whole safetensors file: {error}") from error
+    except (NetworkError, OSError) as error:
+        raise RaspError(str(error)) from error
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise RaspError(f"{path} holds no rung of a ladder: it was not written by make_ladder") from error

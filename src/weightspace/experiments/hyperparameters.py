@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -174,15 +174,7 @@ def ask(
         for split in ("train", "validation", "test")
     )
     if larger:
-        sizes = np.array([spec.size for spec in zoo.specs])
-        middle = np.median(sizes[zoo.spec_ids(training.networks.rows)])
-        if len(zoo.specs) == 1:
-            raise TaskError(f"zoo {zoo.folder} has networks of one size: there are none larger than others")
-        below = [sizes[zoo.spec_ids(e.networks.rows)] < middle for e in (training, validation, test)]
-        sides = (below[0], below[1], ~below[2])
-        training, validation, test = (
-            e.select(np.flatnonzero(side)) for e, side in zip((training, validation, test), sides, strict=True)
-        )
+        training, validation, test = _smaller_and_larger(zoo, training, validation, test)
     if networks is not None:
         most = len(np.unique(training.unit))
         if not 1 <= networks <= most:
@@ -193,22 +185,39 @@ def ask(
     found = []
     with progress("asking", len(methods), "methods", show) as advance:
         for name, make in methods.items():
-            records = []
-            for seed in range(1 if name in SETTLED else seeds):
-
-                def seeded(folder: Path, make: Make = make, seed: int = seed) -> Predictor:
-                    return make(folder, seed)
-
-                with suppress(UnfitError, ScopeError, SpecError):
-                    records.append(
-                        answers(out, f"{name} {seed}", seeded, training, validation, {"test": test.networks})
-                    )
-            if records:
-                said = tuple(record["answers"]["test"] for record in records)
-                fitted, predicted = (float(np.mean([r[key] for r in records])) for key in ("fitted", "predicted"))
-                found.append(Said(name, said, fitted, predicted, records[0]["parameters"]))
+            found += _said(out, name, make, 1 if name in SETTLED else seeds, training, validation, test)
             advance(1, note=name)
     return found, training, test
+
+
+def _smaller_and_larger(zoo: Zoo, training: Examples, validation: Examples, test: Examples) -> Iterator[Examples]:
+    """Of the first two the networks with fewer weights than the median, of the test networks the others."""
+    sizes = np.array([spec.size for spec in zoo.specs])
+    middle = np.median(sizes[zoo.spec_ids(training.networks.rows)])
+    if len(zoo.specs) == 1:
+        raise TaskError(f"zoo {zoo.folder} has networks of one size: there are none larger than others")
+    for examples in (training, validation, test):
+        below = sizes[zoo.spec_ids(examples.networks.rows)] < middle
+        yield examples.select(np.flatnonzero(~below if examples is test else below))
+
+
+def _said(
+    out: Path, name: str, make: Make, seeds: int, training: Examples, validation: Examples, test: Examples
+) -> list[Said]:
+    """What a method says over so many seeds; nothing, if it fits none of this."""
+    records = []
+    for seed in range(seeds):
+
+        def seeded(folder: Path, seed: int = seed) -> Predictor:
+            return make(folder, seed)
+
+        with suppress(UnfitError, ScopeError, SpecError):
+            records.append(answers(out, f"{name} {seed}", seeded, training, validation, {"test": test.networks}))
+    if not records:
+        return []
+    said = tuple(record["answers"]["test"] for record in records)
+    fitted, predicted = (float(np.mean([r[key] for r in records])) for key in ("fitted", "predicted"))
+    return [Said(name, said, fitted, predicted, records[0]["parameters"])]
 
 
 def _partly(examples: Examples, share: float, seed: int) -> Examples:

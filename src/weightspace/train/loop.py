@@ -1,13 +1,13 @@
-"""The training loop: one function, top to bottom, that a kill at any moment and a second call leave unchanged."""
+"""The training loop: update, evaluate, save; a kill at any moment and a second call leave what comes out unchanged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from math import inf, isfinite
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from weightspace.train.checkpoint import (
 from weightspace.train.config import Device, TrainingConfig
 from weightspace.train.log import History, Log
 from weightspace.train.optimiser import adamw, learning_rate
-from weightspace.train.ranks import Ranks, RanksError
+from weightspace.train.ranks import Part, Ranks, RanksError
 
 __all__ = [
     "train",
@@ -93,95 +93,185 @@ def train(
         ValueError: if nothing is trainable, CUDA is asked for and missing, or `loss` or `evaluate` give no loss.
         ImportError: if TensorBoard is asked for and missing.
     """
-    device = choose_device(config.device)
     was_training = model.training
-    model.to(device)
-    optimiser = adamw(model, config)
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    network: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
-    ranks = Ranks.here()
-    parts = ranks.parts(config.micro_batches)
-    _check_divisible(divisible, parts[0].of)
-
-    state = Progress(History(), None, finished=False)
+    maker = _UpdateMaker(model, loss, batch, config, divisible)
     path = folder / CHECKPOINT if folder is not None else None
+    state = Progress(History(), None, finished=False)
     if path is not None and path.exists():
-        state = load_checkpoint(path, model, optimiser, config)
-    history, best, finished = state.history, state.best, state.finished
-    losses, evaluations = list(history.training_loss), list(history.evaluations)
-    best_step, started = history.best_step, monotonic() - history.seconds
-    ranks.check_same(history.steps, f"checkpoint in {folder}")
+        state = load_checkpoint(path, model, maker.optimiser, config)
+    maker.ranks.check_same(state.history.steps, f"checkpoint in {folder}")
 
-    if not finished:
-        reproducible = _reproducible(device)
-        ranks.align(model)
-        own = folder if ranks.first else None
-        line = progress_line(description, config.steps, "steps", progress and ranks.first, done=history.steps)
-        with (
-            writing(own) if own is not None else nullcontext(),  # before the log, which cuts its files
-            _untied_unless_kept(own),
-            reproducible,
-            Log(own, history.steps, config.tensorboard and ranks.first) as log,
-            line as advance,
-        ):
-            model.train()
-            unread: list[tuple[int, Tensor, Tensor, float]] = []
-            for step in range(history.steps, config.steps):
-                rate = learning_rate(step, config)
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
-                total = torch.zeros((), device=device)  # the loss, over all parts of the batch
-                for part in parts:
-                    _seed(device, config.seed, step, *part.key)
-                    with _precision(device, config):
-                        examples = batch(step, part) if divisible else batch(step)
-                        value = loss(network, to_device(examples, device))  # ()
-                    if value.ndim:
-                        raise ValueError(f"loss gave a tensor of shape {tuple(value.shape)}: take its mean")
-                    value.backward()
-                    total = total + value.detach()
-                total = ranks.sum_gradients(parameters, total)
-                norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm or inf)  # ()
-                optimiser.step()
-                optimiser.zero_grad()
-
-                done = step + 1
-                unread.append((done, total, norm, rate))
-                finished = done == config.steps
-                evaluating = evaluate is not None and (finished or done % config.evaluate_every == 0)
-                saving = done % config.checkpoint_every == 0
-                if not (finished or evaluating or saving or len(unread) >= READ_EVERY[device.type]):
-                    continue
-
-                rows = [_row(*entry, losses, monotonic() - started) for entry in unread]
-                unread.clear()
-                if evaluate is not None and evaluating:
-                    ranks.align(model)
-                    model.eval()
-                    with torch.no_grad(), _precision(device, config):
-                        metrics = ranks.agree({name: float(x) for name, x in evaluate(network).items()})
-                    model.train()
-                    _check_validation(metrics, done)
-                    rows[-1] |= {f"validation_{name}": x for name, x in metrics.items()}
-                    lowest = min((e["loss"] for e in evaluations), default=inf)
-                    evaluations.append({**metrics, "step": done})
-                    if metrics["loss"] < lowest:
-                        best, best_step = snapshot(model), done
-                    since = sum(e["step"] > (best_step or 0) for e in evaluations)
-                    finished = finished or (config.patience is not None and since >= config.patience)
-                log.write(rows)
-                history = History(done, losses, evaluations, best_step, monotonic() - started)
-                if path is not None and ranks.first and (finished or saving):
-                    log.sync()
-                    save_checkpoint(path, model, optimiser, config, Progress(history, best, finished))
-                advance(len(rows), note=f"loss {losses[-1]:.4g}")
-                if finished:
-                    break
-
-    if best is not None:
-        model.load_state_dict(best)
+    if not state.finished:
+        with _opened(maker, folder, state.history.steps, description, progress) as (log, advance):
+            state = _run(maker, state, evaluate, log, path, advance)
+    if state.best is not None:
+        model.load_state_dict(state.best)
     model.train(was_training)
-    return history
+    return state.history
+
+
+def _run(
+    maker: _UpdateMaker,
+    state: Progress,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None,
+    log: Log,
+    path: Path | None,
+    advance: Callable[..., None],
+) -> Progress:
+    """Go on from a state to the end: update, and whenever it is time read the losses, evaluate, log and save."""
+    config = maker.config
+    course = _Course(state)
+    unread: list[_Update] = []
+    maker.model.train()
+    for step in range(state.history.steps, config.steps):
+        unread.append(maker.make(step))
+        done = step + 1
+        last, saving = done == config.steps, done % config.checkpoint_every == 0
+        evaluating = evaluate is not None and (last or done % config.evaluate_every == 0)
+        if not (last or evaluating or saving or len(unread) >= READ_EVERY[maker.device.type]):
+            continue
+
+        rows = course.read(unread)
+        unread.clear()
+        if evaluate is not None and evaluating:
+            metrics = maker.metrics(evaluate, done)
+            rows[-1] |= {f"validation_{name}": x for name, x in metrics.items()}
+            course.judge(metrics, done, maker.model)
+        log.write(rows)
+        state = course.progress(done, finished=last or (evaluating and course.stale(config.patience)))
+        if path is not None and maker.ranks.first and (state.finished or saving):
+            log.sync()
+            save_checkpoint(path, maker.model, maker.optimiser, config, state)
+        advance(len(rows), note=f"loss {course.losses[-1]:.4g}")
+        if state.finished:
+            break
+    return state
+
+
+class _Update(NamedTuple):
+    """One update that was made, its numbers still where they were computed.
+
+    Attributes:
+        done: updates made, this one included.
+        loss: of the whole batch before it, ().
+        norm: of the gradient before it was clipped, ().
+        rate: the learning rate.
+    """
+
+    done: int
+    loss: Tensor
+    norm: Tensor
+    rate: float
+
+
+class _UpdateMaker:
+    """A model with all that it takes to make an update of it, and to see how good it is."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[nn.Module, Any], Tensor],
+        batch: Callable[..., Any],
+        config: TrainingConfig,
+        divisible: bool,
+    ) -> None:
+        self.model, self.loss, self.batch, self.config, self.divisible = model, loss, batch, config, divisible
+        self.device = choose_device(config.device)
+        model.to(self.device)
+        self.optimiser = adamw(model, config)
+        self.parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self.network: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+        self.ranks = Ranks.here()
+        self.parts = self.ranks.parts(config.micro_batches)
+        _check_divisible(divisible, self.parts[0].of)
+
+    def make(self, step: int) -> _Update:
+        """Update the model once, on the batch of `step`."""
+        rate = learning_rate(step, self.config)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        total = torch.zeros((), device=self.device)  # the loss, over all parts of the batch
+        for part in self.parts:
+            total = total + self._add_gradients(step, part)
+        total = self.ranks.sum_gradients(self.parameters, total)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm or inf)  # ()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return _Update(step + 1, total, norm, rate)
+
+    def _add_gradients(self, step: int, part: Part) -> Tensor:
+        """Add the gradients of one part of a batch to those that are there, and give its loss."""
+        _seed(self.device, self.config.seed, step, *part.key)
+        with self._precision():
+            examples = self.batch(step, part) if self.divisible else self.batch(step)
+            value = self.loss(self.network, to_device(examples, self.device))  # ()
+        if value.ndim:
+            raise ValueError(f"loss gave a tensor of shape {tuple(value.shape)}: take its mean")
+        value.backward()
+        return value.detach()
+
+    def metrics(self, evaluate: Callable[[nn.Module], dict[str, float]], done: int) -> dict[str, float]:
+        """What `evaluate` says of the model after `done` updates, the same in every process."""
+        self.ranks.align(self.model)
+        self.model.eval()
+        with torch.no_grad(), self._precision():
+            metrics = self.ranks.agree({name: float(x) for name, x in evaluate(self.network).items()})
+        self.model.train()
+        _check_validation(metrics, done)
+        return metrics
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+
+class _Course:
+    """What has come of a run so far: its losses, its evaluations, and the best model among them."""
+
+    def __init__(self, state: Progress) -> None:
+        """Go on from a state, which is left as it is."""
+        history = state.history
+        self.losses, self.evaluations = list(history.training_loss), list(history.evaluations)
+        self.best, self.best_step = state.best, history.best_step
+        self.started = monotonic() - history.seconds
+
+    def read(self, updates: Sequence[_Update]) -> list[dict[str, Any]]:
+        """Rows of the log, one for each update, which a GPU has to be waited for."""
+        return [_row(update, self.losses, monotonic() - self.started) for update in updates]
+
+    def judge(self, metrics: dict[str, float], done: int, model: nn.Module) -> None:
+        """Keep an evaluation after `done` updates, and the model, if it is the best so far."""
+        lowest = min((e["loss"] for e in self.evaluations), default=inf)
+        self.evaluations.append({**metrics, "step": done})
+        if metrics["loss"] < lowest:
+            self.best, self.best_step = snapshot(model), done
+
+    def stale(self, patience: int | None) -> bool:
+        """Whether so many evaluations have come and gone since the best one."""
+        since = sum(e["step"] > (self.best_step or 0) for e in self.evaluations)
+        return patience is not None and since >= patience
+
+    def progress(self, done: int, *, finished: bool) -> Progress:
+        """How far the run is after `done` updates."""
+        seconds = monotonic() - self.started
+        return Progress(History(done, self.losses, self.evaluations, self.best_step, seconds), self.best, finished)
+
+
+@contextmanager
+def _opened(
+    maker: _UpdateMaker, folder: Path | None, done: int, description: str, show: bool
+) -> Iterator[tuple[Log, Callable[..., None]]]:
+    """All that a run holds while it goes on after `done` updates: its folder, the generators, the log and a line."""
+    ranks, config = maker.ranks, maker.config
+    ranks.align(maker.model)
+    own = folder if ranks.first else None
+    with (
+        writing(own) if own is not None else nullcontext(),  # before the log, which cuts its files
+        _untied_unless_kept(own),
+        _reproducible(maker.device),
+        Log(own, done, config.tensorboard and ranks.first) as log,
+        progress_line(description, config.steps, "steps", show and ranks.first, done=done) as advance,
+    ):
+        yield log, advance
 
 
 @contextmanager
@@ -218,21 +308,21 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch.to(device) if hasattr(batch, "to") else batch
 
 
-def _row(done: int, value: Tensor, norm: Tensor, rate: float, losses: list[float], seconds: float) -> dict[str, Any]:
+def _row(update: _Update, losses: list[float], seconds: float) -> dict[str, Any]:
     """A row of the log, its loss appended to `losses`; a TrainingDiverged if it or the gradient is not finite."""
-    number, length = float(value), float(norm)
+    number, length = float(update.loss), float(update.norm)
     if not (isfinite(number) and isfinite(length)):
         what = f"gradient's norm is {length}" if isfinite(number) else f"training loss is {number}"
         last = f"the last finite loss was {losses[-1]:.6g}" if losses else "it never was finite"
         raise TrainingDiverged(
-            f"the {what} at step {done}, {last}: lower the learning rate (now {rate:.3g}), warm up longer, or look "
-            "for NaN in the data; the last checkpoint, if any, is kept"
+            f"the {what} at step {update.done}, {last}: lower the learning rate (now {update.rate:.3g}), "
+            "warm up longer, or look for NaN in the data; the last checkpoint, if any, is kept"
         )
     losses.append(number)
     return {
-        "step": done,
+        "step": update.done,
         "training_loss": number,
-        "learning_rate": rate,
+        "learning_rate": update.rate,
         "gradient_norm": length,
         "seconds": round(seconds, 3),
     }
@@ -246,10 +336,6 @@ def _check_validation(metrics: dict[str, float], done: int) -> None:
             f"the validation loss is {metrics['loss']} at step {done}, while the training loss is finite: look for "
             "NaN in the validation data; the last checkpoint, if any, is kept"
         )
-
-
-def _precision(device: torch.device, config: TrainingConfig) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
 
 
 def _check_divisible(divisible: bool, parts: int) -> None:
