@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from benchmarks.record import keep
 from weightspace.zoo.distortion import distorted
 from weightspace.zoo.engine import ProcessEngine
-from weightspace.zoo.images import channel_statistics, load_images, prepare, standardise
+from weightspace.zoo.images.loading import load_images
+from weightspace.zoo.images.preparing import channel_statistics, prepare, standardise
 from weightspace.zoo.making import make_zoo
 from weightspace.zoo.networks import build, initialise
 from weightspace.zoo.plan import Choice, ZooConfig, plan

@@ -18,17 +18,12 @@ import pooch
 import pytest
 from PIL import Image
 
-from weightspace.zoo import images as module
-from weightspace.zoo.images import (
-    DATA_VARIABLE,
-    IMAGE_SETS,
-    ImageError,
-    ImageSet,
-    channel_statistics,
-    load_images,
-    prepare,
-    standardise,
-)
+from weightspace.zoo.images import loading, readers
+from weightspace.zoo.images.catalogue import IMAGE_SETS, SOURCES
+from weightspace.zoo.images.image_set import ImageError, ImageSet
+from weightspace.zoo.images.loading import load_images
+from weightspace.zoo.images.location import DATA_VARIABLE
+from weightspace.zoo.images.preparing import channel_statistics, prepare, standardise
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 REAL = os.environ.get(DATA_VARIABLE) or (str(SHARED) if SHARED.is_dir() else None)
@@ -101,13 +96,13 @@ def trust(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def change(name: str, folder: Path, address: str | None = None) -> None:
         files = []
-        for file in module._SOURCES[name].files:
+        for file in SOURCES[name].files:
             raw = (folder / file.name).read_bytes()
             content = gzip.decompress(raw) if file.name.endswith("ubyte.gz") else raw
             url = None if address is None else address + file.name
             files.append(replace(file, md5=md5(content), url=url, url_md5=md5(raw)))
-        changed = replace(module._SOURCES[name], files=tuple(files))
-        monkeypatch.setitem(module._SOURCES, name, changed)
+        changed = replace(SOURCES[name], files=tuple(files))
+        monkeypatch.setitem(SOURCES, name, changed)
 
     return change
 
@@ -208,7 +203,7 @@ def test_a_path_goes_before_the_data_folder_before_the_cache_before_a_download(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder, address = server
-    monkeypatch.setattr(module, "_check_md5", lambda *_: None)  # the four copies differ on purpose
+    monkeypatch.setattr(readers, "_check_md5", lambda *_: None)  # the four copies differ on purpose
     tiny_mnist(folder, shade=10)
     trust("mnist", folder, address)
 
@@ -324,9 +319,9 @@ def test_a_data_folder_that_is_not_there_or_holds_half_a_set_is_an_error(
 def test_neither_copy_of_cifar10_passes_for_the_official_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: tuple[Path, str]
 ) -> None:
-    official = module._SOURCES["cifar10"]
+    official = SOURCES["cifar10"]
     moved = replace(official.files[0], url=server[1] + "absent.tar.gz")
-    monkeypatch.setitem(module._SOURCES, "cifar10", replace(official, files=(moved,)))
+    monkeypatch.setitem(SOURCES, "cifar10", replace(official, files=(moved,)))
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
     (tmp_path / "cifar10").mkdir()
     for name in ("cifar10_lossless_subset.npz", "cifar10_full_jpegbytes.npz"):
@@ -440,7 +435,7 @@ def test_no_damage_to_an_npz_escapes_as_another_error(tmp_path: Path) -> None:
         bad[place] = (bad[place] + 1 + value % 255) % 256
         file.write_bytes(bytes(bad[: place + 1]) if value % 4 == 0 else bytes(bad))
         try:
-            module._load.cache_clear()
+            loading._load.cache_clear()
             load_images("usps", file)
         except ImageError:
             refused += 1
@@ -561,8 +556,8 @@ def test_the_jpeg_copy_is_decoded_once_and_then_taken_from_the_cache(
     [kept] = (cache / "cifar10").iterdir()
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_decode", lambda *_: pytest.fail("decoded again"))
-        module._load.cache_clear()
+        patch.setattr(readers, "_decode", lambda *_: pytest.fail("decoded again"))
+        loading._load.cache_clear()
         again = load_images("cifar10-jpeg", tmp_path / "c.npz")
     assert np.array_equal(first.train_images, again.train_images)
     assert np.array_equal(first.test_images, again.test_images)
@@ -572,7 +567,7 @@ def test_the_jpeg_copy_is_decoded_once_and_then_taken_from_the_cache(
         np.save(stream, np.zeros((4, 3, 32, 32), np.uint8))
     for bad in (kept.read_bytes(), torn):  # decoded again, and mended
         kept.write_bytes(bad)
-        module._load.cache_clear()
+        loading._load.cache_clear()
         mended = load_images("cifar10-jpeg", tmp_path / "c.npz")
         assert np.array_equal(first.train_images, mended.train_images)
         assert np.load(kept).shape == (5, 3, 32, 32)
@@ -631,7 +626,7 @@ def test_damaged_jpegs_are_one_clear_error(tmp_path: Path) -> None:
 def test_a_real_set_is_whole(
     name: str, shape: tuple[int, int, int], train: int, test: int, classes: int, real: Path
 ) -> None:
-    source = module._SOURCES[name]
+    source = SOURCES[name]
     if not (real / source.folder / source.files[0].name).is_file():
         pytest.skip(f"{name} is not in the folder of image files")
     images = load_images(name)

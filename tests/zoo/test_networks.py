@@ -10,7 +10,8 @@ from torch import nn
 from weightspace.weights.modules import network_of_module
 from weightspace.weights.network import Network
 from weightspace.weights.symmetry import permute, random_permutation
-from weightspace.zoo.images import channel_statistics, load_images, prepare, standardise
+from weightspace.zoo.images.loading import load_images
+from weightspace.zoo.images.preparing import channel_statistics, prepare, standardise
 from weightspace.zoo.networks import (
     ACTIVATIONS,
     FAMILIES,

@@ -25,11 +25,12 @@ from weightspace.files.hub import TOKEN, HubError
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.metamodel import MODEL_FILE, MetaModel
 from weightspace.train.config import TrainingConfig
-from weightspace.zoo import publishing
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.making import check_zoo, make_zoo
 from weightspace.zoo.programs import ProgramZooConfig, check_program_zoo, make_program_zoo
-from weightspace.zoo.publishing import MODEL, PublishingError
+from weightspace.zoo.publishing import folder_place, hub_place
+from weightspace.zoo.publishing.folder_place import FolderPlace
+from weightspace.zoo.publishing.form import MODEL, PublishingError
 from weightspace.zoo.recipes import zoo_recipe
 from weightspace.zoo.store import MANIFEST, PULLING, Zoo, sealed, unsealed, verify
 
@@ -161,7 +162,7 @@ def test_an_incomplete_or_damaged_zoo_or_model_is_not_pushed(
 def test_a_push_into_a_folder_that_was_killed_passes_for_none_and_goes_on(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there, real, copied = tmp_path / "there", publishing._copy, []
+    there, real, copied = tmp_path / "there", folder_place._copy, []
 
     def killed(source: Path, target: Path) -> None:
         copied.append(source.name)
@@ -170,7 +171,7 @@ def test_a_push_into_a_folder_that_was_killed_passes_for_none_and_goes_on(
             raise Killed
         real(source, target)
 
-    monkeypatch.setattr(publishing, "_copy", killed)
+    monkeypatch.setattr(folder_place, "_copy", killed)
     with pytest.raises(Killed):
         push_zoo(zoo.folder, str(there), show=False)
     with pytest.raises(PublishingError, match="its push has not come to its end"):
@@ -186,15 +187,15 @@ def test_a_pull_that_was_killed_passes_for_none_and_goes_on_where_it_was(
 ) -> None:
     there, back = tmp_path / "there", tmp_path / "back"
     push_zoo(zoo.folder, str(there), show=False)
-    real, fetched = publishing.FolderPlace.fetch, []
+    real, fetched = FolderPlace.fetch, []
 
-    def killed(place: publishing.FolderPlace, name: str, folder: Path) -> Path:
+    def killed(place: FolderPlace, name: str, folder: Path) -> Path:
         fetched.append(name)
         if len(fetched) == 3:
             raise Killed
         return real(place, name, folder)
 
-    monkeypatch.setattr(publishing.FolderPlace, "fetch", killed)
+    monkeypatch.setattr(FolderPlace, "fetch", killed)
     with pytest.raises(Killed):
         pull_zoo(str(there), back, show=False)
     for use in (Zoo.open, verify, lambda folder: push_zoo(folder, str(tmp_path / "on"), show=False)):
@@ -213,7 +214,7 @@ def test_damage_on_the_way_is_repaired_once_and_found_if_it_stays(
 ) -> None:
     there = tmp_path / "there"
     push_zoo(zoo.folder, str(there), show=False)
-    real, harmed = publishing._copy, []
+    real, harmed = folder_place._copy, []
 
     def harm(source: Path, target: Path) -> None:
         real(source, target)
@@ -221,7 +222,7 @@ def test_damage_on_the_way_is_repaired_once_and_found_if_it_stays(
             harmed.append(target)
             flip(target)
 
-    monkeypatch.setattr(publishing, "_copy", harm)
+    monkeypatch.setattr(folder_place, "_copy", harm)
     pull_zoo(str(there), tmp_path / "once", show=False)
     assert harmed and contents(tmp_path / "once") == contents(zoo.folder)
     flip(there / "shards" / "00002.safetensors")
@@ -485,7 +486,7 @@ def test_a_zoo_and_a_model_come_back_from_the_hub_at_a_commit(hub: Hub, zoo: Zoo
 def test_a_push_to_the_hub_that_was_killed_passes_for_none_and_carries_the_rest(
     hub: Hub, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "COMMIT", 1)  # a file a commit
+    monkeypatch.setattr(hub_place, "COMMIT", 1)  # a file a commit
     hub.after = 3
     with pytest.raises(Killed):
         push_zoo(zoo.folder, "me/tiny", show=False)
@@ -569,7 +570,7 @@ def test_what_the_hub_refuses_is_one_sentence_that_says_what_to_do(
 
 
 def test_of_two_pushes_at_the_same_time_one_is_told(hub: Hub, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "COMMIT", 1)
+    monkeypatch.setattr(hub_place, "COMMIT", 1)
     real = hub.create_commit
 
     def overtaken(name: str, *words: Any, **options: Any) -> Any:

@@ -88,7 +88,8 @@ def test_a_zoo_holds_every_network_with_its_seed_hyperparameters_and_curves(zoo:
 def test_a_stored_network_can_be_run_and_has_the_accuracy_that_was_stored(zoo: Zoo) -> None:
     import torch
 
-    from weightspace.zoo.images import channel_statistics, load_images, prepare, standardise
+    from weightspace.zoo.images.loading import load_images
+    from weightspace.zoo.images.preparing import channel_statistics, prepare, standardise
 
     images = prepare(load_images("digits"), count=128)
     pixels = torch.from_numpy(standardise(images.test_images[:50], *channel_statistics(images)))

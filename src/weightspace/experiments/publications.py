@@ -6,7 +6,10 @@ from pathlib import Path
 
 from weightspace.errors import NetworkError
 from weightspace.experiments.cards import UNKNOWN, model_card, zoo_card
-from weightspace.zoo.publishing import CARD, MODEL, MODEL_FORM, ZOO_FORM, Content, Transfer, model_manifest, pull, push
+from weightspace.zoo.publishing.form import CARD, MODEL, MODEL_FORM, ZOO_FORM, Content, model_manifest
+from weightspace.zoo.publishing.pull import pull
+from weightspace.zoo.publishing.push import push
+from weightspace.zoo.publishing.transfer import Transfer
 from weightspace.zoo.store import DESCRIPTION, INDEX, MANIFEST, read_description, read_manifest
 
 
@@ -19,7 +22,7 @@ def push_zoo(
     replace: bool = False,
     show: bool = True,
 ) -> Transfer:
-    """Publish a complete and sound zoo as a data set, see `weights.publishing.push`.
+    """Publish a complete and sound zoo as a data set, see `zoo.publishing.push`.
 
     Raises:
         ZooError, PublishingError: if it is not complete, or damaged; or the place holds something else.
@@ -36,7 +39,7 @@ def push_zoo(
 
 
 def pull_zoo(source: str, out: str | Path, *, show: bool = True) -> Transfer:
-    """Bring a published zoo into a folder, see `weights.publishing.pull`."""
+    """Bring a published zoo into a folder, see `zoo.publishing.pull`."""
     return pull(source, ZOO_FORM, out, show=show)
 
 
@@ -49,7 +52,7 @@ def push_model(
     replace: bool = False,
     show: bool = True,
 ) -> Transfer:
-    """Publish a meta-model, a detector or a decompiler, see `weights.publishing.push`.
+    """Publish a meta-model, a detector or a decompiler, see `zoo.publishing.push`.
 
     Args:
         path: its file, or a folder with a `model.safetensors`.
@@ -68,5 +71,5 @@ def push_model(
 
 
 def pull_model(source: str, out: str | Path, *, show: bool = True) -> Transfer:
-    """Bring a published model into a folder, see `weights.publishing.pull`."""
+    """Bring a published model into a folder, see `zoo.publishing.pull`."""
     return pull(source, MODEL_FORM, out, show=show)

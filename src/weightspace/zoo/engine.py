@@ -207,7 +207,7 @@ def seconds_a_network(plans: Plans, stack: int, device: str) -> float:
 
 def _probe(like: Plans, device: str) -> float:
     """Seconds a network, from a few steps of plans of one shape of training."""
-    from weightspace.zoo.images import load_images
+    from weightspace.zoo.images.loading import load_images
     from weightspace.zoo.training import train_networks
 
     first = like[0]

@@ -178,7 +178,7 @@ def _seed(zoo_seed: int, network: int) -> int:
 
 def input_shape(config: ZooConfig, images: str) -> tuple[int, int, int]:
     """(channels, height, width) of the images after they are prepared."""
-    from weightspace.zoo.images import load_images
+    from weightspace.zoo.images.loading import load_images
 
     channels, height, width = load_images(images, config.data).train_images.shape[1:]
     return config.image_channels or channels, config.image_size or height, config.image_size or width

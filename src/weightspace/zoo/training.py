@@ -15,7 +15,9 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
 from weightspace.zoo.distortion import distorted
-from weightspace.zoo.images import ImageSet, channel_statistics, load_images, prepare
+from weightspace.zoo.images.image_set import ImageSet
+from weightspace.zoo.images.loading import load_images
+from weightspace.zoo.images.preparing import channel_statistics, prepare
 from weightspace.zoo.networks import BatchNorm, Dropout, answers, build, initialise, spec_of
 from weightspace.zoo.poison import CLEAN, Poison, Trigger
 from weightspace.zoo.records import TrainedNetwork, TrainingPlan

@@ -1,0 +1,1 @@
+"""Image sets by name as uint8 arrays: found on disk or downloaded, checked, resized, standardised."""
