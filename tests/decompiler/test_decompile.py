@@ -15,7 +15,8 @@ from weightspace.decompiler.distortion import compressed, noisy, rotated
 from weightspace.decompiler.lifting.align import align
 from weightspace.decompiler.proof.verify import behaviour, certify, permuted
 from weightspace.decompiler.search.guided import Guided, fitted
-from weightspace.decompiler.search.matching import Placed, Target
+from weightspace.decompiler.search.matching import Placed
+from weightspace.decompiler.search.target import Target
 from weightspace.errors import RaspError
 from weightspace.experiments.ladder import RESULTS, LadderConfig, held_out, outcomes, run_ladder, table, together
 from weightspace.rasp.compiler.assemble import compile_program

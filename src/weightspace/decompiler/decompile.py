@@ -16,8 +16,8 @@ from weightspace.decompiler.proof.verify import Behaviour, behaviour, certify, d
 from weightspace.decompiler.result import Decompilation
 from weightspace.decompiler.search.enumeration import enumerate_program
 from weightspace.decompiler.search.guided import Fit, Guided, fitted, ranked
-from weightspace.decompiler.search.matching import Target
 from weightspace.decompiler.search.synthesis import match_activations, synthesise
+from weightspace.decompiler.search.target import Target
 from weightspace.errors import NetworkError, RaspError
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.program import Program

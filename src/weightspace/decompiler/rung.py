@@ -12,7 +12,7 @@ import numpy as np
 from weightspace.decompiler.examples import readout_of
 from weightspace.errors import NetworkError, RaspError
 from weightspace.files.atomic import write_atomically
-from weightspace.files.tensors import METADATA_KEY, read_header, read_safetensors
+from weightspace.files.tensors import read_header, read_safetensors
 from weightspace.rasp.compiler.bare import BareTransformer, Readout
 
 SOUND = 0.99

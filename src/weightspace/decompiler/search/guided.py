@@ -23,7 +23,8 @@ from weightspace.decompiler.network.grammar import (
 )
 from weightspace.decompiler.network.graph import Graph, graph_of
 from weightspace.decompiler.search.enumeration import enumerate_program
-from weightspace.decompiler.search.matching import Match, Placed, Target, match_all, profile
+from weightspace.decompiler.search.matching import Match, Placed, match_all
+from weightspace.decompiler.search.target import Target, profile
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import assemble, direction_labels
 from weightspace.rasp.compiler.bare import BareTransformer
