@@ -20,6 +20,7 @@ from weightspace.errors import NetworkError
 from weightspace.files.checkpoints import FLOATING, Outline
 from weightspace.metamodels.metamodel import MetaModel, describe
 from weightspace.metamodels.neuron_tokens import NeuronEmbedding
+from weightspace.notebook import card
 from weightspace.train.loop import choose_device
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
@@ -166,6 +167,13 @@ class Detector:
         model: reads neurons of one spec, and has the target "backdoor".
         card: what it was trained on and how well it does, for people: `tasks.scan.scope_of` says which facts.
     """
+
+    def __repr__(self) -> str:
+        return f"<Detector of backdoors in {self.card.get('architecture', f'networks of {self.spec.size:,} weights')}>"
+
+    def _repr_html_(self) -> str:
+        told = {name: value for name, value in self.card.items() if isinstance(value, str | int | float)}
+        return card("Detector of backdoors", told)
 
     def __init__(self, model: MetaModel, calibration: Calibration, scope: Scope, card: Mapping[str, Any]) -> None:
         self.model, self.calibration, self.scope, self.card = model, calibration, scope, dict(card)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from weightspace.notebook import card
+
 Verdict = Literal["clean", "suspicious", "unreadable", "out_of_scope"]
 """Suspicious: weights as those of backdoored networks. Out of scope: nothing is said of such a network. Unreadable: no
 weights could be read, or the file was refused."""
@@ -88,6 +90,15 @@ class Scan:
     detector: Mapping[str, Any] = field(default_factory=dict)
     false_alarms: float = 0.05
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        counted = ", ".join(f"{number} {verdict.replace('_', ' ')}" for verdict, number in self.counts.items())
+        return f"<Scan: {counted or 'nothing'}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(finding.file, finding.verdict.replace("_", " "), finding.reason) for finding in self.findings]
+        bound = {"false alarms": f"at most {self.false_alarms:.1%} of clean networks, on average"}
+        return card(repr(self)[1:-1], bound, header=("file", "verdict", "why"), rows=rows)
 
     @property
     def gravest(self) -> Verdict:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from weightspace.decompiler.proof.verify import Behaviour, Certificate, Distance
+from weightspace.notebook import card
 from weightspace.rasp.program import Program
 from weightspace.rasp.reading import token_text
 
@@ -44,6 +45,17 @@ class Decompilation:
     trace: tuple[str, ...] = ()
     tables: int = 0
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        found = "nothing" if self.program is None else f"{len(self.program)} operations"
+        return f"<Decompilation: {self.status.replace('_', ' ')}, {found}, by {self.method or 'nobody'}>"
+
+    def _repr_html_(self) -> str:
+        facts = {"proof": MEANING[self.status], "found by": f"{self.method}, {self.seconds:.2f} s"}
+        if self.behaviour is not None:
+            facts["answers"] = self.behaviour.explain()
+        text = "" if self.program is None else str(self.program)
+        return card(f"Decompilation: {self.status.replace('_', ' ')}", facts, text=text)
 
     @property
     def found(self) -> bool:

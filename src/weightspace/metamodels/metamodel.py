@@ -18,7 +18,7 @@ from weightspace.errors import NetworkError, ScopeError
 from weightspace.files.atomic import write_atomically
 from weightspace.files.tensors import METADATA_KEY, read_safetensors
 from weightspace.metamodels.config import MetaModelConfig
-from weightspace.metamodels.contract import Examples, Target
+from weightspace.metamodels.contract import Examples, Predictions, Target
 from weightspace.metamodels.embed import Embedding, Normaliser, Tokens, gather_tokens, tokenise
 from weightspace.metamodels.encoder import Encoder
 from weightspace.metamodels.heads import Head
@@ -35,6 +35,7 @@ from weightspace.metamodels.summary import (
     leaf_summary,
     summary_size,
 )
+from weightspace.notebook import card
 from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 from weightspace.train.log import History
 from weightspace.train.loop import choose_device
@@ -126,6 +127,44 @@ class MetaModel(Learner):
 
     name = "meta-model"
     model: Transformer
+
+    def __repr__(self) -> str:
+        if not self.targets:
+            return "<MetaModel: not fitted>"
+        asked = ", ".join(target.name for target in self.targets)
+        return f"<MetaModel: reads {self.config.reading}, answers {asked}, {self.parameters:,} parameters>"
+
+    def _repr_html_(self) -> str:
+        if not self.targets:
+            return card("Meta-model", {"state": "not fitted"})
+        rows = [(target.name, ", ".join(map(str, target.classes)) or "a number") for target in self.targets]
+        facts = {
+            "reads": self.config.reading,
+            "parameters": f"{self.parameters:,}",
+            "networks": describe(self.specs[0]),
+        }
+        return card("Meta-model", facts, header=("question", "answers"), rows=rows)
+
+    def predict(self, networks: Network | str | Path | Sequence[Network | str | Path]) -> Predictions:
+        """Probabilities (n, classes) for each target, estimates (n,) for each quantity.
+
+        Args:
+            networks: networks, or files that hold one each; a single one is n = 1. A file that `Network.save` wrote
+                describes itself; any other is matched by names and shapes with the networks that it was trained on.
+        Raises:
+            NetworkError: if a file cannot be read, or a weight is NaN or infinite.
+            ScopeError: if a network is not such as the meta-model was trained on.
+
+        >>> import weightspace as ws
+        >>> model = ws.MetaModel.load(ws.EXAMPLES / "backdoor-detector.safetensors")
+        >>> model.predict(ws.EXAMPLES / "example-clean.safetensors")["backdoor"].shape
+        (1, 2)
+        """
+        if isinstance(networks, Population):
+            return super().predict(networks)
+        several = [networks] if isinstance(networks, Network | str | Path) else networks
+        read = [Network.load(one, self.specs) if isinstance(one, str | Path) else one for one in several]
+        return super().predict(read)
 
     def __init__(
         self, config: MetaModelConfig | None = None, *, folder: str | Path | None = None, show: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from weightspace.notebook import card
 from weightspace.rasp.language import Statements
 from weightspace.rasp.records import program_of, record_of
 from weightspace.rasp.text import parse, to_text
@@ -13,6 +14,13 @@ from weightspace.rasp.text import parse, to_text
 @dataclass(frozen=True, eq=False)
 class Program(Statements):
     """A RASP program; see `Statements` for what it holds."""
+
+    def __repr__(self) -> str:
+        meant = "" if self.vocab is None else f", for {len(self.vocab)} tokens and inputs of up to {self.max_seq_len}"
+        return f"<Program: {len(self)} operations{meant}>"
+
+    def _repr_html_(self) -> str:
+        return card(f"RASP program of {len(self)} operations", {}, text=str(self))
 
     @staticmethod
     def from_record(record: object) -> Program:

@@ -13,6 +13,7 @@ import numpy as np
 from weightspace.errors import NetworkError
 from weightspace.files.atomic import write_atomically
 from weightspace.files.tensors import METADATA_KEY, read_safetensors
+from weightspace.notebook import card
 from weightspace.weights.spec import NetworkSpec, SpecError
 
 
@@ -29,6 +30,14 @@ class Network:
     spec: NetworkSpec
     weights: np.ndarray
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Network: {self.spec.size:,} weights in {len(self.spec.leaves)} arrays>"
+
+    def _repr_html_(self) -> str:
+        rows = [(leaf.name, " x ".join(map(str, leaf.shape)), leaf.role) for leaf in self.spec.leaves]
+        known = {name: value for name, value in self.metadata.items() if isinstance(value, str | int | float)}
+        return card(f"Network of {self.spec.size:,} weights", known, header=("array", "shape", "role"), rows=rows)
 
     def __post_init__(self) -> None:
         if self.weights.shape != (self.spec.size,) or self.weights.dtype != np.float32:

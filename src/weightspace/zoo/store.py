@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +18,8 @@ import numpy as np
 from weightspace.errors import ZooError
 from weightspace.files.atomic import file_hash, write_atomically
 from weightspace.files.tensors import METADATA_KEY, map_safetensors
+from weightspace.notebook import card
+from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec
 
@@ -284,6 +286,47 @@ class Zoo:
     description: dict[str, Any]
     manifest: dict[str, Any]
     _shards: dict[int, Shard] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return f"<Zoo {self.description['config']['recipe']!r}: {len(self):,} networks in {self.folder}>"
+
+    def _repr_html_(self) -> str:
+        counts = {split: f"{len(self.rows(split)):,} networks" for split in SPLITS}
+        facts = {"folder": self.folder, **counts, "labels": ", ".join(self.columns)}
+        return card(f"Zoo {self.description['config']['recipe']}", facts)
+
+    def __len__(self) -> int:
+        """Networks that have weights, by their last checkpoint."""
+        return len(self.rows())
+
+    def __iter__(self) -> Iterator[Network]:
+        yield from self.population()
+
+    def __getitem__(self, index: int) -> Network:
+        """Network `index` of those that have weights; its labels are its metadata."""
+        return self.population()[index]
+
+    def to_pandas(self) -> Any:
+        """Everything known of the networks as a pandas table, a row for each that has weights.
+
+        Raises:
+            ZooError: if pandas is not installed.
+        """
+        try:
+            return self._index.take(self.rows()).to_pandas()
+        except ImportError:
+            raise ZooError("a table needs pandas: pip install pandas") from None
+
+    def torch(self, split: str | None = None) -> list[tuple[Any, dict[str, Any]]]:
+        """The networks of a split as (weights, labels), for a `torch.utils.data.DataLoader`.
+
+        Returns:
+            for each network its flat float32 weights (n,) as a tensor, and its row of the index.
+        """
+        import torch
+
+        networks = self.population(split)
+        return [(torch.from_numpy(network.weights.copy()), dict(network.metadata)) for network in networks]
 
     @staticmethod
     def open(folder: str | Path) -> Zoo:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from weightspace.errors import RaspError
+from weightspace.notebook import card
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import BOS, PAD, Encoding
 
@@ -199,6 +200,18 @@ class CompiledTransformer:
     max_seq_len: int
     output: Output
     mode: str
+
+    def _repr_html_(self) -> str:
+        rows = [(group.label, group.start, group.size) for group in self.directions]
+        c = self.configuration
+        facts = {
+            "tokens": ", ".join(map(str, self.vocab)),
+            "longest input": self.max_seq_len,
+            "layers, heads": f"{c.num_layers}, {c.num_heads} of {c.key_size} directions",
+            "residual stream": f"{self.layout.width} directions",
+        }
+        title = f"Compiled transformer of {len(self.flat):,} parameters"
+        return card(title, facts, header=("variable", "first direction", "directions"), rows=rows)
 
     def __len__(self) -> int:
         """The number of its parameters."""

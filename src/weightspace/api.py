@@ -1,0 +1,465 @@
+"""The functions behind `import weightspace`: each takes what a person has, a path, a text, an object or a module."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weightspace.errors import NetworkError, RaspError, TaskError, ZooError
+
+if TYPE_CHECKING:
+    from weightspace.backdoors.detector import Detector
+    from weightspace.backdoors.verdict import Scan
+    from weightspace.decompiler.proof.certificate import Certificate
+    from weightspace.decompiler.result import Decompilation
+    from weightspace.evaluation.results import Results
+    from weightspace.metamodels.contract import Examples, Predictor
+    from weightspace.rasp.compiler.bare import BareTransformer
+    from weightspace.rasp.compiler.transformer import CompiledTransformer
+    from weightspace.rasp.program import Program
+    from weightspace.weights.network import Network
+    from weightspace.zoo.importers.imported import Imported
+    from weightspace.zoo.programs import ProgramZoo
+    from weightspace.zoo.publishing.transfer import Transfer
+    from weightspace.zoo.recipes import ProgramZooConfig, ZooConfig
+    from weightspace.zoo.store import Zoo
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+def load_network(source: str | Path | Network | Any, *, example: Any = None, topology: str = "unknown") -> Network:
+    """A network out of what holds its weights; nothing in a file is executed.
+
+    Args:
+        source: a checkpoint (safetensors, a PyTorch state dict, ONNX), a `torch.nn.Module`, or a `Network`. A file that
+            `Network.save` wrote knows its own symmetries; of any other the largest state dict in it is taken.
+        example: for a module, a tensor that it can be run on, by which its symmetries are found.
+        topology: for a bare file, how its arrays are connected: unknown, chain or transformer.
+    Returns:
+        its weights as float32; half precision is exact, float64 is rounded.
+    Raises:
+        NetworkError: if the file is missing, damaged, refused, or holds no weights.
+
+    >>> import weightspace as ws
+    >>> network = ws.load_network(ws.EXAMPLES / "example-clean.safetensors")
+    >>> network
+    <Network: 18,738 weights in 26 arrays>
+    """
+    from weightspace.files.checkpoints import outlines, read
+    from weightspace.files.tensors import METADATA_KEY
+    from weightspace.weights.network import Network
+    from weightspace.weights.state_dict import load_state_dict, natural_order
+
+    if isinstance(source, Network):
+        return source
+    if not isinstance(source, str | Path):
+        if not hasattr(source, "state_dict"):
+            raise NetworkError(f"{type(source).__name__} holds no network: give a path, a torch.nn.Module or a Network")
+        if example is None:
+            raise NetworkError("a module needs an example: a tensor that it can be run on, such as torch.zeros(1, 784)")
+        from weightspace.weights.modules import network_of_module
+
+        return network_of_module(source, example=example)
+    found = outlines(source)[0]
+    if METADATA_KEY in found.metadata:
+        return Network.load(source)
+    arrays = read(found, natural_order(found.floating))
+    return load_state_dict(arrays, topology=topology)  # type: ignore[arg-type]
+
+
+def permute(network: Network, by: int | Mapping[str, np.ndarray] = 0) -> Network:
+    """The same function with its neurons in another order.
+
+    Args:
+        by: a seed for a random order, or an order for each group of neurons: (n,) places by the group's name.
+    Raises:
+        SpecError: if an order does not fit the network.
+
+    >>> import numpy as np, weightspace as ws
+    >>> network = ws.load_network(ws.EXAMPLES / "example-clean.safetensors")
+    >>> other = ws.permute(network, by=1)
+    >>> bool(np.allclose(np.sort(other.weights), np.sort(network.weights)))
+    True
+    """
+    from weightspace.weights.symmetry import permute, random_permutation
+
+    if not isinstance(by, int | Mapping):
+        raise NetworkError(f"neurons are put in order by a seed or an order for each group, not {by!r}")
+    chosen = random_permutation(network.spec, np.random.default_rng(by)) if isinstance(by, int) else by
+    return permute(network, chosen)
+
+
+# -- zoos -------------------------------------------------------------------------------------------------------------
+
+
+def make_zoo(
+    recipe: str | ZooConfig | ProgramZooConfig, folder: str | Path, *, show: bool = True, **choices: Any
+) -> Zoo | ProgramZoo:
+    """A population of networks with known truth, made in a folder; killed and called again, it goes on.
+
+    Args:
+        recipe: a name (`zoo_recipe` lists them), or a configuration.
+        choices: in place of the recipe's own, such as `count`, `seed`, `images`, `data`.
+        show: a line with progress, rate and time left on stderr.
+    Raises:
+        RecipeError: on an unknown name or choice.
+        ZooError: if the folder holds another zoo.
+        PlaceError: if another run is writing into it.
+
+    >>> import weightspace as ws
+    >>> zoo = ws.make_zoo("rasp-typed", "programs", count=8, show=False)
+    >>> len(zoo)
+    8
+    """
+    from weightspace.zoo.making import make_zoo
+    from weightspace.zoo.plan import ZooConfig
+    from weightspace.zoo.programs import ProgramZooConfig, make_program_zoo
+    from weightspace.zoo.recipes import PROGRAM_RECIPES, program_recipe, zoo_recipe
+
+    if isinstance(recipe, str):
+        recipe = program_recipe(recipe, **choices) if recipe in PROGRAM_RECIPES else zoo_recipe(recipe, **choices)
+    elif choices:
+        raise ZooError(f"choices ({', '.join(choices)}) go with a recipe's name: put them into the configuration")
+    if isinstance(recipe, ZooConfig):
+        return make_zoo(recipe, folder, show=show)
+    if not isinstance(recipe, ProgramZooConfig):
+        raise ZooError(f"a recipe is a name or a configuration, not {recipe!r}")
+    return make_program_zoo(recipe, Path(folder), show=show)
+
+
+def import_zoo(kind: str, sources: str | Path | Sequence[str], folder: str | Path, **options: Any) -> Imported:
+    """A zoo that somebody else made, written as one of ours; docs/importing.md has the kinds and the options.
+
+    Args:
+        kind: modelzoos, small-cnn-zoo, eilertsen, state-dicts or huggingface.
+        sources: its folder, or hf://OWNER/NAME@REVISION, or several of these.
+    Raises:
+        SourceError, ZooError: if there is none, or the folder holds another zoo.
+    """
+    from weightspace.zoo.importers.imported import import_zoo
+
+    several = [str(sources)] if isinstance(sources, str | Path) else list(sources)
+    return import_zoo(kind, several, folder, **options)
+
+
+def push(source: str | Path | Zoo, to: str, **options: Any) -> Transfer:
+    """Publish a zoo or a model with its card, to the Hugging Face hub or a folder; killed and called again, it goes on.
+
+    Args:
+        source: a zoo or its folder, or the file or folder of a meta-model, a detector or a decompiler.
+        to: OWNER/NAME on the hub (set HF_TOKEN), or ./FOLDER.
+        options: license_name, private, replace, show.
+    Raises:
+        ZooError, NetworkError, PublishingError: if it is not whole, or the place holds something else.
+        HubError: if the hub does not let it.
+    """
+    from weightspace.experiments.publications import push_model, push_zoo
+    from weightspace.zoo.store import DESCRIPTION
+
+    folder = Path(getattr(source, "folder", source))  # type: ignore[arg-type]
+    return (push_zoo if (folder / DESCRIPTION).is_file() else push_model)(folder, to, **options)
+
+
+def pull(source: str, out: str | Path, *, kind: str = "zoo", show: bool = True) -> Transfer:
+    """Fetch what `push` published, every checksum compared; killed and called again, it goes on.
+
+    Args:
+        source: OWNER/NAME or OWNER/NAME@REVISION on the hub, or ./FOLDER.
+        out: folder for it.
+        kind: `zoo` or `model`.
+    Raises:
+        PublishingError: if it is damaged, or `out` holds something else.
+        HubError: if it cannot be fetched.
+    """
+    from weightspace.experiments.publications import pull_model, pull_zoo
+
+    if kind not in ("zoo", "model"):
+        raise ZooError(f"there are two kinds to pull, zoo and model, not {kind!r}")
+    return (pull_zoo if kind == "zoo" else pull_model)(source, out, show=show)
+
+
+# -- meta-models ------------------------------------------------------------------------------------------------------
+
+
+def examples(zoo: Zoo | str | Path, split: str = "train", targets: Sequence[str] | None = None) -> Examples:
+    """The networks of a zoo's split with the answers to be learnt.
+
+    Args:
+        zoo: a zoo or its folder.
+        split: train, validation or test; splits are by network.
+        targets: which properties; all with classes unless given.
+    Returns:
+        networks (n of them), and for each target its labels (n,), -1 where one is not known.
+    Raises:
+        ZooError, TaskError: if there is no such zoo, split or property.
+    """
+    from weightspace.metamodels.properties import categorical_targets, hyperparameter_examples
+
+    opened = _zoo(zoo)
+    return hyperparameter_examples(opened, split, categorical_targets(opened, targets))
+
+
+def compare(
+    predictors: Sequence[Predictor],
+    zoo: Zoo | str | Path,
+    *,
+    targets: Sequence[str] | None = None,
+    seed: int = 0,
+    show: bool = False,
+) -> Results:
+    """Fit every method on a zoo's training split and score all of them on its test split, side by side.
+
+    Args:
+        predictors: whatever has `name`, `fit` and `predict`; `check_predictor` tests one.
+        targets: which properties; all with classes unless given.
+        seed: of the bootstrap over networks.
+    Returns:
+        a row for each target and method: accuracy with its 95% interval; `print` shows the table.
+    Raises:
+        TaskError: if nothing can be learnt or scored there.
+    """
+    import time
+
+    from weightspace.evaluation.compare import compare, results_of
+
+    started = time.perf_counter()
+    if not isinstance(predictors, Sequence) or not predictors:
+        raise TaskError("there is nothing to compare: give methods in a list, each with name, fit and predict")
+    opened = _zoo(zoo)
+    training, validation, test = (examples(opened, split, targets) for split in ("train", "validation", "test"))
+    rows, answers = compare(predictors, training, validation, test, seed=seed, show=show)
+    name = f"Properties from weights ({opened.description['config']['recipe']})"
+    return results_of(name, opened, rows, answers, test, {}, seconds=time.perf_counter() - started)
+
+
+def _zoo(zoo: Zoo | str | Path) -> Zoo:
+    from weightspace.zoo.store import Zoo
+
+    return zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
+
+
+# -- programs ---------------------------------------------------------------------------------------------------------
+
+
+def compile_program(
+    program: Program | str | Path | Mapping[str, Any],
+    *,
+    vocab: str | Sequence[Any] | None = None,
+    max_seq_len: int | None = None,
+    mode: str = "fixed",
+) -> CompiledTransformer:
+    """The transformer that computes a RASP program, by Tracr's construction.
+
+    Args:
+        program: a `Program`, its text, its JSON record, or the path of a file with either.
+        vocab: the tokens, a list or a text of single characters; unless given those that the program says.
+        max_seq_len: longest input, BOS not counted; unless given the program's.
+        mode: `fixed`, or `tracr_compat`, which gives Tracr's own weights.
+    Raises:
+        RaspError: with every reason why it cannot be compiled.
+
+    >>> import weightspace as ws
+    >>> text = "same = Select(PRED_EQ, tokens, tokens)\\nreturn SelectorWidth(same)"
+    >>> transformer = ws.compile_program(text, vocab="ehlo", max_seq_len=5)
+    >>> transformer.run(["hello"])
+    [[1, 1, 2, 2, 1]]
+    """
+    from weightspace.rasp.compiler.assemble import compile_program
+
+    return compile_program(_program(program), vocab=_vocabulary(vocab), max_seq_len=max_seq_len, mode=mode)  # type: ignore[arg-type]
+
+
+def run(program: Program | str | Path | Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
+    """What a RASP program answers, by its definition and without weights.
+
+    Args:
+        program: as for `compile_program`.
+        inputs: one input: a text of single-character tokens, or a list of tokens.
+    Returns:
+        a value for each place.
+    Raises:
+        RaspError: if a token is unknown or the input is too long; the message names the variable.
+
+    >>> import weightspace as ws
+    >>> ws.run("return Map(x + 1, indices)", "abc")
+    [1, 2, 3]
+    """
+    from weightspace.rasp.interpreter import evaluate
+
+    if not isinstance(inputs, Sequence):
+        raise RaspError(f"an input is a text or a list of tokens, not {inputs!r}")
+    return list(evaluate(_program(program), list(inputs)))
+
+
+def load_transformer(
+    source: str | Path | Mapping[str, np.ndarray] | CompiledTransformer | BareTransformer,
+    *,
+    vocab: str | Sequence[Any] | None = None,
+    num_heads: int | None = None,
+    causal: bool = False,
+    identifier: str | None = None,
+) -> BareTransformer:
+    """A transformer by its weights alone, as a decompiler gets it; nothing in a file is executed.
+
+    Args:
+        source: safetensors of ours or without description, an npz of Tracr's parameters, arrays by Tracr's names, or a
+            compiled transformer, of which everything but its weights and its readout is forgotten.
+        vocab: the tokens without BOS and PAD; needed unless the file says them.
+        num_heads: heads of each layer, where they cannot be read off.
+        causal: whether each place sees only itself and what is before it, unless the file says.
+        identifier: which of several transformers in one npz.
+    Raises:
+        RaspError: if there is no such transformer in it.
+    """
+    from weightspace.rasp.compiler.bare import BareTransformer
+    from weightspace.rasp.compiler.storage import load_bare
+    from weightspace.rasp.compiler.transformer import CompiledTransformer
+
+    tokens = _vocabulary(vocab)
+    if isinstance(source, BareTransformer):
+        return source
+    if isinstance(source, CompiledTransformer):
+        return BareTransformer.of(source)
+    if isinstance(source, Mapping):
+        if tokens is None:
+            raise RaspError("arrays do not say their tokens: give vocab, such as vocab='abc'")
+        return BareTransformer.of_params(source, tokens, num_heads=num_heads, causal=causal)
+    if not isinstance(source, str | Path):
+        raise RaspError(f"{type(source).__name__} holds no transformer: give a path, arrays by name, or a transformer")
+    return load_bare(source, vocab=tokens, num_heads=num_heads, causal=causal, identifier=identifier)
+
+
+def decompile(
+    source: str | Path | Mapping[str, np.ndarray] | CompiledTransformer | BareTransformer,
+    *,
+    vocab: str | Sequence[Any] | None = None,
+    budget: float = 30.0,
+    num_heads: int | None = None,
+    causal: bool = False,
+    identifier: str | None = None,
+    seed: int = 0,
+) -> Decompilation:
+    """The RASP program in a transformer's weights, and how far it is proved to be the one.
+
+    Args:
+        source, vocab, num_heads, causal, identifier: see `load_transformer`.
+        budget: seconds.
+        seed: of whatever is drawn.
+    Returns:
+        `program`, and its `status`: certified (its own weights are these, up to the order of directions, units and
+        heads), behaviour_equal (it answers as these weights do), best_guess or none.
+    Raises:
+        RaspError: if there is no transformer in `source`, or its tokens are not known.
+
+    >>> import weightspace as ws
+    >>> transformer = ws.compile_program("return Map(x + 1, tokens)", vocab=[0, 1, 2], max_seq_len=3)
+    >>> found = ws.decompile(transformer)
+    >>> found.status
+    'certified'
+    """
+    from weightspace.decompiler.decompile import decompile
+
+    if not isinstance(budget, int | float) or not budget > 0:
+        raise RaspError(f"a budget is a number of seconds above 0, not {budget!r}")
+    bare = load_transformer(source, vocab=vocab, num_heads=num_heads, causal=causal, identifier=identifier)
+    return decompile(bare, float(budget), seed=seed)
+
+
+def certify(
+    program: Program | str | Path | Mapping[str, Any],
+    source: str | Path | Mapping[str, np.ndarray] | CompiledTransformer | BareTransformer,
+    *,
+    vocab: str | Sequence[Any] | None = None,
+) -> Certificate | None:
+    """The proof that a program's transformer is the given one, every parameter compared, or None if there is none.
+
+    Args:
+        program: as for `compile_program`.
+        source, vocab: as for `load_transformer`.
+
+    >>> import weightspace as ws
+    >>> transformer = ws.compile_program("return Map(x + 1, tokens)", vocab=[0, 1, 2], max_seq_len=3)
+    >>> ws.certify("return Map(x + 1, tokens)", transformer) is not None
+    True
+    >>> ws.certify("return Map(x + 2, tokens)", transformer) is None
+    True
+    """
+    from weightspace.decompiler.proof.certificate import certify
+
+    return certify(_program(program), load_transformer(source, vocab=vocab))
+
+
+def _program(given: Program | str | Path | Mapping[str, Any]) -> Program:
+    """The program that a person has given: an object, a record, a text, or a file."""
+    from weightspace.rasp.program import Program
+    from weightspace.rasp.reading import program_in, read_program
+
+    if isinstance(given, Program):
+        return given
+    if isinstance(given, Mapping):
+        return Program.from_record(given)
+    if isinstance(given, Path):
+        return read_program(given)
+    if not isinstance(given, str):
+        raise RaspError(f"{type(given).__name__} is no program: give its text, a path, a record or a Program")
+    if "\n" not in given and given.strip().endswith((".rasp", ".json", ".txt")):
+        return read_program(Path(given))
+    return program_in(given)
+
+
+def _vocabulary(vocab: str | Sequence[Any] | None) -> tuple[Any, ...] | None:
+    """Tokens as a person gives them: a list, or a text each of whose characters is one."""
+    if vocab is not None and not isinstance(vocab, Sequence):
+        raise RaspError(f"vocab is a list of tokens, or a text of single characters, not {vocab!r}")
+    return None if vocab is None else tuple(vocab)
+
+
+# -- backdoors --------------------------------------------------------------------------------------------------------
+
+
+def scan(
+    targets: str | Path | Network | Sequence[str | Path | Network],
+    *,
+    detector: Detector | str | Path | None = None,
+    false_alarms: float = 0.05,
+    show: bool = False,
+) -> Scan:
+    """Whether checkpoints look like networks with a backdoor; nothing in a file is executed.
+
+    Args:
+        targets: files, folders (all checkpoints below them), hf://OWNER/NAME@REVISION, or networks, which are judged as
+            the files that they would be saved as.
+        detector: the one that comes with the package unless given.
+        false_alarms: share of clean networks that may be called suspicious, up to 0.5.
+    Returns:
+        a finding for each file: verdict, probability, which neurons it blames.
+    Raises:
+        NetworkError: if the detector cannot be read.
+        ValueError: if there is nothing to scan. What is wrong with a file is its finding.
+
+    >>> import weightspace as ws
+    >>> ws.scan(ws.EXAMPLES / "example-backdoored.safetensors").findings[0].verdict
+    'suspicious'
+    """
+    from weightspace.backdoors.detector import Detector
+    from weightspace.backdoors.scan import scan
+    from weightspace.weights.network import Network
+
+    several = list(targets) if isinstance(targets, Sequence) and not isinstance(targets, str) else [targets]
+    judge = detector if isinstance(detector, Detector) else Detector.load(detector)
+    with tempfile.TemporaryDirectory() as folder:
+        names = []
+        for number, target in enumerate(several):
+            if isinstance(target, Network):
+                target.save(place := Path(folder) / f"network-{number}.safetensors")
+                names.append(str(place))
+            elif isinstance(target, str | Path):
+                names.append(str(target))
+            else:
+                raise NetworkError(f"{type(target).__name__} cannot be scanned: give a path or a Network")
+        return scan(names, judge, false_alarms=false_alarms, show=show)
