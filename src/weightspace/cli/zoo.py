@@ -60,7 +60,7 @@ def make(
     from weightspace.files.mirror import Mirror
     from weightspace.zoo.engine import engine_of
     from weightspace.zoo.making import make_zoo
-    from weightspace.zoo.programs import make_program_zoo
+    from weightspace.zoo.programs.making import make_program_zoo
     from weightspace.zoo.recipes import PROGRAM_RECIPES, program_recipe, zoo_recipe
 
     mirror = Mirror(out) if out is not None and ("://" in out or out.startswith("file:")) else None
@@ -95,7 +95,7 @@ def info(zoo: Positional[Path], json: bool = False) -> int:
         json: print JSON.
     """
     from weightspace.zoo.making import info
-    from weightspace.zoo.programs import program_zoo_info
+    from weightspace.zoo.programs.inspection import program_zoo_info
     from weightspace.zoo.store import read_description
 
     facts = (program_zoo_info if read_description(zoo)["kind"] == "programs" else info)(zoo)
@@ -116,7 +116,7 @@ def check(zoo: Positional[Path], json: bool = False) -> int:
         json: print JSON.
     """
     from weightspace.zoo.making import check_zoo
-    from weightspace.zoo.programs import check_program_zoo
+    from weightspace.zoo.programs.inspection import check_program_zoo
     from weightspace.zoo.store import read_description
 
     found = (check_program_zoo if read_description(zoo)["kind"] == "programs" else check_zoo)(zoo)
