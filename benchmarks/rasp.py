@@ -19,7 +19,8 @@ from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.validate import Mode, NotCompilable
 from weightspace.rasp.values import KEPT
-from weightspace.zoo.programs import ProgramZooConfig, make_program_zoo
+from weightspace.zoo.programs.config import ProgramZooConfig
+from weightspace.zoo.programs.making import make_program_zoo
 
 PROGRAMS, REPEATS, LARGEST = 1_000, 5, 65_536
 POPULATION = 5_000

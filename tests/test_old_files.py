@@ -45,7 +45,9 @@ from weightspace.weights.network import Network
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.making import check_zoo, info, make_zoo
 from weightspace.zoo.networks import module_of
-from weightspace.zoo.programs import ProgramZoo, check_program_zoo, make_program_zoo, program_zoo_info
+from weightspace.zoo.programs.inspection import check_program_zoo, program_zoo_info
+from weightspace.zoo.programs.making import make_program_zoo
+from weightspace.zoo.programs.program_zoo import ProgramZoo
 from weightspace.zoo.recipes import zoo_recipe
 from weightspace.zoo.store import Zoo, verify
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from weightspace.rasp.program import Program
     from weightspace.weights.network import Network
     from weightspace.zoo.importers.imported import Imported
-    from weightspace.zoo.programs import ProgramZoo
+    from weightspace.zoo.programs.program_zoo import ProgramZoo
     from weightspace.zoo.publishing.transfer import Transfer
     from weightspace.zoo.recipes import ProgramZooConfig, ZooConfig
     from weightspace.zoo.store import Zoo
@@ -118,7 +118,8 @@ def make_zoo(
     """
     from weightspace.zoo.making import make_zoo
     from weightspace.zoo.plan import ZooConfig
-    from weightspace.zoo.programs import ProgramZooConfig, make_program_zoo
+    from weightspace.zoo.programs.config import ProgramZooConfig
+    from weightspace.zoo.programs.making import make_program_zoo
     from weightspace.zoo.recipes import PROGRAM_RECIPES, program_recipe, zoo_recipe
 
     if isinstance(recipe, str):

@@ -26,7 +26,9 @@ from weightspace.rasp.language import Map, Select, SelectorWidth, fused, tokens
 from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
 from weightspace.rasp.tokens import PAPER
-from weightspace.zoo.programs import ProgramZooConfig, make_program_zoo, split_of
+from weightspace.zoo.programs.config import ProgramZooConfig
+from weightspace.zoo.programs.making import make_program_zoo
+from weightspace.zoo.programs.splits import split_of
 
 PROGRAMS = list(islice(sample("paper", 3), 60))
 WIDTH = Program.of(SelectorWidth(Select(tokens, tokens, "EQ")), vocab=(0, 1, 2), max_seq_len=4)

@@ -19,15 +19,13 @@ from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.language import fused
 from weightspace.rasp.validate import analyse, settings
-from weightspace.zoo import programs
-from weightspace.zoo.programs import (
-    ProgramZoo,
-    ProgramZooConfig,
-    check_program_zoo,
-    make_program_zoo,
-    program_zoo_info,
-    splits_of,
-)
+from weightspace.zoo.programs import making, shards
+from weightspace.zoo.programs.config import ProgramZooConfig
+from weightspace.zoo.programs.draws import accepted_draws, compiled_rows
+from weightspace.zoo.programs.inspection import check_program_zoo, program_zoo_info
+from weightspace.zoo.programs.making import make_program_zoo
+from weightspace.zoo.programs.program_zoo import ProgramZoo
+from weightspace.zoo.programs.splits import splits_of
 from weightspace.zoo.recipes import PROGRAM_RECIPES, RecipeError, program_recipe
 from weightspace.zoo.store import Zoo, write_manifest
 
@@ -111,12 +109,12 @@ def refinish(folder: Path) -> None:
 
 def rewritten(folder: Path, number: int, change: Callable[[Any], Any]) -> None:
     """Change a shard's table and write it with valid checksums of its own."""
-    path = programs.shard_file(folder, number)
+    path = shards.shard_file(folder, number)
     table = pq.read_table(path)
     facts = json.loads(table.schema.metadata[b"weightspace"])
     changed = change(table)
-    facts["checksum"] = programs._checksum(changed, facts)
-    programs._write(path, changed.replace_schema_metadata({b"weightspace": json.dumps(facts, sort_keys=True)}))
+    facts["checksum"] = shards._checksum(changed, facts)
+    shards._write(path, changed.replace_schema_metadata({b"weightspace": json.dumps(facts, sort_keys=True)}))
 
 
 def swapped(table: Any) -> Any:
@@ -141,17 +139,17 @@ def test_a_shard_in_the_place_of_another_is_made_anew(zoo: ProgramZoo, tmp_path:
 
 
 def test_a_changed_byte_anywhere_in_a_shard_is_noticed_even_without_a_manifest(zoo: ProgramZoo, tmp_path: Path) -> None:
-    whole = programs.shard_file(zoo.folder, 0).read_bytes()
+    whole = shards.shard_file(zoo.folder, 0).read_bytes()
     (tmp_path / "shards").mkdir()
-    path = programs.shard_file(tmp_path, 0)
-    wanted = programs._read_summary(programs.shard_file(zoo.folder, 0), SMALL, 0)
+    path = shards.shard_file(tmp_path, 0)
+    wanted = shards.read_summary(shards.shard_file(zoo.folder, 0), SMALL, 0)
     assert wanted is not None
     places = np.random.default_rng(0).integers(0, len(whole), 150).tolist() + list(range(len(whole) - 300, len(whole)))
     for place in places:
         content = bytearray(whole)
         content[place] ^= 4
         path.write_bytes(content)
-        found = programs._read_summary(path, SMALL, 0)
+        found = shards.read_summary(path, SMALL, 0)
         if found is not None:  # a byte that says nothing, as in the name of the writer
             np.testing.assert_array_equal(found.keys, wanted.keys)
             assert found.reasons == wanted.reasons
@@ -181,7 +179,7 @@ def test_shards_without_a_program_of_a_split_are_passed_over(tmp_path: Path) -> 
 def test_what_is_drawn_is_kept_or_counted_as_dropped(zoo: ProgramZoo) -> None:
     config = replace(SMALL, count=60, shard_size=60)
     reasons: Counter[str] = Counter()
-    rows = programs._compiled(config, programs._accepted(config, 0, reasons), reasons)
+    rows = compiled_rows(config, accepted_draws(config, 0, reasons), reasons)
     rejected = {"it is constant, or nearly", "it is None too often", "it does not reach its length"}
     rejected.add("Tracr's validator refuses it, or its evaluator meets a None")
     assert len(rows) + sum(count for reason, count in reasons.items() if reason not in rejected) == 60
@@ -230,7 +228,7 @@ def test_what_was_dropped_is_counted_by_reason(tmp_path: Path) -> None:
 
 
 def test_a_distribution_that_runs_dry_ends_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "FRUITLESS", 1_000)
+    monkeypatch.setattr(making, "FRUITLESS", 1_000)
     config = replace(SMALL, lengths=(2,), count=10_000, shard_size=30)
     with pytest.raises(ZooError, match=r"hardly more than \d+ different programs"):
         make_program_zoo(config, tmp_path / "zoo", 0, show=False)
@@ -256,7 +254,7 @@ def test_zoos_of_programs_and_of_networks_are_not_taken_for_each_other(zoo: Prog
 
 def test_a_full_disk_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = 0
-    write = programs.write_atomically
+    write = shards.write_atomically
 
     def fill(path: Path, content: bytes) -> None:
         nonlocal written
@@ -266,7 +264,7 @@ def test_a_full_disk_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest
                 raise OSError(28, "No space left on device", str(path))
         write(path, content)
 
-    monkeypatch.setattr(programs, "write_atomically", fill)
+    monkeypatch.setattr(shards, "write_atomically", fill)
     with pytest.raises(OSError, match="No space left"):
         make_program_zoo(SMALL, tmp_path / "zoo", 0, show=False)
     assert [path.name for path in (tmp_path / "zoo" / "shards").iterdir()] == ["00000.parquet"]

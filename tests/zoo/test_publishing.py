@@ -27,7 +27,9 @@ from weightspace.metamodels.metamodel import MODEL_FILE, MetaModel
 from weightspace.train.config import TrainingConfig
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.making import check_zoo, make_zoo
-from weightspace.zoo.programs import ProgramZooConfig, check_program_zoo, make_program_zoo
+from weightspace.zoo.programs.config import ProgramZooConfig
+from weightspace.zoo.programs.inspection import check_program_zoo
+from weightspace.zoo.programs.making import make_program_zoo
 from weightspace.zoo.publishing import folder_place, hub_place
 from weightspace.zoo.publishing.folder_place import FolderPlace
 from weightspace.zoo.publishing.form import MODEL, PublishingError

@@ -80,7 +80,7 @@ def info(zoo: Positional[Path], json: bool = False) -> int:
         json: print JSON.
     """
     from weightspace.zoo.making import info
-    from weightspace.zoo.programs import program_zoo_info
+    from weightspace.zoo.programs.inspection import program_zoo_info
     from weightspace.zoo.store import read_description
 
     facts = (program_zoo_info if read_description(zoo)["kind"] == "programs" else info)(zoo)
@@ -101,7 +101,7 @@ def check(zoo: Positional[Path], json: bool = False) -> int:
         json: print JSON.
     """
     from weightspace.zoo.making import check_zoo
-    from weightspace.zoo.programs import check_program_zoo
+    from weightspace.zoo.programs.inspection import check_program_zoo
     from weightspace.zoo.store import read_description
 
     found = (check_program_zoo if read_description(zoo)["kind"] == "programs" else check_zoo)(zoo)

@@ -17,7 +17,7 @@ from weightspace.files.tensors import METADATA_KEY, read_safetensors
 from weightspace.metamodels.contract import Target
 from weightspace.metamodels.metamodel import MetaModel, describe
 from weightspace.zoo.making import info
-from weightspace.zoo.programs import program_zoo_info
+from weightspace.zoo.programs.inspection import program_zoo_info
 from weightspace.zoo.store import DESCRIPTION, INDEX, MANIFEST, read_description, read_manifest
 
 UNKNOWN = "unknown"

@@ -27,7 +27,7 @@ from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.program import Program
 from weightspace.train.config import TrainingConfig
-from weightspace.zoo.programs import ProgramZoo
+from weightspace.zoo.programs.program_zoo import ProgramZoo
 
 # -- the paper's experiment (section 3.3) ------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 from weightspace.files.mirror import Mirror
 from weightspace.zoo.engines import engine_of
 from weightspace.zoo.making import make_zoo
-from weightspace.zoo.programs import make_program_zoo
+from weightspace.zoo.programs.making import make_program_zoo
 from weightspace.zoo.recipes import PROGRAM_RECIPES, program_recipe, zoo_recipe
 
 __all__ = ["make_to_order"]

@@ -11,7 +11,7 @@ from weightspace.errors import WeightspaceError
 from weightspace.rasp.validate import Mode
 from weightspace.zoo.plan import Choice, Distribution, Given, LogUniform, Uniform, ZooConfig
 from weightspace.zoo.poison import ATTACKS, CLEAN, LABEL_NOISE, TRIGGER_ONLY
-from weightspace.zoo.programs import ProgramZooConfig
+from weightspace.zoo.programs.config import ProgramZooConfig
 
 ACTIVATIONS = Choice(("relu", "gelu", "tanh", "sigmoid"))
 INITIALISATIONS = Choice(("uniform", "normal", "kaiming_uniform", "kaiming_normal"))

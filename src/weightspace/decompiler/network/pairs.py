@@ -22,7 +22,7 @@ from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import TYPED_LENGTH, TYPED_VOCAB, attempts
 from weightspace.rasp.validate import Mode, analyse
-from weightspace.zoo.programs import split_of
+from weightspace.zoo.programs.splits import split_of
 
 GROUP = 8
 """So many batches are drawn together and sorted by size, so that little of a batch is padding."""

@@ -18,7 +18,8 @@ from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import attempts
 from weightspace.rasp.tokens import END, MOST_LINES, PADDING, PAPER, START
 from weightspace.rasp.validate import NotCompilable, analyse, settings
-from weightspace.zoo.programs import ProgramZoo, split_of
+from weightspace.zoo.programs.program_zoo import ProgramZoo
+from weightspace.zoo.programs.splits import split_of
 
 FIELDS = 5
 """Operation, three arguments, variable."""
@@ -198,8 +199,9 @@ def draw_listings(
 ) -> list[Listing]:
     """Programs of the `paper` distribution drawn on the fly: a pure function of the arguments.
 
-    A program is on one side of the split wherever and whenever it is drawn, in a zoo too (`zoo.compiled.split_of`), so
-    no training program is ever a test program. Copies within one call are left out.
+    A program is on one side of the split wherever and whenever it is drawn, in a zoo too
+    (`zoo.programs.splits.split_of`), so no training program is ever a test program. Copies within one call are left
+    out.
 
     Args:
         number: of the call among those of one seed; each gives other programs.

@@ -152,40 +152,44 @@ def import_zoo(
         ZooError: if the folder holds something else or another zoo, or another run writes into it.
     """
     folder = Path(folder)
+    _check_numbers(seed, shard_size, count)
+    source = open_source(kind, sources, table=table, topology=topology, cache=cache)
+    tally = Tally()
+    candidates = _chosen(source, labels, epochs, seed, tally)[:count]
+    shard_size = shard_size or max(16, -(-len(candidates) // 500))
+    asked = {"recipe": f"imported {kind}", "seed": seed, "images": images or source.images, "source": source.name}
+    asked |= {"asked": list(labels), "epochs": list(epochs), "most": count}
+    asked |= {"topology": topology, "shard_size": shard_size}
+    with writing(folder):
+        store = ForeignStore(folder, asked, source)
+        _fill(store, candidates, tally, show)
+        if not store.accepted:
+            first = tally.first or f"it has no network{' at these epochs' * bool(epochs)}"
+            raise SourceError(f"nothing of {' '.join(sources)} could be imported: {first}")
+        return _finished(folder, store, source, labels, tally)
+
+
+def _check_numbers(seed: int, shard_size: int, count: int | None) -> None:
     if seed < 0 or shard_size < 0 or (count is not None and count < 1):
         raise SourceError(
             f"seed {seed}, {shard_size} networks a shard, {count} networks: give none below 0, or below 1"
         )
-    source = open_source(kind, sources, table=table, topology=topology, cache=cache)
-    tally = Tally()
-    for error in source.unfit:
-        tally.add(error)
-    candidates = _ordered(_labelled(source, labels, tally), epochs, seed, tally)[:count]
-    shard_size = shard_size or max(16, -(-len(candidates) // 500))
-    asked = {
-        "recipe": f"imported {kind}",
-        "seed": seed,
-        "images": images or source.images,
-        "source": source.name,
-        "asked": list(labels),
-        "epochs": list(epochs),
-        "most": count,
-        "topology": topology,
-        "shard_size": shard_size,
-    }
-    with writing(folder):
-        store = ForeignStore(folder, asked, source)
-        with progress_line("importing", total=len(candidates), unit="networks", enabled=show) as advance:
-            for candidate in candidates:
-                store.add(_rows(candidate, store, tally))
-                advance(1)
-        if not store.accepted:
-            first = tally.first or f"it has no network{' at these epochs' * bool(epochs)}"
-            raise SourceError(f"nothing of {' '.join(sources)} could be imported: {first}")
-        space, notes = space_of([one.candidate.labels for one in store.accepted], labels)
-        given_away = architectural(space, store.accepted)
-        skipped = tally.skipped
-        store.finish(space, given_away, {one.reason: one.count for one in skipped})
+
+
+def _fill(store: ForeignStore, candidates: Sequence[Candidate], tally: Tally, show: bool) -> None:
+    """Bring the networks into the store, one after the other."""
+    with progress_line("importing", total=len(candidates), unit="networks", enabled=show) as advance:
+        for candidate in candidates:
+            store.add(_rows(candidate, store, tally))
+            advance(1)
+
+
+def _finished(folder: Path, store: ForeignStore, source: Source, labels: Sequence[str], tally: Tally) -> Imported:
+    """Write the index and the manifest, and say what came of the import."""
+    space, notes = space_of([one.candidate.labels for one in store.accepted], labels)
+    given_away = architectural(space, store.accepted)
+    skipped = tally.skipped
+    store.finish(space, given_away, {one.reason: one.count for one in skipped})
     return Imported(
         folder,
         networks=len(store.accepted),
@@ -219,6 +223,13 @@ class Tally:
 
 
 # -- which networks, and in which order -------------------------------------------------------------------------------
+
+
+def _chosen(source: Source, labels: Sequence[str], epochs: Sequence[int], seed: int, tally: Tally) -> list[Candidate]:
+    """The candidates that have these labels and epochs, in order; what is missing of the others is counted."""
+    for error in source.unfit:
+        tally.add(error)
+    return _ordered(_labelled(source, labels, tally), epochs, seed, tally)
 
 
 def _labelled(source: Source, wanted: Sequence[str], tally: Tally) -> list[Candidate]:

@@ -1,0 +1,1 @@
+"""Populations of compiled programs: sampled, validated, compiled, freed of duplicates, stored sparsely; resumable."""
