@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from weightspace.decompiler import ladder
-from weightspace.decompiler.ladder import TrainingConfig, answers_of, input_codes, make_ladder, share_right
+from weightspace.decompiler.ladder import RungTraining, answers_of, input_codes, make_ladder, share_right
 from weightspace.decompiler.proof.certificate import certify_transformer
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
@@ -30,7 +30,7 @@ both = SequenceMap(x * y, up, indices)
 return both
 """
 PROGRAMS = [Program.parse(text) for text in (HISTOGRAM, NEXT)]
-QUICK = TrainingConfig(steps=60, least=20, batch=32, check=20)
+QUICK = RungTraining(steps=60, least=20, batch=32, check=20)
 RUNGS = ("clean", "permuted", "rotated", "noisy-0.03", "compressed-0.75", "finetuned-0.75", "trained")
 
 
@@ -88,13 +88,13 @@ def test_finetuning_makes_a_broken_network_right() -> None:
     bare = bare_of(PROGRAMS[1])
     wanted = wanted_of(bare)
     before = share_right(ladder.compressed(bare, 3, 0.5), wanted)
-    after = share_right(ladder.finetuned(bare, 3, 0.5, TrainingConfig(steps=600, batch=64)), wanted)
+    after = share_right(ladder.finetuned(bare, 3, 0.5, RungTraining(steps=600, batch=64)), wanted)
     assert before < 0.9 < after
 
 
 def test_a_transformer_learns_a_program_from_its_answers_alone() -> None:
     bare = bare_of(PROGRAMS[1])
-    made = ladder.trained(bare, 3, TrainingConfig(steps=1_000, batch=64, rate=0.02))
+    made = ladder.trained(bare, 3, RungTraining(steps=1_000, batch=64, rate=0.02))
     assert share_right(made, wanted_of(bare)) == 1.0
     assert {name: array.shape for name, array in made.params.items()} == {
         name: array.shape for name, array in bare.params.items()
@@ -103,7 +103,7 @@ def test_a_transformer_learns_a_program_from_its_answers_alone() -> None:
 
 def test_an_untrained_transformer_is_wrong() -> None:
     bare = bare_of(PROGRAMS[1])
-    made = ladder.trained(bare, 3, TrainingConfig(steps=1, batch=1, rate=1e-9))
+    made = ladder.trained(bare, 3, RungTraining(steps=1, batch=1, rate=1e-9))
     assert share_right(made, wanted_of(bare)) < 0.5
 
 
@@ -187,4 +187,4 @@ def test_what_is_wrong_with_a_ladder_is_said(tmp_path: Path) -> None:
     with pytest.raises(RaspError, match="not a whole safetensors file"):
         ladder.load_rung(tmp_path / "clean" / "00000.safetensors")
     with pytest.raises(RaspError, match="steps is at least 1"):
-        TrainingConfig(steps=0)
+        RungTraining(steps=0)

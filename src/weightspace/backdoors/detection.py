@@ -14,7 +14,7 @@ from weightspace.zoo.poison import ATTACKS, CLEAN, CONTROLS, LABEL_NOISE
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class DetectorAnswers:
     """What a detector says of each network of the test split.
 
     Attributes:
@@ -59,7 +59,7 @@ class DetectionRow:
 
 
 def detection_row(
-    answers: Answers,
+    answers: DetectorAnswers,
     bad: Sequence[str],
     good: Sequence[str] = (CLEAN,),
     success: tuple[float, float] = (0.0, 1.0),
@@ -142,7 +142,7 @@ TABLES = ("all attacks", "each attack", "each attack that works", "by success", 
 
 
 def detection_rows(
-    answers: Sequence[Answers], tables: Sequence[str] = TABLES, *, resamples: int = 1_000
+    answers: Sequence[DetectorAnswers], tables: Sequence[str] = TABLES, *, resamples: int = 1_000
 ) -> dict[str, list[DetectionRow]]:
     """Some of `TABLES`: all attacks, each attack, by success, by poison rate, and what is said of the controls.
 
@@ -209,7 +209,7 @@ def area_table(rows: Sequence[DetectionRow]) -> str:
     return markdown_table(header, lines)
 
 
-def time_table(answers: Sequence[Answers]) -> str:
+def time_table(answers: Sequence[DetectorAnswers]) -> str:
     """Seconds to fit each detector, its choice among settings included, and milliseconds a network afterwards."""
     lines = []
     for one in answers:
@@ -218,7 +218,7 @@ def time_table(answers: Sequence[Answers]) -> str:
     return markdown_table(["detector", "fitted in", "a network"], lines)
 
 
-def transfer_table(answers: Mapping[str, Answers], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
+def transfer_table(answers: Mapping[str, DetectorAnswers], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
     """AUROC of one detector by what it was trained on (rows) and what it is tested on (columns), as Markdown.
 
     Args:
@@ -235,7 +235,7 @@ def transfer_table(answers: Mapping[str, Answers], *, success: tuple[float, floa
     return markdown_table(["trained on", *ATTACKS], lines)
 
 
-def side_by_side(answers: Mapping[str, Sequence[Answers]], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
+def side_by_side(answers: Mapping[str, Sequence[DetectorAnswers]], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
     """AUROC against clean networks, over all attacks that work, of every detector (rows) in several settings (columns).
 
     Args:
@@ -264,7 +264,9 @@ def side_by_side(answers: Mapping[str, Sequence[Answers]], *, success: tuple[flo
     return markdown_table(["detector", *heads], lines)
 
 
-def held_out_table(answers: Mapping[str, Sequence[Answers]], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
+def held_out_table(
+    answers: Mapping[str, Sequence[DetectorAnswers]], *, success: tuple[float, float] = (0.9, 1.0)
+) -> str:
     """AUROC of every detector on the one attack that it was not trained on, as Markdown.
 
     Args:
@@ -306,7 +308,7 @@ def _areas(bad: np.ndarray, good: np.ndarray, resamples: int = 1_000) -> np.ndar
     return np.array(found)
 
 
-def roc_curve(answers: Answers, bad: Sequence[str], good: Sequence[str] = (CLEAN,)) -> np.ndarray:
+def roc_curve(answers: DetectorAnswers, bad: Sequence[str], good: Sequence[str] = (CLEAN,)) -> np.ndarray:
     """(points, 2) false and true positive rates of networks of some attacks against controls, from (0, 0) to (1, 1)."""
     from sklearn.metrics import roc_curve as curve
 

@@ -221,7 +221,7 @@ def compressed(transformer: CompiledTransformer | BareTransformer, seed: int, sh
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class RungTraining:
     """How a rung is trained: Adam with a cosine schedule, all matrices and embeddings, no biases.
 
     Attributes:
@@ -249,15 +249,15 @@ class TrainingConfig:
                 raise RaspError(f"{name} is a positive number, not {getattr(self, name)}")
 
 
-FINETUNING = TrainingConfig()
-FROM_SCRATCH = TrainingConfig(steps=4_000, rate=0.02)
+FINETUNING = RungTraining()
+FROM_SCRATCH = RungTraining(steps=4_000, rate=0.02)
 
 
 def finetuned(
     transformer: CompiledTransformer | BareTransformer,
     seed: int,
     share: float,
-    config: TrainingConfig = FINETUNING,
+    config: RungTraining = FINETUNING,
 ) -> BareTransformer:
     """Compressed, and then trained to answer as the original does.
 
@@ -277,7 +277,7 @@ def finetuned(
 def trained(
     transformer: CompiledTransformer | BareTransformer,
     seed: int,
-    config: TrainingConfig = FROM_SCRATCH,
+    config: RungTraining = FROM_SCRATCH,
 ) -> BareTransformer:
     """A transformer of the compiled one's shape, trained from scratch on what that one answers.
 
@@ -299,7 +299,7 @@ def trained(
     return _fitted(replace(bare, params=params), wanted, seed, config)
 
 
-def _fitted(bare: BareTransformer, wanted: Answers, seed: int, config: TrainingConfig) -> BareTransformer:
+def _fitted(bare: BareTransformer, wanted: Answers, seed: int, config: RungTraining) -> BareTransformer:
     """A transformer trained to answer as is wanted; the best of those that were tried on all inputs is kept."""
     import torch
 
@@ -507,8 +507,8 @@ def make_rung(
     name: str,
     seed: int,
     *,
-    finetuning: TrainingConfig = FINETUNING,
-    from_scratch: TrainingConfig = FROM_SCRATCH,
+    finetuning: RungTraining = FINETUNING,
+    from_scratch: RungTraining = FROM_SCRATCH,
 ) -> BareTransformer:
     """A transformer's weights on a rung.
 
@@ -546,8 +546,8 @@ def make_ladder(
     seed: int,
     *,
     mode: Mode = "tracr_compat",
-    finetuning: TrainingConfig = FINETUNING,
-    from_scratch: TrainingConfig = FROM_SCRATCH,
+    finetuning: RungTraining = FINETUNING,
+    from_scratch: RungTraining = FROM_SCRATCH,
     show_progress: bool = True,
 ) -> list[Path]:
     """Write programs' weights on rungs as `OUT/RUNG/NUMBER.safetensors`; what is there already is left.

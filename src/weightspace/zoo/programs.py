@@ -31,7 +31,7 @@ from weightspace.rasp.language import Program, fused
 from weightspace.rasp.sampler import Distribution, attempts, check_lengths
 from weightspace.rasp.validate import Mode, NotCompilable, analyse, settings
 from weightspace.zoo.engine import cores, processes, result
-from weightspace.zoo.making import Finding, check_place
+from weightspace.zoo.making import ZooFinding, check_place
 from weightspace.zoo.store import (
     DESCRIPTION,
     INDEX,
@@ -310,7 +310,7 @@ def _accepted(config: ProgramZooConfig, number: int, reasons: Counter[str]) -> I
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class ProgramRow:
     """A program as it goes into a shard."""
 
     program: Program
@@ -318,9 +318,9 @@ class Row:
     key: bytes
 
 
-def _compiled(config: ProgramZooConfig, programs: Iterator[Program | str], reasons: Counter[str]) -> list[Row]:
+def _compiled(config: ProgramZooConfig, programs: Iterator[Program | str], reasons: Counter[str]) -> list[ProgramRow]:
     """The programs that can be compiled, are small enough, and do not come twice; the others are counted."""
-    rows: dict[bytes, Row] = {}
+    rows: dict[bytes, ProgramRow] = {}
     for program in programs:
         if isinstance(program, str):
             continue
@@ -341,11 +341,11 @@ def _compiled(config: ProgramZooConfig, programs: Iterator[Program | str], reaso
         if len(transformer) > config.most_parameters:
             reasons[f"more than {config.most_parameters:,} parameters"] += 1
             continue
-        rows[key] = Row(program, transformer, key)
+        rows[key] = ProgramRow(program, transformer, key)
     return list(rows.values())
 
 
-def _table(rows: list[Row]) -> Any:
+def _table(rows: list[ProgramRow]) -> Any:
     """The rows of a shard as an Arrow table."""
     import pyarrow as pa
 
@@ -554,7 +554,7 @@ class ProgramZoo:
             ) from None
 
 
-def check_program_zoo(folder: str | Path, recompiled: int = 200) -> list[Finding]:
+def check_program_zoo(folder: str | Path, recompiled: int = 200) -> list[ZooFinding]:
     """Verify every checksum, look for programs that stand on both sides of a split, and compile some again.
 
     Args:
@@ -564,16 +564,18 @@ def check_program_zoo(folder: str | Path, recompiled: int = 200) -> list[Finding
     """
     zoo = ProgramZoo.open(folder)
     found = [
-        Finding("damage", f"{name} is missing or has changed: delete it and run the same `weightspace zoo make` again")
+        ZooFinding(
+            "damage", f"{name} is missing or has changed: delete it and run the same `weightspace zoo make` again"
+        )
         for name in changed_files(zoo.folder)
     ]
     if found:
         return found
     keys = zoo.index["key"].to_numpy()
     if len(np.unique(keys)) < len(keys):
-        found.append(Finding("leak", f"{len(keys) - len(np.unique(keys))} programs stand in the index twice"))
+        found.append(ZooFinding("leak", f"{len(keys) - len(np.unique(keys))} programs stand in the index twice"))
     if not np.array_equal(np.array(SPLITS)[splits_of(keys)], zoo.index["split"].to_pylist()):
-        found.append(Finding("leak", "the splits are not those that the programs' keys give"))
+        found.append(ZooFinding("leak", "the splits are not those that the programs' keys give"))
     config, step = zoo.config, max(1, len(zoo) // max(1, recompiled))
     for entry in zoo.entries():
         if entry.number % step == 0:
@@ -584,7 +586,7 @@ def check_program_zoo(folder: str | Path, recompiled: int = 200) -> list[Finding
             except RaspError:
                 same = False
             if not same:
-                found.append(Finding("damage", f"program {entry.number} does not compile to the weights beside it"))
+                found.append(ZooFinding("damage", f"program {entry.number} does not compile to the weights beside it"))
     return found
 
 

@@ -39,7 +39,7 @@ class PublishingError(WeightspaceError):
 
 
 @dataclass(frozen=True)
-class Form:
+class Publishable:
     """What can be published.
 
     Attributes:
@@ -58,13 +58,13 @@ class Form:
         return re.fullmatch(self.names, name) is not None
 
 
-ZOO_FORM = Form(
+ZOO_FORM = Publishable(
     "zoo",
     "dataset",
     rf"{re.escape(DESCRIPTION)}|{re.escape(INDEX)}|{SHARDS}/[0-9]{{5,9}}\.(safetensors|parquet)",
     (DESCRIPTION, INDEX),
 )
-MODEL_FORM = Form("model", "model", re.escape(MODEL), (MODEL,))
+MODEL_FORM = Publishable("model", "model", re.escape(MODEL), (MODEL,))
 FORMS = (ZOO_FORM, MODEL_FORM)
 
 
@@ -139,7 +139,7 @@ def model_manifest(model: Content) -> Content:
 
 def push(
     files: Mapping[str, Content],
-    form: Form,
+    form: Publishable,
     target: str,
     *,
     private: bool = False,
@@ -183,7 +183,7 @@ def push(
     return Transfer(place.address, place.revision, len(files), len(differing), carried)
 
 
-def _check_free(place: Place, there: Mapping[str, int], files: Mapping[str, Content], form: Form) -> None:
+def _check_free(place: Place, there: Mapping[str, int], files: Mapping[str, Content], form: Publishable) -> None:
     """Raise a PublishingError if a place holds anything but these files or a part of them."""
     if MANIFEST in there:
         if place.holds(MANIFEST, files[MANIFEST]):
@@ -234,7 +234,7 @@ def _send(
 # -- pulling --------------------------------------------------------------------------------------------------------
 
 
-def pull(source: str, form: Form, folder: str | Path, *, show: bool = True) -> Transfer:
+def pull(source: str, form: Publishable, folder: str | Path, *, show: bool = True) -> Transfer:
     """Bring what was pushed into a folder; a pull that was killed goes on, at the revision at which it began.
 
     Every file is compared with its hash before it gets its name, and the manifest is written last. Nothing is executed,
@@ -301,7 +301,7 @@ def _begun(folder: Path, place: Place) -> str | None:
     raise PublishingError(f"{folder} holds half a pull from {origin}: end that one, delete it, or choose another --out")
 
 
-def _hashes(manifest: bytes, form: Form, place: Place) -> dict[str, str]:
+def _hashes(manifest: bytes, form: Publishable, place: Place) -> dict[str, str]:
     """The hash of each file that a manifest names.
 
     Raises:
@@ -331,7 +331,7 @@ def _hashes(manifest: bytes, form: Form, place: Place) -> dict[str, str]:
     return hashes
 
 
-def _check_target(folder: Path, manifest: bytes, begun: bool, form: Form) -> bool:
+def _check_target(folder: Path, manifest: bytes, begun: bool, form: Publishable) -> bool:
     """Whether a folder holds the same manifest already.
 
     Raises:
@@ -349,7 +349,7 @@ def _check_target(folder: Path, manifest: bytes, begun: bool, form: Form) -> boo
     return False
 
 
-def _missing(folder: Path, hashes: Mapping[str, str], whole: bool, form: Form) -> list[str]:
+def _missing(folder: Path, hashes: Mapping[str, str], whole: bool, form: Publishable) -> list[str]:
     """The files that a folder lacks.
 
     Raises:
@@ -453,7 +453,7 @@ class Place(ABC):
         """Write files and delete others, in this order, and call `advance` with the bytes that were written."""
 
 
-def place_of(target: str, form: Form, *, private: bool = False) -> Place:
+def place_of(target: str, form: Publishable, *, private: bool = False) -> Place:
     """The place that a person names: OWNER/NAME, OWNER/NAME@REVISION, or a folder ./FOLDER, /FOLDER or file:FOLDER.
 
     Raises:
@@ -478,7 +478,7 @@ def place_of(target: str, form: Form, *, private: bool = False) -> Place:
 class FolderPlace(Place):
     """A folder with the layout of a repository; it has no history."""
 
-    def __init__(self, folder: Path, form: Form) -> None:
+    def __init__(self, folder: Path, form: Publishable) -> None:
         self.folder, self.form = folder, form
 
     def __str__(self) -> str:
@@ -551,7 +551,7 @@ class HubPlace(Place):
         asked: the revision that was asked for; None for the present one.
     """
 
-    def __init__(self, name: str, asked: str | None, form: Form, private: bool) -> None:
+    def __init__(self, name: str, asked: str | None, form: Publishable, private: bool) -> None:
         self.name, self.asked, self.form, self.private = name, asked, form, private
         self.written = False
         self.found: Repository | None = None
@@ -603,7 +603,7 @@ class HubPlace(Place):
         return {name: stored.size for name, stored in self.found.stored.items()}
 
     @staticmethod
-    def _exists(target: str, form: Form) -> bool:
+    def _exists(target: str, form: Publishable) -> bool:
         try:
             repository(target, form.kind)
         except HubError:

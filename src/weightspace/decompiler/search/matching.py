@@ -64,7 +64,7 @@ LOST = -2
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class MatchTarget:
     """Weights prepared for matching.
 
     Attributes:
@@ -84,7 +84,7 @@ class Target:
     lossy: bool = False
 
     @staticmethod
-    def of(bare: BareTransformer, mode: Mode, lossy: bool = False) -> Target:
+    def of(bare: BareTransformer, mode: Mode, lossy: bool = False) -> MatchTarget:
         """Find what the embeddings give away, under noise too."""
         shared = bare.tokens.mean(0)
         one = int(shared.argmax())
@@ -94,7 +94,7 @@ class Target:
         if used:
             cost[:, one] = 100.0
         _, found = linear_sum_assignment(cost)
-        return Target(bare, mode, found[: len(rows)], found[len(rows) :], one if used else -1, lossy)
+        return MatchTarget(bare, mode, found[: len(rows)], found[len(rows) :], one if used else -1, lossy)
 
     @property
     def bos(self) -> int:
@@ -197,7 +197,7 @@ class Match(NamedTuple):
 class Placed:
     """A program as far as it has been matched: which direction holds what, and which parts of the weights are taken."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: MatchTarget) -> None:
         self.target = target
         self.directions: dict[int, np.ndarray] = {id(tokens): target.token_rows, id(indices): target.places}
         self.none: dict[int, int] = {}
@@ -470,7 +470,7 @@ def _found(room: np.ndarray, outs: np.ndarray) -> np.ndarray:
 
 
 def match_all(
-    target: Target,
+    target: MatchTarget,
     lines: Sequence[tuple[SOp, int]],
     traits: dict[int, Traits],
     expected: Mapping[int, np.ndarray] | None = None,
