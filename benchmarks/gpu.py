@@ -28,11 +28,11 @@ from benchmarks.zoo import plain_loop
 from weightspace.decompiler.network.config import DecompilerConfig
 from weightspace.decompiler.network.network import DecompilerNetwork, next_token_loss
 from weightspace.decompiler.network.pairs import GROUP, stream
-from weightspace.decompiler.network.proposer import Batch, batch_of
+from weightspace.decompiler.network.proposer import TrainingBatch, batch_of
 from weightspace.files.workers import cores
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.contract import Target
-from weightspace.metamodels.embed import Tokens
+from weightspace.metamodels.embed import TokenBatch
 from weightspace.metamodels.learner import Answering
 from weightspace.metamodels.metamodel import Transformer
 from weightspace.train.config import TrainingConfig
@@ -296,10 +296,10 @@ def _metamodel_step(
     config = MetaModelConfig(chunk_size=chunk, width=width, depth=depth, heads=heads, pooling="mean")
     model = Transformer(config, tokens, sum(answering.sizes), Room(0))
     mask = torch.ones(batch, tokens, dtype=torch.bool)
-    read = Tokens(torch.randn(batch, tokens, chunk), mask, torch.rand(batch, tokens, 72)).to(device)
+    read = TokenBatch(torch.randn(batch, tokens, chunk), mask, torch.rand(batch, tokens, 72)).to(device)
     labels = torch.randint(4, (batch, 3)).float().to(device)
 
-    def loss(network: nn.Module, examples: tuple[Tokens, Tensor]) -> Tensor:
+    def loss(network: nn.Module, examples: tuple[TokenBatch, Tensor]) -> Tensor:
         return answering.loss(network(examples[0]), examples[1])
 
     precision = "bfloat16" if device.type == "cuda" else "float32"
@@ -373,10 +373,10 @@ def measure_decompiler(device: torch.device, size: Sizes, workers: int) -> dict[
     settings = replace(config.training, device=_kind(device))
     settings = settings if device.type == "cuda" else replace(settings, precision="float32")
 
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
+    def loss(model: nn.Module, batch: TrainingBatch) -> Tensor:
         return next_token_loss(model(batch.graph, batch.lines), batch.lines.ids)
 
-    kept: list[Batch] = []
+    kept: list[TrainingBatch] = []
 
     def model() -> nn.Module:
         torch.manual_seed(0)
@@ -385,7 +385,7 @@ def measure_decompiler(device: torch.device, size: Sizes, workers: int) -> dict[
     warm = GROUP
     with stream(config, workers) as batches:
 
-        def drawn(step: int) -> Batch:
+        def drawn(step: int) -> TrainingBatch:
             batch = batch_of(batches(step))
             if step < GROUP:  # one group: every size of batch once
                 kept.append(to_device(batch, device))

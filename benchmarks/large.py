@@ -24,6 +24,7 @@ import torch
 from safetensors.numpy import save_file
 
 from benchmarks.record import keep
+from weightspace.evaluation.tables import markdown_table
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.embed import Normaliser
 from weightspace.metamodels.metamodel import MetaModel, Transformer
@@ -162,18 +163,17 @@ def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, flo
 
 def table(costs: Mapping[int, Mapping[str, Cost | None]]) -> str:
     """Of each number of weights the cost of both readings, in markdown."""
-    lines = [
-        "| weights | leaves: seconds | CPU seconds | peak MiB | all chunks: seconds | CPU seconds | peak MiB |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    more = ("CPU seconds", "peak MiB")
+    header = ["weights", "leaves: seconds", *more, "all chunks: seconds", *more]
+    lines = []
     for weights, row in costs.items():
         cells = [f"{weights:,}"]
         for reading in READINGS:
             found = row[reading]
             known = None if found is None else (found.seconds, found.cpu_seconds, found.mib)
             cells += ["-"] * 3 if known is None else [f"{known[0]:.2f}", f"{known[1]:.2f}", f"{known[2]:.0f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(header, lines)
 
 
 def main(sizes: Sequence[float] = SIZES) -> None:

@@ -5,7 +5,7 @@ import torch
 from benchmarks.record import keep, seconds
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.contract import Target
-from weightspace.metamodels.embed import Tokens
+from weightspace.metamodels.embed import TokenBatch
 from weightspace.metamodels.learner import Answering
 from weightspace.metamodels.metamodel import Transformer
 from weightspace.train.config import TrainingConfig
@@ -30,7 +30,7 @@ def main() -> None:
     model = Transformer(config, TOKENS, sum(answering.sizes), Room(0))
     optimiser = adamw(model, TrainingConfig())
     mask = torch.ones(BATCH, TOKENS, dtype=torch.bool)
-    tokens = Tokens(torch.randn(BATCH, TOKENS, CHUNK), mask, torch.rand(BATCH, TOKENS, 72))
+    tokens = TokenBatch(torch.randn(BATCH, TOKENS, CHUNK), mask, torch.rand(BATCH, TOKENS, 72))
     labels = torch.randint(3, (BATCH, 3)).float()
 
     def step() -> None:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import decompile, gpu, interpreter, large, metamodel, rasp, record, store, zoo
 from weightspace.files.workers import WorkerError
 from weightspace.metamodels.config import MetaModelConfig
-from weightspace.metamodels.embed import Tokens
+from weightspace.metamodels.embed import TokenBatch
 from weightspace.metamodels.metamodel import Transformer
 from weightspace.rasp.values import KEPT
 from weightspace.weights.slots import Room
@@ -116,7 +116,7 @@ def test_the_operations_of_a_step_are_those_that_torch_counts() -> None:
     width, depth, heads, chunk, tokens, batch = 32, 2, 2, 16, 8, 4
     config = MetaModelConfig(chunk_size=chunk, width=width, depth=depth, heads=heads, pooling="mean")
     model = Transformer(config, tokens, 12, Room(0))
-    read = Tokens(
+    read = TokenBatch(
         torch.randn(batch, tokens, chunk), torch.ones(batch, tokens, dtype=torch.bool), torch.rand(batch, tokens, 72)
     )
     with FlopCounterMode(display=False) as counter:

@@ -10,7 +10,7 @@ import pytest
 
 from weightspace.backdoors.detection import (
     BINS,
-    Answers,
+    DetectorAnswers,
     area_table,
     detection_row,
     detection_rows,
@@ -53,7 +53,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return make_zoo(replace(config, image_count=200), folder, ProcessEngine(workers=0), show=False)
 
 
-def planted(count: int = 700, seed: int = 0, sees: str = "success") -> Answers:
+def planted(count: int = 700, seed: int = 0, sees: str = "success") -> DetectorAnswers:
     """A detector that hears success, or mislabelled images, or nothing."""
     random = np.random.default_rng(seed)
     attack = random.choice([*ATTACKS, *CONTROLS, CLEAN, CLEAN], count)
@@ -65,7 +65,7 @@ def planted(count: int = 700, seed: int = 0, sees: str = "success") -> Answers:
         "nothing": np.zeros(count),
     }[sees]
     suspicion = 1 / (1 + np.exp(-(6 * heard - 3 + random.normal(0, 0.3, count))))
-    return Answers(sees, suspicion, attack, success, random.uniform(0.04, 0.12, count), 1.0, 0.5)
+    return DetectorAnswers(sees, suspicion, attack, success, random.uniform(0.04, 0.12, count), 1.0, 0.5)
 
 
 def test_a_killed_comparison_goes_on_with_the_detectors_that_are_missing(zoo: Zoo, tmp_path: Path) -> None:

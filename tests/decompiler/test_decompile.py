@@ -16,7 +16,7 @@ from weightspace.decompiler.lifting.align import align
 from weightspace.decompiler.proof.verify import behaviour, certify, permuted
 from weightspace.decompiler.search.guided import Guided, fitted
 from weightspace.decompiler.search.matching import Placed
-from weightspace.decompiler.search.target import Target
+from weightspace.decompiler.search.target import MatchTarget
 from weightspace.errors import RaspError
 from weightspace.experiments.ladder import RESULTS, LadderConfig, held_out, outcomes, run_ladder, table, together
 from weightspace.rasp.compiler.assemble import compile_program
@@ -147,7 +147,7 @@ def test_an_operation_matches_where_it_stands_and_nowhere_else() -> None:
             bare = weights(program, number)
         except ValueError:
             continue
-        target = Target.of(bare, "tracr_compat")
+        target = MatchTarget.of(bare, "tracr_compat")
         fit = fitted(target, program, "tracr_compat")
         assert fit is not None and fit.complete
         other = HELD_OUT[number % len(HELD_OUT)]
@@ -174,9 +174,9 @@ def test_a_compressed_program_is_matched_though_directions_of_what_never_occurs_
         aligned = align(squeezed)
         if aligned.kind != "compressed" or aligned.bare.width >= compiled.width:
             continue
-        strict = fitted(Target.of(aligned.bare, "tracr_compat"), program, "tracr_compat")
+        strict = fitted(MatchTarget.of(aligned.bare, "tracr_compat"), program, "tracr_compat")
         assert strict is None or not strict.complete
-        target = Target.of(aligned.bare, "tracr_compat", lossy=True)
+        target = MatchTarget.of(aligned.bare, "tracr_compat", lossy=True)
         fit = fitted(target, program, "tracr_compat")
         matched += fit is not None and fit.complete
         assert program is not LOSING or matched == 1

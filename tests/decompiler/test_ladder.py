@@ -14,7 +14,7 @@ from weightspace.decompiler.examples import Answers, answers_of, input_codes, sh
 from weightspace.decompiler.ladder import make_ladder
 from weightspace.decompiler.proof.certificate import certify_transformer
 from weightspace.decompiler.rung import SOUND, load_rung
-from weightspace.decompiler.training import TrainingConfig, finetuned, trained
+from weightspace.decompiler.training import RungTraining, finetuned, trained
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
@@ -34,7 +34,7 @@ both = SequenceMap(x * y, up, indices)
 return both
 """
 PROGRAMS = [Program.parse(text) for text in (HISTOGRAM, NEXT)]
-QUICK = TrainingConfig(steps=60, least=20, batch=32, check=20)
+QUICK = RungTraining(steps=60, least=20, batch=32, check=20)
 RUNGS = ("clean", "permuted", "rotated", "noisy-0.03", "compressed-0.75", "finetuned-0.75", "trained")
 
 
@@ -92,13 +92,13 @@ def test_finetuning_makes_a_broken_network_right() -> None:
     bare = bare_of(PROGRAMS[1])
     wanted = wanted_of(bare)
     before = share_right(compressed(bare, 3, 0.5), wanted)
-    after = share_right(finetuned(bare, 3, 0.5, TrainingConfig(steps=600, batch=64)), wanted)
+    after = share_right(finetuned(bare, 3, 0.5, RungTraining(steps=600, batch=64)), wanted)
     assert before < 0.9 < after
 
 
 def test_a_transformer_learns_a_program_from_its_answers_alone() -> None:
     bare = bare_of(PROGRAMS[1])
-    made = trained(bare, 3, TrainingConfig(steps=1_000, batch=64, rate=0.02))
+    made = trained(bare, 3, RungTraining(steps=1_000, batch=64, rate=0.02))
     assert share_right(made, wanted_of(bare)) == 1.0
     assert {name: array.shape for name, array in made.params.items()} == {
         name: array.shape for name, array in bare.params.items()
@@ -107,7 +107,7 @@ def test_a_transformer_learns_a_program_from_its_answers_alone() -> None:
 
 def test_an_untrained_transformer_is_wrong() -> None:
     bare = bare_of(PROGRAMS[1])
-    made = trained(bare, 3, TrainingConfig(steps=1, batch=1, rate=1e-9))
+    made = trained(bare, 3, RungTraining(steps=1, batch=1, rate=1e-9))
     assert share_right(made, wanted_of(bare)) < 0.5
 
 
@@ -191,4 +191,4 @@ def test_what_is_wrong_with_a_ladder_is_said(tmp_path: Path) -> None:
     with pytest.raises(RaspError, match="not a whole safetensors file"):
         load_rung(tmp_path / "clean" / "00000.safetensors")
     with pytest.raises(RaspError, match="steps is at least 1"):
-        TrainingConfig(steps=0)
+        RungTraining(steps=0)

@@ -10,7 +10,7 @@ import pytest
 from weightspace.decompiler.distortion import compressed, rotated
 from weightspace.decompiler.search.answers import Goal, same
 from weightspace.decompiler.search.bottomup import Enumeration
-from weightspace.decompiler.search.pool import Place, Pool, Recipe
+from weightspace.decompiler.search.pool import InputPlaces, Pool, Recipe
 from weightspace.decompiler.search.synthesis import Synthesised, match_activations, synthesise
 from weightspace.errors import RaspError
 from weightspace.rasp.batch import Batch, all_inputs
@@ -155,7 +155,7 @@ def test_what_the_pool_says_is_what_compiled_transformers_answer() -> None:
         except RaspError:
             continue
         goal = Goal.of(bare)
-        pool = Pool(Place.of(goal.inputs[::7], 5), True, 5)
+        pool = Pool(InputPlaces.of(goal.inputs[::7], 5), True, 5)
         number = _entered(pool, source)
         given = pool.values[number]
         if not pool.numerical[number]:
@@ -170,7 +170,7 @@ def test_in_fixed_mode_the_pool_says_what_the_interpreter_says() -> None:
     inputs = all_inputs((0, 1, 2, 3, 4), 4)
     for text in (REVERSED_BEFORE, COUNTED, WEIGHTED, MASKED):
         source = program(text)
-        pool = Pool(Place.of(inputs, 5), False, 5)
+        pool = Pool(InputPlaces.of(inputs, 5), False, 5)
         number = _entered(pool, source)
         meant = evaluate_batch(source, Batch.of(inputs, source.vocab)).numbers()
         assert same(pool.values[number][:, 1:5], meant)[pool.place.real[:, 1:5]].all()
@@ -216,7 +216,7 @@ def _made(pool: Pool, node: Expression, numbers: dict[int, int]) -> tuple[Recipe
 
 def test_sums_that_are_looked_up_are_those_of_the_aggregates_themselves() -> None:
     """Families of Aggregates are known by a product of matrices; one by one they give the same sums."""
-    pool = Pool(Place.of(all_inputs((0, 1, 2, 3, 4), 3)[::3], 5), True, 5)
+    pool = Pool(InputPlaces.of(all_inputs((0, 1, 2, 3, 4), 3)[::3], 5), True, 5)
     for recipes, values, numerical, kinds in pool.map_all([0, 1]):
         pool.add(recipes, values, numerical, kinds)
     anything = np.where(pool.place.real, 0.0, np.nan)

@@ -27,7 +27,7 @@ from weightspace.metamodels.neuron_tokens import (
     neuron_count,
     neuron_tokens,
 )
-from weightspace.metamodels.order import Ranks, in_order
+from weightspace.metamodels.order import NormalScores, in_order
 from weightspace.metamodels.pretraining import PretrainedMetaModel
 from weightspace.metamodels.summary import STATISTICS, Shortcut, Thresholds, exact_summary, leaf_summary
 from weightspace.weights.network import Network
@@ -183,13 +183,13 @@ def test_ranks_are_normal_scores_that_no_monotone_map_of_the_numbers_changes() -
     rows = torch.zeros(500, dtype=torch.long)
     scores = []
     for some in (values, (3 * values).exp()):
-        ranks = Ranks(1, 2)
+        ranks = NormalScores(1, 2)
         ranks.fit(0, some)
         scores.append(ranks(some, rows))
     assert (scores[0] - scores[1]).abs().max() < 0.15  # between the 33 points that are kept
     assert abs(float(scores[0].mean())) < 0.02 and 0.9 < float(scores[0].std()) < 1.02
     assert (torch.sort(values, 0).indices == torch.sort(scores[0] + 1e-4 * values, 0).indices).all()
-    tied = Ranks(2, 1)
+    tied = NormalScores(2, 1)
     tied.fit(1, torch.full((20, 1), 7.0))
     found = tied(torch.tensor([[6.0], [7.0], [8.0]]), torch.ones(3, dtype=torch.long))[:, 0]
     assert found[0] < -2 and found[1] == pytest.approx(0, abs=1e-6) and found[2] > 2

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from weightspace.evaluation.metrics import Interval, auroc, bootstrap_interval, detection_rate
+from weightspace.evaluation.tables import markdown_table
 from weightspace.zoo.poison import ATTACKS, CLEAN, CONTROLS, LABEL_NOISE
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class DetectorAnswers:
     """What a detector says of each network of the test split.
 
     Attributes:
@@ -58,7 +59,7 @@ class DetectionRow:
 
 
 def detection_row(
-    answers: Answers,
+    answers: DetectorAnswers,
     bad: Sequence[str],
     good: Sequence[str] = (CLEAN,),
     success: tuple[float, float] = (0.0, 1.0),
@@ -141,7 +142,7 @@ TABLES = ("all attacks", "each attack", "each attack that works", "by success", 
 
 
 def detection_rows(
-    answers: Sequence[Answers], tables: Sequence[str] = TABLES, *, resamples: int = 1_000
+    answers: Sequence[DetectorAnswers], tables: Sequence[str] = TABLES, *, resamples: int = 1_000
 ) -> dict[str, list[DetectionRow]]:
     """Some of `TABLES`: all attacks, each attack, by success, by poison rate, and what is said of the controls.
 
@@ -178,15 +179,13 @@ def markdown(rows: Sequence[DetectionRow]) -> str:
     def shown(found: Interval) -> str:
         return f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
-    lines = [
-        "| suspected | against | detector | n | AUROC | accuracy | at 1% FPR | at 5% FPR | cross-entropy | Brier |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    header = ("suspected", "against", "detector", "n", "AUROC", "accuracy", "at 1% FPR", "at 5% FPR")
+    lines = []
     for row in rows:
         measures = (row.auroc, row.accuracy, row.at_1, row.at_5, row.cross_entropy, row.brier)
-        cells = [row.bad, row.good, row.detector, f"{row.networks[0]} + {row.networks[1]}", *map(shown, measures)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        n = f"{row.networks[0]} + {row.networks[1]}"
+        lines.append([row.bad, row.good, row.detector, n, *map(shown, measures)])
+    return markdown_table((*header, "cross-entropy", "Brier"), lines)
 
 
 def area_table(rows: Sequence[DetectionRow]) -> str:
@@ -198,47 +197,45 @@ def area_table(rows: Sequence[DetectionRow]) -> str:
     several = len({good for _, good in columns}) > 1
     heads = [f"{bad} against {good}" if several else bad for bad, good in columns]
     counts = [next(row.networks for row in rows if (row.bad, row.good) == c) for c in columns]
-    lines = [
-        "| detector | " + " | ".join(f"{head} ({n[0]} + {n[1]})" for head, n in zip(heads, counts, strict=True)) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
+    lines = []
     for detector in detectors:
         cells = []
         for column in columns:
             row = found.get((detector, *column))
             text = "" if row is None else f"{row.auroc.estimate:.2f} [{row.auroc.low:.2f}, {row.auroc.high:.2f}]"
             cells.append(f"**{text}**" if row is not None and row.auroc.estimate == best[column] else text)
-        lines.append(f"| {detector} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([detector, *cells])
+    header = ["detector", *(f"{head} ({n[0]} + {n[1]})" for head, n in zip(heads, counts, strict=True))]
+    return markdown_table(header, lines)
 
 
-def time_table(answers: Sequence[Answers]) -> str:
+def time_table(answers: Sequence[DetectorAnswers]) -> str:
     """Seconds to fit each detector, its choice among settings included, and milliseconds a network afterwards."""
-    lines = ["| detector | fitted in | a network |", "|---|---|---|"]
+    lines = []
     for one in answers:
         each = 1000 * one.predicted / len(one.suspicion)
-        lines.append(f"| {one.detector} | {one.fitted:.0f} s | {each:.2f} ms |")
-    return "\n".join(lines)
+        lines.append([one.detector, f"{one.fitted:.0f} s", f"{each:.2f} ms"])
+    return markdown_table(["detector", "fitted in", "a network"], lines)
 
 
-def transfer_table(answers: Mapping[str, Answers], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
+def transfer_table(answers: Mapping[str, DetectorAnswers], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
     """AUROC of one detector by what it was trained on (rows) and what it is tested on (columns), as Markdown.
 
     Args:
         answers: of the same detector after each training, by a name for the training.
         success: of the tested networks' attacks.
     """
-    lines = ["| trained on | " + " | ".join(ATTACKS) + " |", "|---" * (len(ATTACKS) + 1) + "|"]
+    lines = []
     for name, one in answers.items():
         cells = []
         for attack in ATTACKS:
             row = detection_row(one, (attack,), success=success, resamples=100)
             cells.append("" if row is None else f"{row.auroc.estimate:.2f}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([name, *cells])
+    return markdown_table(["trained on", *ATTACKS], lines)
 
 
-def side_by_side(answers: Mapping[str, Sequence[Answers]], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
+def side_by_side(answers: Mapping[str, Sequence[DetectorAnswers]], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
     """AUROC against clean networks, over all attacks that work, of every detector (rows) in several settings (columns).
 
     Args:
@@ -257,17 +254,19 @@ def side_by_side(answers: Mapping[str, Sequence[Answers]], *, success: tuple[flo
     for setting, found in rows.items():
         bad, good = next(iter(found.values())).networks if found else (0, 0)
         heads.append(f"{setting} ({bad} + {good})")
-    lines = ["| detector | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    lines = []
     for name in dict.fromkeys(name for found in rows.values() for name in found):
         cells = []
         for found in rows.values():
             area = found[name].auroc if name in found else None
             cells.append("" if area is None else f"{area.estimate:.3f} [{area.low:.3f}, {area.high:.3f}]")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([name, *cells])
+    return markdown_table(["detector", *heads], lines)
 
 
-def held_out_table(answers: Mapping[str, Sequence[Answers]], *, success: tuple[float, float] = (0.9, 1.0)) -> str:
+def held_out_table(
+    answers: Mapping[str, Sequence[DetectorAnswers]], *, success: tuple[float, float] = (0.9, 1.0)
+) -> str:
     """AUROC of every detector on the one attack that it was not trained on, as Markdown.
 
     Args:
@@ -277,7 +276,7 @@ def held_out_table(answers: Mapping[str, Sequence[Answers]], *, success: tuple[f
         a row a detector, with the mean over attacks and its 95% interval by bootstrap over networks.
     """
     names = [one.detector for one in next(iter(answers.values()))]
-    lines = ["| detector | mean | " + " | ".join(answers) + " |", "|---" * (len(answers) + 2) + "|"]
+    lines = []
     for position, name in enumerate(names):
         cells, draws = [], []
         for attack, found in answers.items():
@@ -291,8 +290,8 @@ def held_out_table(answers: Mapping[str, Sequence[Answers]], *, success: tuple[f
             cells.append(f"{draws[-1][0]:.2f}")
         mean = np.mean(draws, axis=0)
         low, high = np.quantile(mean[1:], [0.025, 0.975])
-        lines.append(f"| {name} | {mean[0]:.3f} [{low:.3f}, {high:.3f}] | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([name, f"{mean[0]:.3f} [{low:.3f}, {high:.3f}]", *cells])
+    return markdown_table(["detector", "mean", *answers], lines)
 
 
 def _areas(bad: np.ndarray, good: np.ndarray, resamples: int = 1_000) -> np.ndarray:
@@ -309,7 +308,7 @@ def _areas(bad: np.ndarray, good: np.ndarray, resamples: int = 1_000) -> np.ndar
     return np.array(found)
 
 
-def roc_curve(answers: Answers, bad: Sequence[str], good: Sequence[str] = (CLEAN,)) -> np.ndarray:
+def roc_curve(answers: DetectorAnswers, bad: Sequence[str], good: Sequence[str] = (CLEAN,)) -> np.ndarray:
     """(points, 2) false and true positive rates of networks of some attacks against controls, from (0, 0) to (1, 1)."""
     from sklearn.metrics import roc_curve as curve
 

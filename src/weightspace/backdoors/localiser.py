@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from weightspace.errors import TaskError
 from weightspace.metamodels.config import MetaModelConfig
-from weightspace.metamodels.embed import Normaliser, Tokens
+from weightspace.metamodels.embed import Normaliser, TokenBatch
 from weightspace.metamodels.encoder import Encoder
 from weightspace.metamodels.learner import epoch_batch
 from weightspace.metamodels.metamodel import MetaModel
@@ -33,7 +33,7 @@ class _PerNeuron(nn.Module):
         self.encoder = Encoder(config.width, config.depth, config.heads, False, config.dropout)
         self.head = nn.Linear(config.width, 2)
 
-    def forward(self, tokens: Tokens) -> Tensor:
+    def forward(self, tokens: TokenBatch) -> Tensor:
         """(b, t, 2)"""
         return self.head(self.encoder(self.embedding(tokens), tokens.mask if tokens.padded else None))
 
@@ -93,13 +93,13 @@ class Localiser:
         classes, held_classes = (torch.from_numpy(t.astype(np.int64)) for t in (targets, held_targets))
         held = tokens_of(validation, self.normaliser)
 
-        def batch(step: int) -> tuple[Tokens, Tensor, Tensor]:
+        def batch(step: int) -> tuple[TokenBatch, Tensor, Tensor]:
             rows = torch.from_numpy(
                 epoch_batch(len(training), self.config.training.batch_size, step, self.config.training.seed)
             )
             return known.select(rows), truth[rows], classes[rows]
 
-        def loss(model: nn.Module, examples: tuple[Tokens, Tensor, Tensor]) -> Tensor:
+        def loss(model: nn.Module, examples: tuple[TokenBatch, Tensor, Tensor]) -> Tensor:
             tokens, effect, target = examples
             said = model(tokens)
             inner = ~effect.isnan()

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from weightspace.backdoors.recipes import neuron_metamodel
 from weightspace.backdoors.trials import Bench, Trial, hidden_neurons, poison_of, pruned
 from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import Interval, bootstrap_interval
+from weightspace.evaluation.tables import markdown_table
 from weightspace.files.atomic import write_atomically
 from weightspace.files.progress import progress
 from weightspace.train.checkpoint import bind
@@ -406,26 +406,21 @@ def _shown(found: Interval | None, digits: int = 2) -> str:
 
 def location_table(rows: Sequence[LocationRow]) -> str:
     """Rows as a Markdown table."""
-    lines = [
-        "| neurons by | n | AUROC | first among the three | success without three | accuracy without three | target |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    header = ("neurons by", "n", "AUROC", "first among the three", "success without three", "accuracy without three")
+    lines = []
     for row in rows:
-        cells: list[Any] = [row.method, row.networks, *map(_shown, (row.area, row.first, row.success, row.accuracy))]
-        lines.append("| " + " | ".join(map(str, [*cells, _shown(row.target)])) + " |")
-    return "\n".join(lines)
+        measures = (row.area, row.first, row.success, row.accuracy, row.target)
+        lines.append([row.method, row.networks, *map(_shown, measures)])
+    return markdown_table((*header, "target"), lines)
 
 
 def repair_table(rows: Sequence[RepairRow]) -> str:
     """Rows as a Markdown table."""
-    lines = [
-        "| repair | setting | n | success before | success after | accuracy before | accuracy after | median share of "
-        "success gone | median accuracy lost |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    header = ("repair", "setting", "n", "success before", "success after", "accuracy before", "accuracy after")
+    lines = []
     for row in rows:
-        lines.append(
-            f"| {row.repair} | {row.setting} | {row.networks} | {row.success_before:.2f} | {_shown(row.success)} | "
-            f"{row.accuracy_before:.3f} | {_shown(row.accuracy, 3)} | {row.gone:.0%} | {100 * row.lost:.1f} points |"
-        )
-    return "\n".join(lines)
+        success = (f"{row.success_before:.2f}", _shown(row.success))
+        accuracy = (f"{row.accuracy_before:.3f}", _shown(row.accuracy, 3))
+        change = (f"{row.gone:.0%}", f"{100 * row.lost:.1f} points")
+        lines.append([row.repair, row.setting, row.networks, *success, *accuracy, *change])
+    return markdown_table((*header, "median share of success gone", "median accuracy lost"), lines)

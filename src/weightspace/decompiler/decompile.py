@@ -15,9 +15,9 @@ from weightspace.decompiler.lifting.lift import NotLiftable, lift
 from weightspace.decompiler.proof.verify import Behaviour, behaviour, certify, distance, modes_of
 from weightspace.decompiler.result import Decompilation
 from weightspace.decompiler.search.enumeration import enumerate_program
-from weightspace.decompiler.search.guided import Fit, Guided, fitted, ranked
+from weightspace.decompiler.search.guided import Guided, ProgramFit, fitted, ranked
 from weightspace.decompiler.search.synthesis import match_activations, synthesise
-from weightspace.decompiler.search.target import Target
+from weightspace.decompiler.search.target import MatchTarget
 from weightspace.errors import NetworkError, RaspError
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.program import Program
@@ -88,11 +88,11 @@ class Problem:
         return self.aligned.kind == "compressed"
 
     @cached_property
-    def targets(self) -> dict[Mode, Target]:
+    def targets(self) -> dict[Mode, MatchTarget]:
         """The weights prepared for matching, by the compiler that they are taken to be of."""
-        return {mode: Target.of(self.aligned.bare, mode, self.lossy) for mode in self.modes}
+        return {mode: MatchTarget.of(self.aligned.bare, mode, self.lossy) for mode in self.modes}
 
-    def fit(self, program: Program, mode: Mode | None) -> Fit | None:
+    def fit(self, program: Program, mode: Mode | None) -> ProgramFit | None:
         """How well a program explains the weights, where these have directions."""
         if self.aligned.kind == "neither":
             return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from weightspace.decompiler.distortion import clean, compressed, noisy, permuted, rotated
 from weightspace.decompiler.examples import answers_of, input_codes, share_right
 from weightspace.decompiler.rung import Rung, about_rung, save_rung
-from weightspace.decompiler.training import FINETUNING, FROM_SCRATCH, TrainingConfig, finetuned, trained
+from weightspace.decompiler.training import FINETUNING, FROM_SCRATCH, RungTraining, finetuned, trained
 from weightspace.errors import RaspError
 from weightspace.files.progress import progress
 from weightspace.rasp.compiler.assemble import compile_program
@@ -31,8 +31,8 @@ def make_rung(
     name: str,
     seed: int,
     *,
-    finetuning: TrainingConfig = FINETUNING,
-    from_scratch: TrainingConfig = FROM_SCRATCH,
+    finetuning: RungTraining = FINETUNING,
+    from_scratch: RungTraining = FROM_SCRATCH,
 ) -> BareTransformer:
     """A transformer's weights on a rung.
 
@@ -70,8 +70,8 @@ def make_ladder(
     seed: int,
     *,
     mode: Mode = "tracr_compat",
-    finetuning: TrainingConfig = FINETUNING,
-    from_scratch: TrainingConfig = FROM_SCRATCH,
+    finetuning: RungTraining = FINETUNING,
+    from_scratch: RungTraining = FROM_SCRATCH,
     show_progress: bool = True,
 ) -> list[Path]:
     """Write programs' weights on rungs as `OUT/RUNG/NUMBER.safetensors`; what is there already is left.

@@ -16,7 +16,7 @@ from weightspace.rasp.compiler.transformer import CompiledTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class RungTraining:
     """How a rung is trained: Adam with a cosine schedule, all matrices and embeddings, no biases.
 
     Attributes:
@@ -44,15 +44,15 @@ class TrainingConfig:
                 raise RaspError(f"{name} is a positive number, not {getattr(self, name)}")
 
 
-FINETUNING = TrainingConfig()
-FROM_SCRATCH = TrainingConfig(steps=4_000, rate=0.02)
+FINETUNING = RungTraining()
+FROM_SCRATCH = RungTraining(steps=4_000, rate=0.02)
 
 
 def finetuned(
     transformer: CompiledTransformer | BareTransformer,
     seed: int,
     share: float,
-    config: TrainingConfig = FINETUNING,
+    config: RungTraining = FINETUNING,
 ) -> BareTransformer:
     """Compressed, and then trained to answer as the original does.
 
@@ -72,7 +72,7 @@ def finetuned(
 def trained(
     transformer: CompiledTransformer | BareTransformer,
     seed: int,
-    config: TrainingConfig = FROM_SCRATCH,
+    config: RungTraining = FROM_SCRATCH,
 ) -> BareTransformer:
     """A transformer of the compiled one's shape, trained from scratch on what that one answers.
 
@@ -94,7 +94,7 @@ def trained(
     return _fitted(replace(bare, params=params), wanted, seed, config)
 
 
-def _fitted(bare: BareTransformer, wanted: Answers, seed: int, config: TrainingConfig) -> BareTransformer:
+def _fitted(bare: BareTransformer, wanted: Answers, seed: int, config: RungTraining) -> BareTransformer:
     """A transformer trained to answer as is wanted; the best of those that were tried on all inputs is kept."""
     import torch
 

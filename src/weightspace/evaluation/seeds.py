@@ -18,6 +18,7 @@ from weightspace.evaluation.metrics import (
     majority,
     per_bit,
 )
+from weightspace.evaluation.tables import markdown_table
 from weightspace.metamodels.contract import Examples, Predictions, Target
 
 
@@ -186,8 +187,7 @@ def property_table(rows: Sequence[PropertyRow], *, quantities: bool = False) -> 
     if not rows:
         return ""
     found = {(row.method, row.target): row for row in rows}
-    heads = "".join(f" {target} |" for target in targets)
-    lines = [f"| method |{heads} mean |", "|---" * (len(targets) + 2) + "|"]
+    lines: list[list[str | None]] = []
     best = {t: max(row.score.estimate for row in rows if row.target == t) for t in targets}
     means = {m: float(np.mean([found[m, t].score.estimate for t in targets])) for m in methods}
     for method in methods:
@@ -198,14 +198,13 @@ def property_table(rows: Sequence[PropertyRow], *, quantities: bool = False) -> 
             cells.append(f"**{text}**" if row.score.estimate == best[target] else text)
         mean = f"{means[method]:.3f}" if quantities else f"{100 * means[method]:.1f}"
         cells.append(f"**{mean}**" if means[method] == max(means.values()) else mean)
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        lines.append([method, *cells])
     if not quantities:
         firsts = [found[methods[0], target] for target in targets]
-        lines.append("| *majority answer* | " + " | ".join(f"{100 * row.majority:.1f}" for row in firsts) + " | |")
-        lines.append("| *chance* | " + " | ".join(f"{100 * row.chance:.1f}" for row in firsts) + " | |")
-        always = [f"({100 * (1 - row.chance):.1f})" for row in firsts]
-        lines.append('| *by bit, always "no"* | ' + " | ".join(always) + " | |")
-    return "\n".join(lines)
+        lines.append(["*majority answer*", *(f"{100 * row.majority:.1f}" for row in firsts), None])
+        lines.append(["*chance*", *(f"{100 * row.chance:.1f}" for row in firsts), None])
+        lines.append(['*by bit, always "no"*', *(f"({100 * (1 - row.chance):.1f})" for row in firsts), None])
+    return markdown_table(["method", *targets, "mean"], lines)
 
 
 def _accuracy(row: PropertyRow) -> str:
@@ -224,35 +223,32 @@ def difference_table(found: Sequence[Said], test: Examples, name: str) -> str:
     others = [said for said in found if said.method != name]
     if not named or not others or all(target.is_quantity for target in test.targets):
         return ""
-    lines = [f"| {name} less | points |", "|---|---|"]
+    lines = []
     for other in others:
         gap = paired(named[0], other, test)
-        lines.append(f"| {other.method} | {100 * gap.estimate:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}] |")
-    return "\n".join(lines)
+        lines.append([other.method, f"{100 * gap.estimate:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"])
+    return markdown_table([f"{name} less", "points"], lines)
 
 
 def cost_table(found: Sequence[Said], networks: int) -> str:
     """Markdown: seconds to fit, milliseconds a network, and numbers learnt of each method."""
-    lines = ["| method | fitted in | a network | parameters |", "|---|---|---|---|"]
+    lines = []
     for said in found:
         learnt = "" if said.parameters is None else f"{said.parameters:,}"
         each = 1000 * said.predicted / max(1, networks)
-        lines.append(f"| {said.method} | {said.fitted:.0f} s | {each:.2f} ms | {learnt} |")
-    return "\n".join(lines)
+        lines.append([said.method, f"{said.fitted:.0f} s", f"{each:.2f} ms", learnt])
+    return markdown_table(["method", "fitted in", "a network", "parameters"], lines)
 
 
 def curve_table(rows: Mapping[int, Sequence[PropertyRow]]) -> str:
     """Markdown: methods down, numbers of training networks across, accuracy as the mean over all targets of classes."""
     counts = list(rows)
     methods = list(dict.fromkeys(row.method for found in rows.values() for row in found))
-    lines = [
-        "| method | " + " | ".join(f"{count} networks" for count in counts) + " |",
-        "|---" * (len(counts) + 1) + "|",
-    ]
+    lines = []
     for method in methods:
         cells = []
         for count in counts:
             scores = [row.score.estimate for row in rows[count] if row.method == method and not row.is_quantity]
             cells.append(f"{100 * np.mean(scores):.1f}" if scores else "")
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([method, *cells])
+    return markdown_table(["method", *(f"{count} networks" for count in counts)], lines)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from weightspace.backdoors.detection import Answers, DetectionRow, detection_row, markdown, roc_curve
+from weightspace.backdoors.detection import DetectionRow, DetectorAnswers, detection_row, markdown, roc_curve
 from weightspace.backdoors.recipes import RATES, backdoor_metamodel, neuron_metamodel
 from weightspace.backdoors.task import BACKDOOR, FAMILY, backdoor_examples
 from weightspace.errors import TaskError
@@ -117,7 +117,7 @@ def detect(
     success: float = 0.5,
     networks: int | None = None,
     show: bool = True,
-) -> list[Answers]:
+) -> list[DetectorAnswers]:
     """Fit every detector on the training split, let it choose on the validation split, and ask it about the test split.
 
     Killed and called again it goes on with the detectors that are missing.
@@ -147,18 +147,18 @@ def _detected(
     validation: Examples,
     asked: Mapping[str, Population],
     show: bool,
-) -> dict[str, list[Answers]]:
+) -> dict[str, list[DetectorAnswers]]:
     """What every detector says of several populations, whose sources are zoos, after one training."""
     tie(out, [*facts, asdict(backdoor_metamodel()), asdict(neuron_metamodel()), RATES])
     total = sum(map(len, asked.values()))
-    found: dict[str, list[Answers]] = {which: [] for which in asked}
+    found: dict[str, list[DetectorAnswers]] = {which: [] for which in asked}
     with progress("detecting", len(detectors), "detectors", show) as advance:
         for name, make in detectors.items():
             record = answers(out, name, make, training, validation, asked)
             for which, networks in asked.items():
                 suspicion = record["answers"][which][BACKDOOR.name][:, 1]
                 seconds = record["predicted"] * len(networks) / total
-                found[which].append(Answers(name, suspicion, *_facts(networks), record["fitted"], seconds))
+                found[which].append(DetectorAnswers(name, suspicion, *_facts(networks), record["fitted"], seconds))
             advance(1, note=name)
     return found
 
@@ -203,7 +203,7 @@ DRAWN = ("weight statistics, linear", "meta-model, neurons and statistics", "MNT
 
 def transfer(
     zoo: Zoo, out: Path, *, detectors: Mapping[str, Make], success: float = 0.5, show: bool = True
-) -> tuple[dict[str, list[Answers]], dict[str, list[Answers]]]:
+) -> tuple[dict[str, list[DetectorAnswers]], dict[str, list[DetectorAnswers]]]:
     """Detectors after training on each attack alone, and on all but each: every pair, and every attack left out.
 
     Killed and called again with the same folder, it goes on.
@@ -232,7 +232,7 @@ def _enough(zoo: Zoo, attack: str, success: float) -> bool:
         return False
 
 
-def figure_3(alone: Mapping[str, Sequence[Answers]]) -> tuple[str, str | None]:
+def figure_3(alone: Mapping[str, Sequence[DetectorAnswers]]) -> tuple[str, str | None]:
     """The paper's Figure 3 on these networks: a table of its panels, and their ROC curves as SVG, if there are any.
 
     Args:
@@ -258,7 +258,7 @@ def learning_curve(
     detectors: Mapping[str, Make],
     success: float = 0.5,
     show: bool = True,
-) -> dict[int, list[Answers]]:
+) -> dict[int, list[DetectorAnswers]]:
     """Detectors after training on so many networks; killed and called again, it goes on."""
     asked = {"detectors": detectors, "success": success, "show": show}
     return {count: detect(zoo, out / f"{count}-networks", networks=count, **asked) for count in counts}
@@ -266,7 +266,7 @@ def learning_curve(
 
 def other_widths(
     zoo: Zoo, wide: Zoo, out: Path, *, detectors: Mapping[str, Make], success: float = 0.5, show: bool = True
-) -> dict[str, list[Answers]]:
+) -> dict[str, list[DetectorAnswers]]:
     """Detectors trained on one zoo, asked about its own test networks and about all of those of another width.
 
     Raises:

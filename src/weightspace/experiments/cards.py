@@ -11,6 +11,7 @@ from typing import Any
 from weightspace.backdoors.detector import Detector
 from weightspace.decompiler.network.proposer import Proposer
 from weightspace.errors import NetworkError
+from weightspace.evaluation.tables import markdown_table
 from weightspace.files.atomic import file_hash
 from weightspace.files.progress import duration
 from weightspace.files.tensors import METADATA_KEY, read_safetensors
@@ -209,8 +210,8 @@ def _page(front: Mapping[str, Any], title: str, *parts: str) -> str:
 def _table(facts: Mapping[str, Any]) -> str:
     if not facts:
         return ""
-    rows = [f"| {_line(str(name)).replace('_', ' ')} | {_cell(value)} |" for name, value in facts.items()]
-    return "\n".join(("| | |", "|---|---|", *rows))
+    rows = [(_line(str(name)).replace("_", " "), _cell(value)) for name, value in facts.items()]
+    return markdown_table((None, None), rows)
 
 
 def _cell(value: Any) -> str:

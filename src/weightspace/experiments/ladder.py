@@ -19,6 +19,7 @@ from weightspace.decompiler.proof.verify import behaviour
 from weightspace.decompiler.rung import load_rung
 from weightspace.errors import RaspError
 from weightspace.evaluation.metrics import bootstrap_interval
+from weightspace.evaluation.tables import markdown_table
 from weightspace.files.progress import progress
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
@@ -253,7 +254,7 @@ def table(rows: Iterable[Outcome]) -> str:
     95% intervals by bootstrap over programs, and the seconds it took."""
     rows = list(rows)
     rows += together(rows)
-    lines = ["| rung | method | n | certified | behaviour equal | longer | median s |", "|---|---|---|---|---|---|---|"]
+    lines = []
     for rung in dict.fromkeys(row.rung for row in rows):
         for method in dict.fromkeys(row.method for row in rows):
             some = [row for row in rows if row.rung == rung and row.method == method]
@@ -261,8 +262,8 @@ def table(rows: Iterable[Outcome]) -> str:
                 continue
             shares = [_share(np.array([getattr(row, name) for row in some], float)) for name in ("certified", "equal")]
             longer, seconds = sum(row.longer for row in some), float(np.median([row.seconds for row in some]))
-            lines.append(f"| {rung} | {method} | {len(some)} | {shares[0]} | {shares[1]} | {longer} | {seconds:.2f} |")
-    return "\n".join(lines)
+            lines.append([rung, method, len(some), *shares, longer, f"{seconds:.2f}"])
+    return markdown_table(["rung", "method", "n", "certified", "behaviour equal", "longer", "median s"], lines)
 
 
 def _share(values: np.ndarray) -> str:

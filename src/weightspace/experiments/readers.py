@@ -15,6 +15,7 @@ from weightspace.decompiler.network.pairs import drawn
 from weightspace.decompiler.network.proposer import Proposer, batch_of, fit, forced
 from weightspace.decompiler.proof.verify import permuted
 from weightspace.evaluation.metrics import Interval, bootstrap_interval
+from weightspace.evaluation.tables import markdown_table
 from weightspace.experiments.decompilers import greedy_certified, rasp_typed_small
 from weightspace.experiments.ladder import held_out
 from weightspace.files.atomic import write_atomically
@@ -145,17 +146,13 @@ def _tokens(proposer: Proposer, shuffled: bool, count: int) -> float:
 
 def table(rows: Sequence[ReaderRow]) -> str:
     """The comparison as a Markdown table."""
-    lines = [
-        "| reader | parameters | programs | minutes | tokens | tokens, own order | certified | certified, own order |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    header = ("reader", "parameters", "programs", "minutes", "tokens", "tokens, own order", "certified")
+    lines = []
     for row in rows:
-        shares = " | ".join(
+        size = (f"{row.parameters:,}", f"{row.programs:,}", f"{row.seconds / 60:.0f}")
+        shares = [
             f"{100 * found.estimate:.1f}% [{100 * found.low:.1f}, {100 * found.high:.1f}]"
             for found in (row.certified, row.named_certified)
-        )
-        lines.append(
-            f"| {row.reader} | {row.parameters:,} | {row.programs:,} | {row.seconds / 60:.0f} | {row.tokens:.1%} | "
-            f"{row.named_tokens:.1%} | {shares} |"
-        )
-    return "\n".join(lines)
+        ]
+        lines.append([row.reader, *size, f"{row.tokens:.1%}", f"{row.named_tokens:.1%}", *shares])
+    return markdown_table((*header, "certified, own order"), lines)

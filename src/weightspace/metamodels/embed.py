@@ -131,7 +131,7 @@ def leaf_kinds(spec: NetworkSpec) -> Float[Tensor, "leaves kinds"]:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenBatch:
     """A batch of networks as tokens.
 
     Attributes:
@@ -152,17 +152,17 @@ class Tokens:
     summary: Float[Tensor, "b s"] | None = None
     places: Int[Tensor, "b t 2"] | None = None
 
-    def select(self, rows: Int[Tensor, " k"]) -> Tokens:
+    def select(self, rows: Int[Tensor, " k"]) -> TokenBatch:
         """The networks at `rows`, in that order."""
         return self._each(lambda x: x[rows])
 
-    def to(self, device: torch.device) -> Tokens:
+    def to(self, device: torch.device) -> TokenBatch:
         return self._each(lambda x: x.to(device, non_blocking=True))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Tokens:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TokenBatch:
         summary = None if self.summary is None else change(self.summary)
         places = None if self.places is None else change(self.places)
-        return Tokens(change(self.values), change(self.mask), change(self.kinds), self.padded, summary, places)
+        return TokenBatch(change(self.values), change(self.mask), change(self.kinds), self.padded, summary, places)
 
 
 def squash(x: Tensor) -> Tensor:
@@ -193,20 +193,20 @@ class Embedding(nn.Module):
         nn.init.normal_(self.position.weight, std=0.02)
         self.kind = nn.Linear(len(ROLES) + MAX_LAYERS, width, bias=False) if layer_encoding else None
 
-    def forward(self, tokens: Tokens) -> Float[Tensor, "b t d"]:
+    def forward(self, tokens: TokenBatch) -> Float[Tensor, "b t d"]:
         x = self.weights(tokens.values) + self.position.weight[: tokens.values.shape[1]]
         return x if self.kind is None else x + self.kind(tokens.kinds)
 
 
-def tokenise(weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: Normaliser, size: int) -> Tokens:
+def tokenise(weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: Normaliser, size: int) -> TokenBatch:
     """Networks of one spec as tokens, without padding beyond the last chunk."""
     mean, deviation = normaliser.columns(spec)
     values, _ = chunk(squash((weights - mean) / deviation), size)
     b, t, _ = values.shape
-    return Tokens(values, torch.ones(b, t, dtype=torch.bool), composition(spec, size).expand(b, -1, -1))
+    return TokenBatch(values, torch.ones(b, t, dtype=torch.bool), composition(spec, size).expand(b, -1, -1))
 
 
-def gather_tokens(parts: list[tuple[np.ndarray, Tokens]]) -> Tokens:
+def gather_tokens(parts: list[tuple[np.ndarray, TokenBatch]]) -> TokenBatch:
     """One padded batch from tokens of several specs, each with the positions (k,) of its networks in the batch."""
     if len(parts) == 1 and (np.diff(parts[0][0]) == 1).all():
         return parts[0][1]
@@ -228,4 +228,4 @@ def gather_tokens(parts: list[tuple[np.ndarray, Tokens]]) -> Tokens:
             places[rows, :t] = tokens.places
     # Networks with as many windows may still differ in their number of leaves
     padded = len({tokens.values.shape[1] for _, tokens in parts}) > 1 or places is not None
-    return Tokens(values, mask, kinds, padded, summary, places)
+    return TokenBatch(values, mask, kinds, padded, summary, places)

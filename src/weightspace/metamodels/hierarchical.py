@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightspace.metamodels.config import MetaModelConfig
-from weightspace.metamodels.embed import Embedding, Normaliser, Tokens, leaf_kinds, squash
+from weightspace.metamodels.embed import Embedding, Normaliser, TokenBatch, leaf_kinds, squash
 from weightspace.metamodels.encoder import Encoder
 from weightspace.weights.chunks import check_chunk_size, token_count
 from weightspace.weights.spec import NetworkSpec
@@ -34,7 +34,7 @@ def cut(x: Float[Tensor, "b n"], length: int) -> Float[Tensor, "b w length"]:
 
 def leaf_tokens(
     weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: Normaliser, size: int, window: int
-) -> Tokens:
+) -> TokenBatch:
     """Networks of one spec as windows: `window` chunks of `size` weights, each of one leaf alone.
 
     Args:
@@ -48,7 +48,7 @@ def leaf_tokens(
     kinds = leaf_kinds(spec)[places[:, 0]]
     mask = torch.ones(values.shape[:2], dtype=torch.bool)
     many = (len(x), -1, -1)
-    return Tokens(values, mask, kinds.expand(many), places=places.expand(many))
+    return TokenBatch(values, mask, kinds.expand(many), places=places.expand(many))
 
 
 class LeafEmbedding(nn.Module):
@@ -82,7 +82,7 @@ class LeafEmbedding(nn.Module):
         chunks = values.unflatten(1, (-1, self.size))  # (w, c, size)
         places = torch.arange(chunks.shape[1], device=values.device)
         there = places < counts[:, None]  # (w, c)
-        x = self.chunks(Tokens(chunks, there, kinds[:, None].expand(-1, chunks.shape[1], -1)))
+        x = self.chunks(TokenBatch(chunks, there, kinds[:, None].expand(-1, chunks.shape[1], -1)))
         # An empty window looks at its first chunk, as attention to nothing is NaN
         x = self.encoder(x, places < counts[:, None].clamp(min=1))  # (w, c, d)
         return x.masked_fill(~there[..., None], 0).sum(1), x.masked_fill(~there[..., None], -torch.inf).amax(1)
@@ -93,7 +93,7 @@ class LeafEmbedding(nn.Module):
         """The vector of each leaf, from what `gather` says of all its windows and the number of its chunks."""
         return self.leaf(torch.cat([sums / counts[..., None].clamp(min=1), largest], 2))
 
-    def forward(self, tokens: Tokens) -> tuple[Float[Tensor, "b l d"], Bool[Tensor, "b l"]]:
+    def forward(self, tokens: TokenBatch) -> tuple[Float[Tensor, "b l d"], Bool[Tensor, "b l"]]:
         """Vectors of the leaves of each network, and a mask that is False where it has fewer than another."""
         assert tokens.places is not None
         number, counts = tokens.places.unbind(2)  # (b, w)

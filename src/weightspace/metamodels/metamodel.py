@@ -19,7 +19,7 @@ from weightspace.files.atomic import write_atomically
 from weightspace.files.tensors import METADATA_KEY, read_safetensors
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.contract import Examples, Predictions, Target
-from weightspace.metamodels.embed import Embedding, Normaliser, Tokens, gather_tokens, tokenise
+from weightspace.metamodels.embed import Embedding, Normaliser, TokenBatch, gather_tokens, tokenise
 from weightspace.metamodels.encoder import Encoder
 from weightspace.metamodels.heads import Head
 from weightspace.metamodels.hierarchical import LeafEmbedding, leaf_tokens
@@ -73,7 +73,7 @@ class Transformer(nn.Module):
         # A head of their own: few numbers that each tell something drown among the hundreds of the other one
         self.second = Head(self.thresholds.size, outputs, config.hidden) if self.thresholds else None
 
-    def forward(self, tokens: Tokens) -> Float[Tensor, "b outputs"]:
+    def forward(self, tokens: TokenBatch) -> Float[Tensor, "b outputs"]:
         """Logits of each target's classes, or one number of a quantity, side by side."""
         x = self.pooled(tokens)
         parts = self.parts_of(tokens)
@@ -84,7 +84,7 @@ class Transformer(nn.Module):
             outputs = outputs + self.second(self.thresholds(parts[-1][1]))
         return outputs
 
-    def parts_of(self, tokens: Tokens) -> list[tuple[Shortcut | Thresholds, Float[Tensor, "b s"]]]:
+    def parts_of(self, tokens: TokenBatch) -> list[tuple[Shortcut | Thresholds, Float[Tensor, "b s"]]]:
         """What sees a part of the summary, with its part: statistics of arrays first, then of roles."""
         parts = [part for part in (self.shortcut, self.thresholds) if part is not None]
         if not parts:
@@ -92,7 +92,7 @@ class Transformer(nn.Module):
         assert tokens.summary is not None
         return list(zip(parts, tokens.summary.split([part.numbers for part in parts], 1), strict=True))
 
-    def pooled(self, tokens: Tokens) -> Float[Tensor, "b p"]:
+    def pooled(self, tokens: TokenBatch) -> Float[Tensor, "b p"]:
         """What the encoder makes of each network, as it is pooled for the head."""
         if isinstance(self.embedding, LeafEmbedding):
             x, mask = self.embedding(tokens)
@@ -174,7 +174,7 @@ class MetaModel(Learner):
         self.specs: tuple[NetworkSpec, ...] = ()
         self.tokens = 0
         self.facts: Mapping[str, Any] = {}
-        self.known: Tokens | None = None
+        self.known: TokenBatch | None = None
         self.permuter: Permuter | None = None
 
     # -- learning -----------------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ class MetaModel(Learner):
             del settings["training"][name]
         return json.dumps([self.name, self.normaliser.to_json(), settings], sort_keys=True)
 
-    def batch(self, training: Examples, positions: np.ndarray, generator: torch.Generator) -> Tokens:
+    def batch(self, training: Examples, positions: np.ndarray, generator: torch.Generator) -> TokenBatch:
         if self.known is not None:
             return self.known.select(torch.from_numpy(positions))
         return self.read(training.networks.select(positions), generator)
@@ -273,30 +273,30 @@ class MetaModel(Learner):
             ]
         return np.concatenate(parts) if parts else np.zeros((0, self.model.size), np.float32)
 
-    def read(self, networks: Population, generator: torch.Generator | None) -> Tokens:
+    def read(self, networks: Population, generator: torch.Generator | None) -> TokenBatch:
         """Networks as one batch, each in a random order of neurons where there is a generator and a permuter."""
 
-        def tokens(weights: Tensor, spec: NetworkSpec) -> Tokens:
+        def tokens(weights: Tensor, spec: NetworkSpec) -> TokenBatch:
             if generator is not None and self.permuter is not None:
                 weights = self.permuter.permute(spec, weights, generator)
             return self.as_tokens(weights, spec)
 
         return self._gathered(networks, tokens)
 
-    def _gathered(self, networks: Population, tokens: Callable[[Tensor, NetworkSpec], Tokens]) -> Tokens:
+    def _gathered(self, networks: Population, tokens: Callable[[Tensor, NetworkSpec], TokenBatch]) -> TokenBatch:
         parts = []
         for spec, positions in networks.groups():
             for block in np.array_split(positions, -(-len(positions) * spec.size // BLOCK)):
                 parts.append((block, tokens(torch.from_numpy(networks.read(block)), spec)))
         return gather_tokens(parts)
 
-    def as_tokens(self, weights: Float[Tensor, "b n"], spec: NetworkSpec) -> Tokens:
+    def as_tokens(self, weights: Float[Tensor, "b n"], spec: NetworkSpec) -> TokenBatch:
         """Flat weights (b, spec.size) as the tokens that the model reads, with gradients."""
         tokens = self._described(weights, spec)
         embedding = self.model.embedding
         return embedding.ranked(tokens) if isinstance(embedding, NeuronEmbedding) else tokens
 
-    def _described(self, weights: Tensor, spec: NetworkSpec) -> Tokens:
+    def _described(self, weights: Tensor, spec: NetworkSpec) -> TokenBatch:
         """The same before numbers become ranks, where they do."""
         if self.config.reading == "neurons":
             tokens = neuron_tokens(weights, spec, self.normaliser)

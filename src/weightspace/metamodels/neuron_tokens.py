@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightspace.metamodels.config import Scale
-from weightspace.metamodels.embed import MAX_LAYERS, Normaliser, Tokens, gather_tokens, layer_numbers, squash
-from weightspace.metamodels.order import Ranks, in_order
+from weightspace.metamodels.embed import MAX_LAYERS, Normaliser, TokenBatch, gather_tokens, layer_numbers, squash
+from weightspace.metamodels.order import NormalScores, in_order
 from weightspace.weights.neurons import VECTORS, group_starts, neuron_entries
 from weightspace.weights.population import Population
 from weightspace.weights.spec import ROLES, NetworkSpec, SpecError
@@ -47,7 +47,7 @@ def neuron_count(spec: NetworkSpec) -> int:
     return sum(group.size for group in spec.groups)
 
 
-def neuron_tokens(weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: Normaliser) -> Tokens:
+def neuron_tokens(weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: Normaliser) -> TokenBatch:
     """Networks of one spec as a token a neuron, group by group.
 
     Of all weights that a neuron reads by (dimension 0 of a kernel), and of all by which it is read: mean, standard
@@ -92,7 +92,7 @@ def neuron_tokens(weights: Float[Tensor, "b n"], spec: NetworkSpec, normaliser: 
                 times[rows, first : first + summary.shape[2]] += 1
     values /= times.clamp(min=1)
     mask = torch.ones(values.shape[:2], dtype=torch.bool)
-    return Tokens(values, mask, _kinds(spec).expand(len(x), -1, -1))
+    return TokenBatch(values, mask, _kinds(spec).expand(len(x), -1, -1))
 
 
 def _pooled(x: Float[Tensor, "b n m"]) -> Float[Tensor, "b n s"]:
@@ -120,7 +120,7 @@ def _kinds(spec: NetworkSpec) -> Float[Tensor, "t k"]:
     return kinds
 
 
-def tokens_of(networks: Population, normaliser: Normaliser) -> Tokens:
+def tokens_of(networks: Population, normaliser: Normaliser) -> TokenBatch:
     """All networks of a population as one batch of neuron tokens."""
     parts = []
     for spec, positions in networks.groups():
@@ -145,13 +145,13 @@ class NeuronEmbedding(nn.Module):
     def __init__(self, width: int, scale: Scale = "deviations") -> None:
         super().__init__()
         kinds = len(ROLES) + MAX_LAYERS
-        self.ranks = Ranks(kinds, FEATURES) if scale == "ranks" else None
+        self.ranks = NormalScores(kinds, FEATURES) if scale == "ranks" else None
         self.register_buffer("centre", torch.zeros(kinds, FEATURES))
         self.register_buffer("scale", torch.ones(kinds, FEATURES))
         self.features = nn.Sequential(nn.Linear(FEATURES, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.kind = nn.Linear(kinds, width, bias=False)
 
-    def standardise(self, tokens: Tokens) -> None:
+    def standardise(self, tokens: TokenBatch) -> None:
         """Take mean and standard deviation of every number in every layer from the training networks."""
         seen = tokens.kinds * tokens.mask[..., None]
         for kind in torch.unique(seen.flatten(0, 1), dim=0):
@@ -166,30 +166,30 @@ class NeuronEmbedding(nn.Module):
             if self.ranks is not None:
                 self.ranks.fit(row, rows)
 
-    def forward(self, tokens: Tokens) -> Float[Tensor, "b t d"]:
+    def forward(self, tokens: TokenBatch) -> Float[Tensor, "b t d"]:
         return self.features(self.standard(tokens)) + self.kind(tokens.kinds)
 
-    def standard(self, tokens: Tokens) -> Float[Tensor, "b t f"]:
+    def standard(self, tokens: TokenBatch) -> Float[Tensor, "b t f"]:
         """Every number on the scale of its layer; deviations are drawn in so that none is beyond 10."""
         if self.ranks is not None:
             return tokens.values  # `ranked` already, as that takes longer than all the rest
         x = (tokens.values - self.centre_of(tokens)) / self.scale[_rows(tokens)]
         return x / (1 + x.abs() / 10)
 
-    def ranked(self, tokens: Tokens) -> Tokens:
+    def ranked(self, tokens: TokenBatch) -> TokenBatch:
         """The same tokens as normal scores of their ranks, where that is the scale."""
         if self.ranks is None:
             return tokens
         return replace(tokens, values=self.ranks(tokens.values, _rows(tokens)))
 
-    def centre_of(self, tokens: Tokens) -> Float[Tensor, "b t f"]:
+    def centre_of(self, tokens: TokenBatch) -> Float[Tensor, "b t f"]:
         """The mean neuron of each token's layer among the training networks."""
         if self.ranks is not None:
             return torch.zeros_like(tokens.values)
         return self.centre[_rows(tokens)]
 
 
-def _rows(tokens: Tokens) -> Int[Tensor, "b t"]:
+def _rows(tokens: TokenBatch) -> Int[Tensor, "b t"]:
     """Which row of a table by layer each token has; inputs have one of their own."""
     inputs = tokens.kinds[..., ROLES.index("other")].bool()
     return torch.where(inputs, ROLES.index("other"), len(ROLES) + tokens.kinds[..., len(ROLES) :].argmax(-1))

@@ -23,7 +23,7 @@ def in_order(x: Float[Tensor, "*b n"], places: Sequence[int]) -> Float[Tensor, "
     return torch.from_numpy(np.partition(x.detach().numpy(), sorted(set(places)), axis=-1)[..., list(places)])
 
 
-class Ranks(nn.Module):
+class NormalScores(nn.Module):
     """A map from numbers to normal scores, feature by feature, monotone and within about -2.2 to 2.2.
 
     Weights and their statistics differ by orders of magnitude between initialisations and optimisers, so that on the

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.contract import Examples
-from weightspace.metamodels.embed import Tokens
+from weightspace.metamodels.embed import TokenBatch
 from weightspace.metamodels.learner import epoch_batch
 from weightspace.metamodels.metamodel import MetaModel, Transformer
 from weightspace.metamodels.neuron_tokens import FEATURES, NeuronEmbedding
@@ -29,16 +29,16 @@ class _FillIn(nn.Module):
         self.hidden = nn.Parameter(torch.randn(model.config.width) * 0.02)
         self.back = nn.Linear(model.config.width, features)
 
-    def forward(self, tokens: Tokens, hide: Tensor) -> Tensor:
+    def forward(self, tokens: TokenBatch, hide: Tensor) -> Tensor:
         """Mean squared error of the hidden tokens; 1 is what the mean of all tokens of a layer would have."""
         embedding = self.model.embedding
         wanted = embedding.standard(tokens) if isinstance(embedding, NeuronEmbedding) else tokens.values
-        blank = Tokens(torch.where(hide[..., None], self._blank(tokens), tokens.values), tokens.mask, tokens.kinds)
+        blank = TokenBatch(torch.where(hide[..., None], self._blank(tokens), tokens.values), tokens.mask, tokens.kinds)
         x = embedding(blank) + hide[..., None] * self.hidden
         x = self.model.encoder(x, tokens.mask if tokens.padded else None)
         return (self.back(x) - wanted).square()[hide].mean()
 
-    def _blank(self, tokens: Tokens) -> Tensor:
+    def _blank(self, tokens: TokenBatch) -> Tensor:
         embedding = self.model.embedding
         return embedding.centre_of(tokens) if isinstance(embedding, NeuronEmbedding) else torch.zeros(())
 
@@ -72,7 +72,7 @@ class PretrainedMetaModel(MetaModel):
             torch.manual_seed(mix(config.training.seed, 1))
             filler = _FillIn(self.model, features)
 
-        def batch(step: int) -> tuple[Tokens, Tensor]:
+        def batch(step: int) -> tuple[TokenBatch, Tensor]:
             chosen = epoch_batch(len(training), config.training.batch_size, step, config.training.seed)
             generator = torch.Generator().manual_seed(mix(config.training.seed + 1, step))
             tokens = self.known.select(torch.from_numpy(chosen)) if self.known is not None else None
@@ -82,7 +82,7 @@ class PretrainedMetaModel(MetaModel):
             hide[:, 0] |= ~hide.any(1)
             return tokens, hide
 
-        def loss(model: nn.Module, examples: tuple[Tokens, Tensor]) -> Tensor:
+        def loss(model: nn.Module, examples: tuple[TokenBatch, Tensor]) -> Tensor:
             return model(*examples)
 
         folder = self.folder / "pretraining" if self.folder is not None else None

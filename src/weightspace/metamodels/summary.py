@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from weightspace.metamodels.config import Scale
 from weightspace.metamodels.embed import Normaliser, squash
-from weightspace.metamodels.order import Ranks, in_order
+from weightspace.metamodels.order import NormalScores, in_order
 from weightspace.weights.slots import Room
 from weightspace.weights.spec import ROLES, NetworkSpec
 
@@ -116,7 +116,7 @@ class Shortcut(nn.Module):
         """Numbers that come out."""
         places = (torch.arange(bins + 1, dtype=torch.float64) + 0.5) / (bins + 1)
         self.register_buffer("edges", torch.special.ndtri(places).float(), persistent=False)
-        self.ranks = Ranks(1, size) if scale == "ranks" else None
+        self.ranks = NormalScores(1, size) if scale == "ranks" else None
         if self.ranks is None:
             self.register_buffer("centre", torch.zeros(size))
             self.register_buffer("scale", torch.ones(size))

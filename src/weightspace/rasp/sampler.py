@@ -614,7 +614,7 @@ class PaperSampler:
         places = choose(random, PAPER_SEQUENCES)
         numeric = random.random() < 0.5
         vocab = list(range(size)) if numeric else [f"t{i}" for i in range(size)]
-        scope = Scope(random, vocab, "numeric" if numeric else "categorical")
+        scope = Variables(random, vocab, "numeric" if numeric else "categorical")
         least, most = max(2, wanted - 2), min(wanted + 2, 15)
         while not scope.made:
             scope.add()
@@ -630,7 +630,7 @@ class PaperSampler:
         return program
 
 
-class Scope:
+class Variables:
     """The variables of a `paper` program while it is drawn, each with its type and weight."""
 
     def __init__(self, random: Random, vocab: Sequence[int | str], kind: PaperKind) -> None:

@@ -13,7 +13,7 @@ VECTORS: tuple[Role, ...] = ("bias", "scale", "shift", "running_mean", "running_
 """Roles of arrays with an entry a neuron."""
 
 
-class Entries(NamedTuple):
+class AxisEntries(NamedTuple):
     """What one axis of one array has of the neurons of one group.
 
     Attributes:
@@ -30,7 +30,7 @@ class Entries(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def neuron_entries(spec: NetworkSpec) -> tuple[Entries, ...]:
+def neuron_entries(spec: NetworkSpec) -> tuple[AxisEntries, ...]:
     """The entries of every group of neurons, array by array and axis by axis."""
     numbers = {group.name: number for number, group in enumerate(spec.groups)}
     found = []
@@ -53,7 +53,7 @@ def neuron_entries(spec: NetworkSpec) -> tuple[Entries, ...]:
                     own = np.moveaxis(rows.reshape(*sizes, *rows.shape[1:]), position, 0)
                     places = int(np.prod(own.shape[own.ndim - plain :])) if plain else 1
                     shaped = own.reshape(factor.size, -1, places)
-                    found.append(Entries(numbers[factor.group], leaf.role, dimension == 0, shaped))
+                    found.append(AxisEntries(numbers[factor.group], leaf.role, dimension == 0, shaped))
     return tuple(found)
 
 

@@ -239,7 +239,7 @@ _KINDS: tuple[tuple[str, str], ...] = (
 
 
 @dataclass
-class _Stream:
+class _TransformerParts:
     """The parts of a transformer's state dict while its axes are found."""
 
     shapes: Shapes
@@ -295,7 +295,7 @@ def _transformer(shapes: Shapes, heads: int | None) -> tuple[Channels, dict[str,
     return stream.channels, stream.axes
 
 
-def _residual(shapes: Shapes, blocks: Mapping[str, Mapping[str, list[str]]]) -> _Stream:
+def _residual(shapes: Shapes, blocks: Mapping[str, Mapping[str, list[str]]]) -> _TransformerParts:
     """The width of the residual stream and the layout of GPT-2's kernels, from the first attention kernel."""
     for parts in blocks.values():
         for kind in ("qkv", "q"):
@@ -310,12 +310,12 @@ def _residual(shapes: Shapes, blocks: Mapping[str, Mapping[str, list[str]]]) -> 
                     conv1d = inputs == 3 * outputs
                 width = outputs if conv1d else inputs
                 channels = Channels()
-                return _Stream(shapes, channels, channels.new(width, "residual"), conv1d, {})
+                return _TransformerParts(shapes, channels, channels.new(width, "residual"), conv1d, {})
     raise SpecError("no transformer: there is no attention kernel (in_proj_weight, c_attn, q_proj)")
 
 
 def _attention(
-    stream: _Stream,
+    stream: _TransformerParts,
     prefix: str,
     parts: Mapping[str, list[str]],
     heads: int | None,
@@ -355,7 +355,7 @@ def _attention(
         channels.fix(divided[0][1])
 
 
-def _feed_forward(stream: _Stream, prefix: str, parts: Mapping[str, list[str]]) -> None:
+def _feed_forward(stream: _TransformerParts, prefix: str, parts: Mapping[str, list[str]]) -> None:
     if parts.keys() & {"up", "down"} != {"up", "down"}:
         raise SpecError(f"no such transformer: MLP {prefix!r} has {sorted(parts)}")
     hint = re.sub(r"[._](weight|bias)$", "", parts["up"][0])
@@ -366,7 +366,7 @@ def _feed_forward(stream: _Stream, prefix: str, parts: Mapping[str, list[str]]) 
         stream.kernel(name, stream.residual, hidden)
 
 
-def _ends(stream: _Stream, single: Mapping[str, list[str]]) -> None:
+def _ends(stream: _TransformerParts, single: Mapping[str, list[str]]) -> None:
     """Norms, tables of vectors, patches and the unembedding: all on the residual stream."""
     for kind, names in single.items():
         for name in names:

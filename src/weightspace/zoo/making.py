@@ -245,14 +245,14 @@ def _planned(plan: TrainingPlan) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ZooFinding:
     """One thing that `check_zoo` found: damage, or a leak by which a method could score without reading weights."""
 
     kind: str
     text: str
 
 
-def check_zoo(folder: str | Path, alpha: float = 1e-3) -> list[Finding]:
+def check_zoo(folder: str | Path, alpha: float = 1e-3) -> list[ZooFinding]:
     """Verify every checksum, and look for leaks.
 
     Looked for: labels that the names, shapes, dtypes or order of the arrays give away; labels that go with the split,
@@ -264,15 +264,15 @@ def check_zoo(folder: str | Path, alpha: float = 1e-3) -> list[Finding]:
     Returns:
         what was found; empty for a sound zoo.
     """
-    found = [Finding("damage", text) for text in verify(folder)]
+    found = [ZooFinding("damage", text) for text in verify(folder)]
     zoo = Zoo.open(folder)
     try:
         numbers = zoo.column("network")
         if sorted(set(numbers)) != list(range(zoo.description["config"]["count"])):
-            found.append(Finding("damage", f"{folder} does not hold each of its networks: make the zoo again"))
+            found.append(ZooFinding("damage", f"{folder} does not hold each of its networks: make the zoo again"))
         facts = {n: zoo.column(n) for n in ("network", "split", "checksum", "signature", "shard", "row", "seed")}
     except ZooError as error:
-        return [*found, Finding("damage", str(error))]
+        return [*found, ZooFinding("damage", str(error))]
     kept = facts["row"] >= 0
     found += _twins({name: column[kept] for name, column in facts.items()})
     kept = zoo.rows()  # checkpoints of one network have its labels in common
@@ -287,7 +287,7 @@ def check_zoo(folder: str | Path, alpha: float = 1e-3) -> list[Finding]:
         if ranked and ranked[0][0] < alpha / (len(clues) * len(columns)):
             p, what = ranked[0]
             text = f"label {name!r} can be told from the {what} (p = {p:.1e}): make it independent of it"
-            found.append(Finding("leak", text))
+            found.append(ZooFinding("leak", text))
     return found
 
 
@@ -306,7 +306,7 @@ def _clues(facts: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
     return clues
 
 
-def _twins(facts: dict[str, np.ndarray]) -> list[Finding]:
+def _twins(facts: dict[str, np.ndarray]) -> list[ZooFinding]:
     """Networks that stand on both sides of a split, as checkpoints, by their weights or by their seed."""
     found = []
     for what, key in (("number", "network"), ("weights", "checksum"), ("seed", "seed")):
@@ -316,7 +316,7 @@ def _twins(facts: dict[str, np.ndarray]) -> list[Finding]:
         shared = [value for value, where in sides.items() if len(where) > 1]
         if shared:
             text = f"{len(shared)} networks stand on both sides of a split by their {what}, the first is {shared[0]}"
-            found.append(Finding("leak", text))
+            found.append(ZooFinding("leak", text))
     return found
 
 

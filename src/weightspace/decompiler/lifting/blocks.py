@@ -68,7 +68,7 @@ def find_anchors(bare: BareTransformer) -> Anchors:
     return found
 
 
-class Head(NamedTuple):
+class AttentionHead(NamedTuple):
     """What a head reads and writes.
 
     Attributes:
@@ -101,7 +101,7 @@ class Units(NamedTuple):
     writes: list[dict[int, float]]
 
 
-def read_heads(bare: BareTransformer, anchors: Anchors) -> list[list[Head]]:
+def read_heads(bare: BareTransformer, anchors: Anchors) -> list[list[AttentionHead]]:
     """The heads in use, layer by layer.
 
     Raises:
@@ -113,7 +113,7 @@ def read_heads(bare: BareTransformer, anchors: Anchors) -> list[list[Head]]:
     ]
 
 
-def _head(bare: BareTransformer, anchors: Anchors, layer: int, number: int) -> Head | None:
+def _head(bare: BareTransformer, anchors: Anchors, layer: int, number: int) -> AttentionHead | None:
     columns = bare.head(number)
     query, key = bare.query[layer][:, columns], bare.key[layer][:, columns]
     value, out = bare.value[layer][:, columns], bare.linear[layer][columns]
@@ -139,7 +139,7 @@ def _head(bare: BareTransformer, anchors: Anchors, layer: int, number: int) -> H
         raise NotLiftable(f"the scores of head {number} of layer {layer} are not those of a selector")
     keys = tuple(direction for direction in key_of.values() if direction != anchors.bos)
     strength = strengths.pop() if strengths else 0.0
-    return Head(layer, number, keys, frozenset(chosen), _moved(value, out, layer, number), strength, to_bos)
+    return AttentionHead(layer, number, keys, frozenset(chosen), _moved(value, out, layer, number), strength, to_bos)
 
 
 def _moved(value: np.ndarray, out: np.ndarray, layer: int, number: int) -> dict[int, int]:

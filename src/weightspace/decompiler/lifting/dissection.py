@@ -12,7 +12,7 @@ import numpy as np
 
 from weightspace.decompiler.lifting.blocks import (
     Anchors,
-    Head,
+    AttentionHead,
     NotLiftable,
     Units,
     find_anchors,
@@ -218,7 +218,7 @@ class _Knife:
             Operation("indices", -1, (), self.anchors.indices, False),
         ]
         self.group = {d: number for number in (0, 1) for d in self.operations[number].directions}
-        self.scratch: dict[int, Head] = {}
+        self.scratch: dict[int, AttentionHead] = {}
         written = {d for heads in self.heads for head in heads for d in head.moved.values()}
         written |= {d for units in self.units for row in units.writes for d in row}
         free = set(range(bare.width)) - written - set(self.anchors.all) - self.nones
@@ -254,7 +254,7 @@ class _Knife:
                     return "tracr_compat"
         return "fixed"
 
-    def _is_width(self, head: Head) -> bool:
+    def _is_width(self, head: AttentionHead) -> bool:
         return set(head.moved) == {self.anchors.bos}
 
     # -- what readers say
@@ -340,7 +340,7 @@ class _Knife:
 
     # -- attention
 
-    def attend(self, head: Head) -> None:
+    def attend(self, head: AttentionHead) -> None:
         keys = self._sop(head.keys, f"the keys of {_name(head)}", whole=True)
         queries = None
         if head.chosen:
@@ -641,7 +641,7 @@ class _Knife:
         return free[-1]
 
 
-def _name(head: Head) -> str:
+def _name(head: AttentionHead) -> str:
     return f"head {head.number} of layer {head.layer}"
 
 

@@ -80,7 +80,7 @@ def name_operations(dissection: Dissection, bare: BareTransformer) -> list[Named
     Raises:
         NotLiftable: if some operation cannot be that of a program whatever the values are.
     """
-    search, most = _Search(dissection, bare), MOST_ASSIGNMENTS
+    search, most = _NamingSearch(dissection, bare), MOST_ASSIGNMENTS
     while True:
         search.failures.clear()
         search.left, most = most, max(most // 2, FEWEST_ASSIGNMENTS)
@@ -95,7 +95,7 @@ def name_operations(dissection: Dissection, bare: BareTransformer) -> list[Named
         search.tables.add(max(allowed, key=lambda n: (search.failures[n], n)))
 
 
-class _Search:
+class _NamingSearch:
     """A depth-first search for names, which jumps back to what is to blame."""
 
     def __init__(self, dissection: Dissection, bare: BareTransformer) -> None:

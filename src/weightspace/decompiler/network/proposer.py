@@ -45,18 +45,18 @@ def lines_of(written: Sequence[Written]) -> Lines:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class TrainingBatch:
     """What a step of the training sees."""
 
     graph: GraphBatch
     lines: Lines
 
-    def to(self, device: torch.device) -> Batch:
-        return Batch(self.graph.to(device), self.lines.to(device))
+    def to(self, device: torch.device) -> TrainingBatch:
+        return TrainingBatch(self.graph.to(device), self.lines.to(device))
 
 
-def batch_of(pairs: Sequence[Pair]) -> Batch:
-    return Batch(collate([pair.graph for pair in pairs]), lines_of([pair.written for pair in pairs]))
+def batch_of(pairs: Sequence[Pair]) -> TrainingBatch:
+    return TrainingBatch(collate([pair.graph for pair in pairs]), lines_of([pair.written for pair in pairs]))
 
 
 def fit(
@@ -96,7 +96,7 @@ def fit(
     held.sort(key=lambda pair: pair.graph.nodes)
     batches = [batch_of(held[first : first + 64]) for first in range(0, len(held), 64)]
 
-    def loss(model: torch.nn.Module, batch: Batch) -> Tensor:
+    def loss(model: torch.nn.Module, batch: TrainingBatch) -> Tensor:
         return next_token_loss(model(batch.graph, batch.lines), batch.lines.ids)
 
     with stream(config, workers) as batches_of:
@@ -107,7 +107,7 @@ def fit(
     return Proposer(config, network, history)
 
 
-def forced(model: torch.nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
+def forced(model: torch.nn.Module, batches: Sequence[TrainingBatch]) -> dict[str, float]:
     """Loss, share of tokens right and share of programs right, each token given the true ones before it."""
     device = next(model.parameters()).device
     total = right = every = whole = count = 0.0

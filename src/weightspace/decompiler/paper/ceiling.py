@@ -66,7 +66,7 @@ from weightspace.rasp.sampler import (
     PAPER_VOCAB_SIZES,
     PaperKind,
     PaperSampler,
-    Scope,
+    Variables,
     choose,
 )
 from weightspace.rasp.tokens import PAPER
@@ -77,7 +77,7 @@ Kind = PaperKind | None
 
 
 @dataclass(frozen=True)
-class Operation:
+class DrawnOperation:
     """One operation that the sampler drew.
 
     Attributes:
@@ -94,7 +94,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Record:
+class SamplerRecord:
     """All that the sampler chose on its way to a program.
 
     Attributes:
@@ -109,11 +109,11 @@ class Record:
     vocab: tuple[Any, ...]
     places: int
     kind: PaperKind
-    operations: tuple[Operation, ...]
+    operations: tuple[DrawnOperation, ...]
 
-    def replaced(self, number: int, operation: Operation) -> Record:
+    def replaced(self, number: int, operation: DrawnOperation) -> SamplerRecord:
         operations = (*self.operations[:number], operation, *self.operations[number + 1 :])
-        return Record(self.wanted, self.vocab, self.places, self.kind, operations)
+        return SamplerRecord(self.wanted, self.vocab, self.places, self.kind, operations)
 
 
 def place_of(number: int) -> int:
@@ -129,13 +129,13 @@ def weights_of(count: int) -> list[int]:
     return weights[:count]
 
 
-def kind_of(operation: Operation) -> Kind:
+def kind_of(operation: DrawnOperation) -> Kind:
     if operation.name == "Select":
         return None
     return "boolean" if operation.name == "Map" and operation.detail in PAPER_BOOLEAN else "numeric"
 
 
-def kinds_of(record: Record) -> list[Kind]:
+def kinds_of(record: SamplerRecord) -> list[Kind]:
     """Of each place of the scope."""
     first, *others = map(kind_of, record.operations)
     return [record.kind, first, "numeric", *others]
@@ -143,7 +143,7 @@ def kinds_of(record: Record) -> list[Kind]:
 
 def draw_record(
     random: Random, lengths: Sequence[int] | None = None, shape: tuple[int, int, bool] | None = None
-) -> Record | None:
+) -> SamplerRecord | None:
     """Draw as `PaperSampler` does, with the same random numbers; None where it rejects.
 
     Args:
@@ -157,7 +157,7 @@ def draw_record(
     size, places, numeric = shape
     vocab = list(range(size)) if numeric else [f"t{i}" for i in range(size)]
     kind: PaperKind = "numeric" if numeric else "categorical"
-    scope = Scope(random, vocab, kind)
+    scope = Variables(random, vocab, kind)
     while not scope.made:
         scope.add()
     scope.enter(indices, "numeric", weight=1)
@@ -165,7 +165,7 @@ def draw_record(
         scope.add()
     known = {id(node): place for place, (node, _, _) in enumerate(scope.entered)}
     operations = tuple(_operation(node, known) for node in scope.made)
-    record = Record(wanted, tuple(vocab), places, kind, operations)
+    record = SamplerRecord(wanted, tuple(vocab), places, kind, operations)
     return record if program_of(record) is not None else None
 
 
@@ -173,19 +173,19 @@ def _drawn(wanted: int) -> int:
     return int(1.8 * min(wanted + 2, 15))
 
 
-def _operation(node: Expression, known: dict[int, int]) -> Operation:
+def _operation(node: Expression, known: dict[int, int]) -> DrawnOperation:
     reads, name = tuple(known[id(child)] for child in node.children), type(node).__name__
     match node:
         case Map() | SequenceMap():
             found = recognise(node.function)
             assert found is not None
-            return Operation(name, reads, found.name, found.constant)
+            return DrawnOperation(name, reads, found.name, found.constant)
         case Select():
-            return Operation(name, reads, str(node.predicate))
-    return Operation(name, reads)
+            return DrawnOperation(name, reads, str(node.predicate))
+    return DrawnOperation(name, reads)
 
 
-def live(record: Record) -> tuple[int, ...] | None:
+def live(record: SamplerRecord) -> tuple[int, ...] | None:
     """Places of the operations that are left after pruning, in order, the output last; None where the sampler rejects.
 
     The output is the end of the longest path from the tokens; of a path that ends in selectors, the last S-op before.
@@ -217,13 +217,13 @@ def _number(place: int) -> int:
     return 0 if place == 1 else place - 2
 
 
-def program_of(record: Record) -> Program | None:
+def program_of(record: SamplerRecord) -> Program | None:
     """The program that is left after pruning, or None where the sampler rejects it."""
     kept = live(record)
     return None if kept is None else _built(record, kept)
 
 
-def _built(record: Record, kept: tuple[int, ...]) -> Program:
+def _built(record: SamplerRecord, kept: tuple[int, ...]) -> Program:
     scope: dict[int, Any] = {0: tokens, 2: indices}
     for place in kept:
         operation = record.operations[_number(place)]
@@ -231,7 +231,7 @@ def _built(record: Record, kept: tuple[int, ...]) -> Program:
     return Program.of(scope[kept[-1]], vocab=sorted(record.vocab), max_seq_len=record.places)
 
 
-def _node(operation: Operation, reads: list[Any]) -> Expression:
+def _node(operation: DrawnOperation, reads: list[Any]) -> Expression:
     match operation.name:
         case "Map":
             return Map(PAPER_LAMBDAS[operation.detail].format(c=repr(operation.constant)), reads[0])
@@ -285,7 +285,7 @@ class Walk:
         fuse: see `weights_key`.
     """
 
-    def __init__(self, record: Record, random: Random, fuse: bool = True) -> None:
+    def __init__(self, record: SamplerRecord, random: Random, fuse: bool = True) -> None:
         kept = live(record)
         assert kept is not None
         self.program = _built(record, kept)
@@ -299,10 +299,10 @@ class Walk:
         self.accepted = 0
 
     @staticmethod
-    def _form(record: Record, kept: tuple[int, ...]) -> Any:
+    def _form(record: SamplerRecord, kept: tuple[int, ...]) -> Any:
         return kept, tuple(record.operations[_number(place)] for place in kept)
 
-    def _target_if_alike(self, record: Record) -> bytes | None:
+    def _target_if_alike(self, record: SamplerRecord) -> bytes | None:
         """The target of a record's program, or None if the sampler rejects it or it has other weights."""
         kept = live(record)
         if kept is None:
@@ -338,7 +338,7 @@ class Walk:
         self.accepted += 1
         return self.target
 
-    def _proposal(self, number: int, kinds: list[Kind]) -> tuple[Operation, float] | None:
+    def _proposal(self, number: int, kinds: list[Kind]) -> tuple[DrawnOperation, float] | None:
         """Another operation, and the log of its prior over the old one's, less those with which each is proposed.
 
         What is redrawn is redrawn from the sampler's own distribution, which cancels; only the picks of arguments that
@@ -353,7 +353,7 @@ class Walk:
             which = int(random.random() * len(old.reads))
             reads = list(old.reads)
             reads[which] = self._pick(place, kinds, self._asked(old, which, kinds))
-            new = Operation(old.name, tuple(reads), old.detail, old.constant)
+            new = DrawnOperation(old.name, tuple(reads), old.detail, old.constant)
             ratio = self._log_constant(new, kinds) - self._log_constant(old, kinds)
             if old.name == "Select" and which == 0:  # the second is one of the first one's kind
                 before, after = (self._log_pick(place, o.reads[1], kinds, self._asked(o, 1, kinds)) for o in (old, new))
@@ -361,9 +361,9 @@ class Walk:
             return new, ratio
         if old.name == "Select":
             reads = old.reads[::-1] if random.random() < 0.5 else old.reads
-            return Operation("Select", reads, choose(random, PAPER_PREDICATES)), 0.0
+            return DrawnOperation("Select", reads, choose(random, PAPER_PREDICATES)), 0.0
         if old.name == "SequenceMap":
-            return Operation(old.name, old.reads, choose(random, PAPER_ARITHMETIC)), 0.0
+            return DrawnOperation(old.name, old.reads, choose(random, PAPER_ARITHMETIC)), 0.0
         if old.name != "Map":
             return None
         (read,) = old.reads
@@ -375,7 +375,7 @@ class Walk:
 
     # -- the sampler's choices, and how probable they are --------------------------------------------------------------
 
-    def _drawn(self, number: int, kinds: list[Kind]) -> Operation | None:
+    def _drawn(self, number: int, kinds: list[Kind]) -> DrawnOperation | None:
         """An operation from the sampler's distribution; None if it finds no arguments."""
         random, place = self.random, place_of(number)
         numeric = [p for p in range(place) if kinds[p] == "numeric"]
@@ -392,9 +392,9 @@ class Walk:
             return None
         reads: list[int] = []
         for which in range(1 if name == "SelectorWidth" else 2):
-            reads.append(self._pick(place, kinds, self._asked(Operation(name, tuple(reads)), which, kinds)))
+            reads.append(self._pick(place, kinds, self._asked(DrawnOperation(name, tuple(reads)), which, kinds)))
         detail = {"Select": PAPER_PREDICATES, "SequenceMap": PAPER_ARITHMETIC}.get(name)
-        return Operation(name, tuple(reads), choose(random, detail) if detail else "")
+        return DrawnOperation(name, tuple(reads), choose(random, detail) if detail else "")
 
     @staticmethod
     def _names(place: int, kinds: list[Kind]) -> list[str]:
@@ -402,7 +402,7 @@ class Walk:
         return [name for name in PAPER_OPERATIONS if selectors or name not in ("Aggregate", "SelectorWidth")]
 
     @staticmethod
-    def _asked(operation: Operation, which: int, kinds: list[Kind]) -> str:
+    def _asked(operation: DrawnOperation, which: int, kinds: list[Kind]) -> str:
         """What an argument has to be: `selector`, `any` S-op, or an S-op of a kind."""
         match operation.name, which:
             case ("Aggregate" | "SelectorWidth", 0):
@@ -429,22 +429,22 @@ class Walk:
         total = sum(self.weights[p] for p in range(place) if self._suits(kinds[p], asked))
         return math.log(self.weights[read] / total)
 
-    def _map(self, read: int, kinds: list[Kind], boolean: bool) -> Operation:
+    def _map(self, read: int, kinds: list[Kind], boolean: bool) -> DrawnOperation:
         random = self.random
         if boolean:
             detail = choose(random, PAPER_BOOLEAN)
-            return Operation("Map", (read,), detail, choose(random, self._constants(read, kinds)))
+            return DrawnOperation("Map", (read,), detail, choose(random, self._constants(read, kinds)))
         constant: float = choose(random, PAPER_CONSTANTS)
         if random.random() < 1 / 3:
             constant = constant + int(random.random() * 101) / 100
-        return Operation("Map", (read,), choose(random, PAPER_ARITHMETIC), constant)
+        return DrawnOperation("Map", (read,), choose(random, PAPER_ARITHMETIC), constant)
 
     def _constants(self, read: int, kinds: list[Kind]) -> Sequence[Any]:
         if read == 0 or kinds[read] == "categorical":
             return self.record.vocab
         return (False, True) if kinds[read] == "boolean" else PAPER_CONSTANTS
 
-    def _log_constant(self, operation: Operation, kinds: list[Kind]) -> float:
+    def _log_constant(self, operation: DrawnOperation, kinds: list[Kind]) -> float:
         """Of a comparison's constant, which depends on what it is compared with; an arithmetic one does not."""
         if operation.name != "Map" or operation.detail not in PAPER_BOOLEAN:
             return 0.0
@@ -452,7 +452,7 @@ class Walk:
         inside = any(type(operation.constant) is type(one) and operation.constant == one for one in some)
         return -math.log(len(some)) if inside else -math.inf
 
-    def log_probability(self, record: Record, number: int, kinds: list[Kind]) -> float:
+    def log_probability(self, record: SamplerRecord, number: int, kinds: list[Kind]) -> float:
         """Of an operation's name, arguments and comparison constant given those before it, as far as kinds matter."""
         operation, place = record.operations[number], place_of(number)
         names = self._names(place, kinds)
@@ -492,7 +492,7 @@ class Posterior:
     targets: int
 
 
-def posterior(record: Record, steps: int, seed: int, fuse: bool = True) -> Posterior:
+def posterior(record: SamplerRecord, steps: int, seed: int, fuse: bool = True) -> Posterior:
     """Walk from a record, and say what targets were met."""
     walk = Walk(record, Random(f"walk {seed}"), fuse)
     start, length = walk.target, len(walk.program)
@@ -519,7 +519,7 @@ def summary(path: Sequence[bytes], start: bytes, length: int) -> Posterior:
 
 def different_records(
     seed: int, *, most_parameters: int | None = 49_999, lengths: Sequence[int] | None = None, fuse: bool = True
-) -> Iterator[Record]:
+) -> Iterator[SamplerRecord]:
     """Draws of the sampler of different weights, as a zoo holds them, without end."""
     random, seen = Random(f"ceiling {seed}"), set()
     while True:

@@ -62,14 +62,14 @@ def _drawn(config: FlatConfig, number: int) -> list[list[Listing]]:
 def on_the_fly(config: FlatConfig, workers: int = 1) -> Iterator[Batches]:
     """New training programs at every step, made ahead by `workers` other processes; 0 for this one."""
     if workers == 0:
-        yield _Stream(config, None, 0)
+        yield _GroupStream(config, None, 0)
         return
     with processes(workers) as (pool, stop):
-        yield _Stream(config, pool, workers + 1)
+        yield _GroupStream(config, pool, workers + 1)
         stop()  # what they are at is not wanted any more
 
 
-class _Stream:
+class _GroupStream:
     """Groups of batches, of which some are made ahead."""
 
     def __init__(self, config: FlatConfig, pool: ProcessPoolExecutor | None, ahead: int) -> None:

@@ -419,7 +419,7 @@ def _graph(shape: _Shape, places: np.ndarray, leaves: np.ndarray, buckets: np.nd
 # -- the search for a permutation ------------------------------------------------------------------------------------
 
 
-class _Search:
+class _CounterpartSearch:
     """Colours two graphs together until each node of the one has its counterpart in the other.
 
     Args:
@@ -495,7 +495,7 @@ def _proved(
     graph: _Graph, known: _Known, colours: np.ndarray, candidate: CompiledTransformer, tolerance: float
 ) -> Certificate | None:
     """The first match under which the parameters are equal, entry by entry; None if none is found."""
-    for number, match in enumerate(_Search(graph, known.graph, known.shape.size).matches(colours)):
+    for number, match in enumerate(_CounterpartSearch(graph, known.graph, known.shape.size).matches(colours)):
         columns = _columns(match, graph, known)
         if columns is not None:
             largest, relative = compared(candidate.flat, known.flat, known.shape.layout, columns, known.scales)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from weightspace.decompiler.search.target import Target
+from weightspace.decompiler.search.target import MatchTarget
 from weightspace.rasp.compiler.assemble import (
     CLEANING,
     RESULT_NONE,
@@ -38,7 +38,7 @@ class Sought(NamedTuple):
         likeness: (results, width) by which each direction is preferred, in energies of an entry of 1.
     """
 
-    target: Target
+    target: MatchTarget
     block: Block
     rows: Mapping[int, np.ndarray]
     layer: int

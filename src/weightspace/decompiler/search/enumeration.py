@@ -142,7 +142,7 @@ class Explained(NamedTuple):
     entries: int = 0
 
 
-class Fit(NamedTuple):
+class OperationFit(NamedTuple):
     """How a candidate suits the hidden units.
 
     Attributes:
@@ -159,7 +159,7 @@ class Fit(NamedTuple):
     directions: tuple[int, ...]
 
 
-class Candidate(NamedTuple):
+class OperationCandidate(NamedTuple):
     """An operation that may explain some hidden units.
 
     Attributes:
@@ -200,9 +200,9 @@ class _Enumeration:
         self.guess: tuple[Explained, ...] = ()
         self.answer: Explained | None = None
         self.pending: list[tuple[Select, int]] = []
-        self.memo: dict[Any, list[Fit]] = {}
+        self.memo: dict[Any, list[OperationFit]] = {}
         self.kinds, self.paired = self._kinds(), self._paired()
-        self.made: dict[Any, Candidate | None] = {}
+        self.made: dict[Any, OperationCandidate | None] = {}
 
     def _products(self, layer: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """For each head that moves something, between directions: the scores, their variance, and what it moves.
@@ -402,7 +402,11 @@ class _Enumeration:
     # -- MLPs
 
     def _compute(
-        self, layer: int, left: frozenset[int], pending: list[tuple[Select, int]], candidates: list[Candidate] | None
+        self,
+        layer: int,
+        left: frozenset[int],
+        pending: list[tuple[Select, int]],
+        candidates: list[OperationCandidate] | None,
     ) -> bool:
         """Explain the units of a layer that are left, after those of SelectorWidths whose heads are pending."""
         self._check_time()
@@ -442,7 +446,7 @@ class _Enumeration:
         taken = self.bare.second[layer][:, [scratch for _, scratch in pending]] < -0.5
         return frozenset(np.flatnonzero(taken.any(1)).tolist())
 
-    def _candidates(self) -> Iterator[Candidate]:
+    def _candidates(self) -> Iterator[OperationCandidate]:
         """Every operation of an MLP over the S-ops that are there."""
         for inner in self.sops:
             for encoding in ENCODINGS:
@@ -475,21 +479,21 @@ class _Enumeration:
                         if made is not None:
                             yield made
 
-    def _widths(self, selector: Select, scratch: int) -> Iterator[Candidate]:
+    def _widths(self, selector: Select, scratch: int) -> Iterator[OperationCandidate]:
         for encoding in ENCODINGS:
             node = SelectorWidth(selector, encoding=encoding)
             made = self._candidate(node, (), scratch)
             if made is not None:
                 yield made
 
-    def _made(self, what: Any, reads: tuple[Explained, ...], make: Any) -> Candidate | None:
+    def _made(self, what: Any, reads: tuple[Explained, ...], make: Any) -> OperationCandidate | None:
         """A candidate, made once for the same operands."""
         key = (what, *((id(sop.node), sop.directions.tobytes(), sop.none) for sop in reads))
         if key not in self.made:
             self.made[key] = self._candidate(make(), reads, None)
         return self.made[key]
 
-    def _candidate(self, node: SOp, reads: tuple[Explained, ...], scratch: int | None) -> Candidate | None:
+    def _candidate(self, node: SOp, reads: tuple[Explained, ...], scratch: int | None) -> OperationCandidate | None:
         traits = self._traits(node)
         if traits is None:
             return None
@@ -499,7 +503,7 @@ class _Enumeration:
             return None
         if block.reads_one and self.anchors.one is None:
             return None
-        return Candidate(node, traits, block, *self._dense(block, traits, reads, scratch))
+        return OperationCandidate(node, traits, block, *self._dense(block, traits, reads, scratch))
 
     def _dense(
         self, block: Block, traits: Traits, reads: tuple[Explained, ...], scratch: int | None
@@ -542,8 +546,8 @@ class _Enumeration:
                 return np.array([-1 if none is None else none])
 
     def _fits(
-        self, layer: int, left: frozenset[int], candidates: Sequence[Candidate] | Iterator[Candidate]
-    ) -> list[tuple[Candidate, Fit]]:
+        self, layer: int, left: frozenset[int], candidates: Sequence[OperationCandidate] | Iterator[OperationCandidate]
+    ) -> list[tuple[OperationCandidate, OperationFit]]:
         """The candidates that suit the units that are left, best first."""
         units = np.array(sorted(left), dtype=int)
         first = self.bare.first[layer].T[units].astype(np.float64)
@@ -564,13 +568,13 @@ class _Enumeration:
 
     def _fit(
         self,
-        candidate: Candidate,
+        candidate: OperationCandidate,
         units: np.ndarray,
         first: np.ndarray,
         second: np.ndarray,
         squares: np.ndarray,
         noise: tuple[float, float],
-    ) -> list[Fit]:
+    ) -> list[OperationFit]:
         """Ways to match a candidate's units and directions with those of the weights; none if they are too far apart.
 
         Of two equal operations either can be given either's directions; those that the same heads and MLPs read go
@@ -608,7 +612,7 @@ class _Enumeration:
         enough = most - 12 * noise[1] * np.sqrt(len(units)) - 1e-6
         ways = [free[columns] for gain, columns in ways if gain >= enough]
         total = (second * second).sum(1)
-        found: dict[tuple[int, ...], Fit] = {}
+        found: dict[tuple[int, ...], OperationFit] = {}
         for chosen in ways[1:] or ways:
             own = second[:, chosen]
             cost = away + (total[None, :] + (writes * writes).sum(1)[:, None] - 2 * writes @ own.T) / noise[1] ** 2
@@ -620,7 +624,7 @@ class _Enumeration:
             if misfit <= bound + MOST_MISFIT * int(others.sum()) * slots:
                 z = (misfit - entries) / float(np.sqrt(2 * entries))
                 directions = tuple(chosen.tolist())
-                found[directions] = Fit(z, misfit, entries, tuple(units[columns].tolist()), directions)
+                found[directions] = OperationFit(z, misfit, entries, tuple(units[columns].tolist()), directions)
         return [*found.values()]
 
     def _alike(self, free: np.ndarray, least: int) -> list[np.ndarray]:
@@ -651,7 +655,7 @@ class _Enumeration:
         np.fill_diagonal(found, 0)
         return found
 
-    def _explained(self, candidate: Candidate, fit: Fit) -> Explained:
+    def _explained(self, candidate: OperationCandidate, fit: OperationFit) -> Explained:
         node, traits = candidate.node, candidate.traits
         if any(sop.node is node for sop in self.sops):  # the same once more is another
             copy = rebuild(node, node.children, None)

@@ -24,7 +24,7 @@ from weightspace.decompiler.network.grammar import (
 from weightspace.decompiler.network.graph import Graph, graph_of
 from weightspace.decompiler.search.enumeration import enumerate_program
 from weightspace.decompiler.search.matching import Match, Placed, match_all
-from weightspace.decompiler.search.target import Target, profile
+from weightspace.decompiler.search.target import MatchTarget, profile
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import assemble, direction_labels
 from weightspace.rasp.compiler.bare import BareTransformer
@@ -64,7 +64,7 @@ class Searched:
 
 
 @dataclass(eq=False)
-class _Search:
+class _GuidedSearch:
     until: float
     checked: int = 0
     best: tuple[float, Draft] | None = None
@@ -90,7 +90,7 @@ class Guided:
     ) -> None:
         self.bare, self.proposer, self.seed = bare, proposer, seed
         self.mode: Mode = mode
-        self.target = Target.of(bare, mode, lossy)
+        self.target = MatchTarget.of(bare, mode, lossy)
         self.graph: Graph = graph_of(bare)
         self.memory = proposer.read([self.graph])
 
@@ -119,7 +119,7 @@ class Guided:
         what the network writes in one piece and what plain enumeration finds in the time left.
         """
         started = time.monotonic()
-        state = _Search(started + OWN_SHARE * budget)
+        state = _GuidedSearch(started + OWN_SHARE * budget)
         for lenient in (False, True):
             self._extend(state, self.draft(), Placed(self.target), lenient)
             if state.complete is not None or state.over:
@@ -143,7 +143,7 @@ class Guided:
         state.trace.append(f"search ({self.mode}): {how}, {state.checked:,} operations checked")
         return Searched(program, score, complete, state.checked, tuple(state.trace))
 
-    def _enumerated(self, state: _Search, left: float) -> list[Program]:
+    def _enumerated(self, state: _GuidedSearch, left: float) -> list[Program]:
         """What enumeration finds in the `left` seconds, the last resort; at most one program."""
         if left <= 0:
             return []
@@ -155,7 +155,7 @@ class Guided:
         state.trace.append(f"search: enumeration as the last resort, {found.checked:,} operations")
         return [] if found.program is None else [found.program]
 
-    def _extend(self, state: _Search, draft: Draft, placed: Placed, lenient: bool) -> bool:
+    def _extend(self, state: _GuidedSearch, draft: Draft, placed: Placed, lenient: bool) -> bool:
         """Go on from here; True once everything is explained."""
         if len(draft.scope) > 2 and (state.best is None or placed.gain > state.best[0]):
             state.best = (placed.gain, draft)
@@ -186,7 +186,9 @@ class Guided:
                 return False
         return False
 
-    def _candidates(self, state: _Search, draft: Draft, placed: Placed, lenient: bool) -> Iterator[tuple[Draft, Match]]:
+    def _candidates(
+        self, state: _GuidedSearch, draft: Draft, placed: Placed, lenient: bool
+    ) -> Iterator[tuple[Draft, Match]]:
         """Operations that fit next, best first: the network's, then all there are."""
         tried: set[tuple[int, ...]] = set()
         loose: list[tuple[float, Draft, Match]] = []
@@ -215,7 +217,7 @@ class Guided:
         for _, following, match in sorted(loose, key=lambda entry: entry[0])[:1]:
             yield following, match
 
-    def _check(self, state: _Search, draft: Draft, placed: Placed) -> Match | None:
+    def _check(self, state: _GuidedSearch, draft: Draft, placed: Placed) -> Match | None:
         state.checked += 1
         node = draft.scope[-1]
         try:
@@ -262,7 +264,7 @@ class Guided:
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class ProgramFit:
     """How well a whole program explains weights.
 
     Attributes:
@@ -287,7 +289,7 @@ def answers(bare: BareTransformer, output: Traits) -> bool:
     return set(output.values.values) == set(readout.values)
 
 
-def fitted(target: Target, program: Program, mode: Mode) -> Fit | None:
+def fitted(target: MatchTarget, program: Program, mode: Mode) -> ProgramFit | None:
     """How well a program explains weights, its directions matched by who reads them; None if it cannot be compiled."""
     bare = target.bare
     analysis = analyse(program.meant_for(bare.vocab, bare.max_seq_len), bare.vocab, bare.max_seq_len, mode)
@@ -313,10 +315,10 @@ def fitted(target: Target, program: Program, mode: Mode) -> Fit | None:
     left = [placed.left(slot // 2, slot % 2 == 0) for slot in range(2 * bare.num_layers)]
     right = answers(bare, analysis.traits[id(analysis.program.output)])
     complete = right and max(match.misfit for match in placed.matches) < FITS and max(left) <= EXPLAINED
-    return Fit(program, placed.gain, right, complete)
+    return ProgramFit(program, placed.gain, right, complete)
 
 
-def ranked(target: Target, programs: Sequence[Program], mode: Mode) -> list[Fit]:
+def ranked(target: MatchTarget, programs: Sequence[Program], mode: Mode) -> list[ProgramFit]:
     """Programs by the likelihood of the weights under them, best first; those that cannot be compiled are left out.
 
     Those that cannot give the answer come last.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from weightspace.decompiler.search.assignment import Sought, match_head, match_units
-from weightspace.decompiler.search.target import Target
+from weightspace.decompiler.search.target import MatchTarget
 from weightspace.rasp.compiler.assemble import (
     AGGREGATED,
     BOS_PLACE,
@@ -61,7 +61,7 @@ class Match(NamedTuple):
 class Placed:
     """A program as far as it has been matched: which direction holds what, and which parts of the weights are taken."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: MatchTarget) -> None:
         self.target = target
         self.directions: dict[int, np.ndarray] = {id(tokens): target.token_rows, id(indices): target.places}
         self.none: dict[int, int] = {}
@@ -183,7 +183,7 @@ class Placed:
 
 
 def match_all(
-    target: Target,
+    target: MatchTarget,
     lines: Sequence[tuple[SOp, int]],
     traits: dict[int, Traits],
     expected: Mapping[int, np.ndarray] | None = None,

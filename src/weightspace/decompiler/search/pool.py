@@ -32,7 +32,7 @@ CATEGORICAL, BOOL, FLOAT, FREQ = 1, 2, 4, 8
 KINDS = {"categorical": CATEGORICAL, "bool": BOOL, "float": FLOAT, "freq": FREQ}
 
 
-class Place(NamedTuple):
+class InputPlaces(NamedTuple):
     """What a transformer sees: inputs with BOS in front.
 
     Attributes:
@@ -46,14 +46,14 @@ class Place(NamedTuple):
     real: Array
 
     @staticmethod
-    def of(inputs: Sequence[Sequence[Value]], longest: int) -> Place:
+    def of(inputs: Sequence[Sequence[Value]], longest: int) -> InputPlaces:
         held = np.full((len(inputs), longest + 1), np.nan)
         for row, entry in zip(held, inputs, strict=True):
             row[1 : 1 + len(entry)] = entry
         real = ~np.isnan(held)
         present = real.copy()
         present[:, 0] = True
-        return Place(held, present, real)
+        return InputPlaces(held, present, real)
 
 
 Recipe = tuple[Any, ...]
@@ -73,7 +73,7 @@ class Pool:
         causal: whether a place sees only itself and what is before it.
     """
 
-    def __init__(self, place: Place, compat: bool, length: int, causal: bool = False, seed: int = 0) -> None:
+    def __init__(self, place: InputPlaces, compat: bool, length: int, causal: bool = False, seed: int = 0) -> None:
         self.place, self.compat, self.length = place, compat, length
         n, places = place.present.shape
         self.seen = np.tri(places, dtype=bool) if causal else np.ones((places, places), bool)  # (queries, keys)

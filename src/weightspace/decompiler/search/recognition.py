@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from weightspace.decompiler.search.answers import by_length
-from weightspace.decompiler.search.pool import BOOL, CATEGORICAL, FLOAT, FREQ, Place, Pool, Recipe
+from weightspace.decompiler.search.pool import BOOL, CATEGORICAL, FLOAT, FREQ, InputPlaces, Pool, Recipe
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.functions import Value
 from weightspace.rasp.sampler import FACTORS
@@ -26,14 +26,14 @@ class Inside:
         present: (n, places) False beyond an input's end.
     """
 
-    def __init__(self, bare: BareTransformer, inputs: Sequence[tuple[Value, ...]], place: Place) -> None:
+    def __init__(self, bare: BareTransformer, inputs: Sequence[tuple[Value, ...]], place: InputPlaces) -> None:
         self.bare, self.present = bare, place.present
         n, places = place.present.shape
         self.stream = np.zeros((n, places, bare.width), np.float32)
         for members, codes in by_length(bare, inputs):
             self.stream[members, : codes.shape[1]] = bare.tokens[codes] + bare.positions[: codes.shape[1]]
 
-    def attention(self, layer: int, stream: Array) -> tuple[list[Written], Array]:
+    def attention(self, layer: int, stream: Array) -> tuple[list[Addition], Array]:
         """What each head adds, and (heads, n, places, places) where it looks."""
         bare = self.bare
         n, places, _ = stream.shape
@@ -49,20 +49,20 @@ class Inside:
             scores = scores + np.triu(np.full((places, places), -np.inf, np.float32), 1)
         scores = np.exp(scores - scores.max(-1, keepdims=True))
         scores /= scores.sum(-1, keepdims=True)
-        heads = [Written.of(mixed, bare.linear[layer][bare.head(h)]) for h, mixed in enumerate(scores @ value)]
+        heads = [Addition.of(mixed, bare.linear[layer][bare.head(h)]) for h, mixed in enumerate(scores @ value)]
         return heads, scores
 
-    def mlp(self, layer: int, stream: Array) -> Written:
+    def mlp(self, layer: int, stream: Array) -> Addition:
         """What the MLP adds."""
         hidden = np.maximum(stream @ self.bare.first[layer] + self.bare.biases["mlp/linear_1"][layer], 0)
-        return Written.of(hidden, self.bare.second[layer])
+        return Addition.of(hidden, self.bare.second[layer])
 
     def bias(self, layer: int, matrix: str) -> Array:
         """(width,) what a half-layer adds everywhere."""
         return self.bare.biases[matrix][layer]
 
 
-class Written(NamedTuple):
+class Addition(NamedTuple):
     """What a head or an MLP adds: how far it goes in each of the directions that it can write.
 
     A compressed stream squeezes directions together, but not what is about to be written: rows of a writing matrix that
@@ -77,7 +77,7 @@ class Written(NamedTuple):
     directions: Array
 
     @staticmethod
-    def of(units: Array, rows: Array) -> Written:
+    def of(units: Array, rows: Array) -> Addition:
         """Of (n, places, units) by what each writes, (units, width)."""
         lengths = np.linalg.norm(rows, axis=1)
         used = np.flatnonzero(lengths > 1e-5 * max(float(lengths.max(initial=0)), 1e-9))
@@ -95,8 +95,8 @@ class Written(NamedTuple):
                 shares.append(share)
                 directions.append(unit[i] * shortest)
         if not shares:
-            return Written(np.zeros((*units.shape[:2], 0), np.float32), np.zeros((0, rows.shape[1]), np.float32))
-        return Written(units @ np.stack(shares, 1), np.stack(directions))
+            return Addition(np.zeros((*units.shape[:2], 0), np.float32), np.zeros((0, rows.shape[1]), np.float32))
+        return Addition(units @ np.stack(shares, 1), np.stack(directions))
 
     @property
     def added(self) -> Array:
@@ -264,7 +264,7 @@ def _residual(scores: Array, columns: Sequence[Array], numerical: Sequence[bool]
     return scores - q @ (q.T @ scores)
 
 
-class Reader:
+class Recognised:
     """What has been recognised of a transformer's inside so far.
 
     Attributes:
@@ -292,7 +292,7 @@ class Reader:
         """(..., entries) of (..., inputs, places)."""
         return values[..., self.real]
 
-    def added(self, written: Written) -> Added | None:
+    def added(self, written: Addition) -> Added | None:
         """What a half-layer adds, or None where it adds nothing to speak of."""
         along = written.along[self.real]
         if not along.size or np.abs(along).max() < 1e-3:
@@ -318,7 +318,7 @@ class Reader:
             if time.monotonic() > self.until:
                 return
 
-    def mend(self, written: Written, columns: Sequence[tuple[Array, bool]]) -> Written:
+    def mend(self, written: Addition, columns: Sequence[tuple[Array, bool]]) -> Addition:
         """What a half-layer should have added, if it writes the S-ops (values, whether numerical) given."""
         if not self.mended or not columns:
             return written
@@ -333,7 +333,7 @@ class Reader:
         shares = np.linalg.lstsq(design[self.real], written.along[self.real].astype(float), rcond=1e-6)[0]
         return written._replace(along=(design @ shares).astype(np.float32))
 
-    def add(self, written: Written) -> None:
+    def add(self, written: Addition) -> None:
         self.stream = self.stream + written.added
         self.answer = self.answer + written.read(self.readout)
 

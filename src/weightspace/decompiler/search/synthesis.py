@@ -11,8 +11,8 @@ import numpy as np
 
 from weightspace.decompiler.search.answers import Goal, by_length, same, some_of
 from weightspace.decompiler.search.bottomup import Enumeration
-from weightspace.decompiler.search.pool import Place, Pool
-from weightspace.decompiler.search.recognition import STRICTNESS, Inside, Reader, Strictness
+from weightspace.decompiler.search.pool import InputPlaces, Pool
+from weightspace.decompiler.search.recognition import STRICTNESS, Inside, Recognised, Strictness
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
@@ -106,7 +106,7 @@ class Search:
         chosen = some_of(goal, batch, seed)
         self.inputs = [goal.inputs[i] for i in chosen]
         self.wanted = np.where(goal.sure, goal.answers, np.nan)[chosen]
-        self.place = Place.of(self.inputs, bare.max_seq_len)
+        self.place = InputPlaces.of(self.inputs, bare.max_seq_len)
         self.inside = Inside(bare, self.inputs, self.place)
         self.best: tuple[float, SOp | None] = (-np.inf, None)
         self.exact: Program | None = None
@@ -127,7 +127,7 @@ class Search:
             pools: to which is added what was recognised.
         """
         pool = self.pool()
-        reader = Reader(pool, self.inside, strictness, mended, self.until)
+        reader = Recognised(pool, self.inside, strictness, mended, self.until)
         reader.read()
         self.log = reader.log
         found = self.judge(pool, reader if mended else None)
@@ -147,7 +147,7 @@ class Search:
         self.tried += pool.tried
         return self.exact is not None
 
-    def judge(self, pool: Pool, reader: Reader | None) -> bool:
+    def judge(self, pool: Pool, reader: Recognised | None) -> bool:
         """Look for the answer among the S-ops of a pool.
 
         Args:
@@ -171,7 +171,7 @@ class Search:
             self.best = float(opinion[first]), pool.node(numbers[first])
         return False
 
-    def opinion(self, values: Array, reader: Reader) -> Array:
+    def opinion(self, values: Array, reader: Recognised) -> Array:
         """How well the values (n, entries) of S-ops go with what a reader has read, below 1."""
         readout = self.bare.readout
         assert readout is not None

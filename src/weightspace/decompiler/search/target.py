@@ -31,7 +31,7 @@ def noise_of(matrix: np.ndarray) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class MatchTarget:
     """Weights prepared for matching.
 
     Attributes:
@@ -51,7 +51,7 @@ class Target:
     lossy: bool = False
 
     @staticmethod
-    def of(bare: BareTransformer, mode: Mode, lossy: bool = False) -> Target:
+    def of(bare: BareTransformer, mode: Mode, lossy: bool = False) -> MatchTarget:
         """Find what the embeddings give away, under noise too."""
         from scipy.optimize import linear_sum_assignment  # a fifth of a second that a clean lift does without
 
@@ -63,7 +63,7 @@ class Target:
         if used:
             cost[:, one] = 100.0
         _, found = linear_sum_assignment(cost)
-        return Target(bare, mode, found[: len(rows)], found[len(rows) :], one if used else -1, lossy)
+        return MatchTarget(bare, mode, found[: len(rows)], found[len(rows) :], one if used else -1, lossy)
 
     @property
     def bos(self) -> int:

@@ -29,7 +29,7 @@ LAYERS = 16
 
 
 @dataclass(frozen=True)
-class Edges:
+class GroupEdges:
     """The weights between two groups of neurons.
 
     Attributes:
@@ -45,7 +45,7 @@ class Edges:
 
 
 @dataclass(frozen=True)
-class Graph:
+class GroupGraph:
     """What the reader needs of a spec: its groups, the edges between them, and the vectors of each group.
 
     Attributes:
@@ -55,19 +55,19 @@ class Graph:
     """
 
     sizes: tuple[int, ...]
-    edges: tuple[Edges, ...]
+    edges: tuple[GroupEdges, ...]
     vectors: tuple[tuple[tuple[int, Tensor], ...], ...]
 
 
 @lru_cache(maxsize=1024)
-def graph_of(spec: NetworkSpec) -> Graph:
+def graph_of(spec: NetworkSpec) -> GroupGraph:
     """The graph of a spec.
 
     Raises:
         UnfitError: if a kernel does not lead from one group of neurons to another.
     """
     numbers = {group.name: number for number, group in enumerate(spec.groups)}
-    edges: list[Edges] = []
+    edges: list[GroupEdges] = []
     sizes = [group.size for group in spec.groups]
     vectors: list[list[tuple[int, Tensor]]] = [[] for _ in spec.groups]
     for (leaf, place), layer in zip(spec.slices(), layer_numbers(spec), strict=True):
@@ -83,19 +83,19 @@ def graph_of(spec: NetworkSpec) -> Graph:
                 sizes.append(ends[1].size)
                 vectors.append([])
             into, out_of = (numbers[end.group or "input"] for end in ends)
-            edges.append(Edges(into, out_of, min(layer, LAYERS - 1), torch.from_numpy(shaped.copy())))
+            edges.append(GroupEdges(into, out_of, min(layer, LAYERS - 1), torch.from_numpy(shaped.copy())))
         elif leaf.role in VECTORS and leaf.axes and leaf.axes[0].groups:
             factors = leaf.axes[0].segments[0]
             own = entries.reshape(factors[0].size, -1)[:, 0]
             vectors[numbers[leaf.axes[0].groups[0]]].append((VECTORS.index(leaf.role), torch.from_numpy(own.copy())))
-    return Graph(tuple(sizes), tuple(edges), tuple(map(tuple, vectors)))
+    return GroupGraph(tuple(sizes), tuple(edges), tuple(map(tuple, vectors)))
 
 
 @dataclass(frozen=True)
 class Graphs:
     """A batch of networks: for each spec its graph, standardised weights (n, size), and places (n,) in the batch."""
 
-    parts: tuple[tuple[Graph, Tensor, Tensor], ...]
+    parts: tuple[tuple[GroupGraph, Tensor, Tensor], ...]
 
     def to(self, device: torch.device) -> Graphs:
         return Graphs(tuple((graph, weights.to(device), rows.to(device)) for graph, weights, rows in self.parts))
@@ -125,7 +125,7 @@ class GraphNetwork(nn.Module):
         rows = torch.cat([rows for _, _, rows in graphs.parts])
         return self.last(torch.cat(found)[rows.argsort()])
 
-    def _read(self, graph: Graph, weights: Float[Tensor, "n size"]) -> Float[Tensor, "n k"]:
+    def _read(self, graph: GroupGraph, weights: Float[Tensor, "n size"]) -> Float[Tensor, "n k"]:
         nodes = []
         for size, vectors in zip(graph.sizes, graph.vectors, strict=True):
             known = weights.new_zeros(len(weights), size, len(VECTORS))
@@ -157,7 +157,7 @@ class _Round(nn.Module):
         self.back = nn.Linear(width, width)
         self.update = nn.Sequential(nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
-    def forward(self, graph: Graph, nodes: list[Tensor], edges: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(self, graph: GroupGraph, nodes: list[Tensor], edges: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         reads: list[list[Tensor]] = [[] for _ in nodes]
         given: list[list[Tensor]] = [[] for _ in nodes]
         known = [self.norm_node(node) for node in nodes]

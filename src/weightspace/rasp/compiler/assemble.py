@@ -380,7 +380,7 @@ class Block:
 
     def __init__(
         self,
-        entries: Entries,
+        entries: BlockEntries,
         groups: tuple[tuple[str | None, int], ...] = (),
         head: tuple[int, int, int] | None = None,
         *,
@@ -397,7 +397,7 @@ class Block:
         self.writes_none = writes_none
 
 
-class Entries:
+class BlockEntries:
     """Entries of matrices while a block is made."""
 
     def __init__(self) -> None:
@@ -514,7 +514,7 @@ def _of_table(table: Table, kind: Any, make: Callable[[], Block]) -> Block:
 
 def _map(table: Table, inputs: ValueSet) -> Block:
     """Categorical to categorical: a unit for each result, which the inputs that have it switch on."""
-    entries, some = Entries(), table.places >= 0
+    entries, some = BlockEntries(), table.places >= 0
     entries.add(FIRST, INPUT, inputs.rows[some], table.places[some], 1.0)
     results = np.arange(len(table.values))
     entries.add(SECOND, RESULT, results, results, 1.0)
@@ -523,7 +523,7 @@ def _map(table: Table, inputs: ValueSet) -> Block:
 
 def _map_to_number(table: Table, inputs: ValueSet, fixed: bool, partial: bool) -> Block:
     """Categorical to numerical: one unit that is the number; Tracr's clips what is negative, `fixed` has a second."""
-    entries, some = Entries(), table.places >= 0
+    entries, some = BlockEntries(), table.places >= 0
     rows, numbers = inputs.rows[some], table.values.numbers[table.places[some]]
     units = 1
     if fixed and (numbers < 0).any():
@@ -560,7 +560,7 @@ def _map_number(
     thresholds, places = (below + above) / 2, places[kept]
     if exactness is None:  # no steeper than the nearest neighbours need: float32 rounds what is steep
         exactness = 4.0 / float((above - below).min()) if len(thresholds) else 1.0
-    entries = Entries()
+    entries = BlockEntries()
     groups = _steps(entries, thresholds, places, table.values, numerical, exactness, INPUT)
     none = numerical and fixed and (partial or bool((places < 0).any()))
     if none:
@@ -590,7 +590,7 @@ def _map_number(
 
 
 def _steps(
-    entries: Entries,
+    entries: BlockEntries,
     thresholds: np.ndarray,
     places: np.ndarray,
     results: ValueSet,
@@ -621,7 +621,7 @@ def _steps(
     return (("", 2 * len(pairs)), ("start", 1)) if len(pairs) else (("", 0), ("start", 1))
 
 
-def _steps_to(entries: Entries, written: np.ndarray, group: int) -> None:
+def _steps_to(entries: BlockEntries, written: np.ndarray, group: int) -> None:
     """Let the steps write numbers to one direction."""
     pairs = np.arange(len(written) - 1)
     entries.add(SECOND, group, 2 * pairs, 0, np.diff(written))
@@ -631,7 +631,7 @@ def _steps_to(entries: Entries, written: np.ndarray, group: int) -> None:
 
 def _pairs(table: Table, first: ValueSet, second: ValueSet) -> Block:
     """Two categoricals to one: a unit for each pair, on where both are."""
-    entries = Entries()
+    entries = BlockEntries()
     rows, columns = np.divmod(np.arange(table.places.size), len(second))
     units = np.arange(table.places.size)
     entries.add(FIRST, INPUT, first.rows[rows], units, 1.0)
@@ -645,7 +645,7 @@ def _pairs(table: Table, first: ValueSet, second: ValueSet) -> Block:
 
 def _linear(first: int | float, second: int | float, partial: tuple[bool, bool], largest: int | float) -> Block:
     """A weighted sum: each input's positive and negative part, each by its factor; silent where an input is None."""
-    entries = Entries()
+    entries = BlockEntries()
     for group, (source, factor) in enumerate(((INPUT, first), (SECOND_INPUT, second))):
         entries.add(FIRST, source, 0, np.arange(2), [-1.0, 1.0], units=group)
         entries.add(SECOND, RESULT, np.arange(2), 0, [-factor, factor], units=group)
@@ -663,7 +663,9 @@ def _linear(first: int | float, second: int | float, partial: tuple[bool, bool],
     return Block(entries, groups, writes_none=any(partial))
 
 
-def _scores(entries: Entries, keys: ValueSet, queries: ValueSet, mask: np.ndarray, before: int, to_bos: float) -> None:
+def _scores(
+    entries: BlockEntries, keys: ValueSet, queries: ValueSet, mask: np.ndarray, before: int, to_bos: float
+) -> None:
     """The queries and keys of a head. `before` of the keys sort before BOS, to which every place looks a little."""
     columns = np.arange(len(keys))
     columns += columns >= before
@@ -676,7 +678,7 @@ def _scores(entries: Entries, keys: ValueSet, queries: ValueSet, mask: np.ndarra
 
 def _aggregate(keys: ValueSet, queries: ValueSet, mask: np.ndarray, before: int, moved: ValueSet | None) -> Block:
     """A head that averages an S-op over what is selected, and reads nothing from BOS where nothing is."""
-    entries = Entries()
+    entries = BlockEntries()
     _scores(entries, keys, queries, mask, before, COLDNESS / 2)
     rows = np.zeros(1, dtype=np.int64) if moved is None else moved.rows
     entries.add(VALUE, AGGREGATED, rows, np.arange(len(rows)), 1.0)
@@ -697,7 +699,7 @@ def _width(
 
     At BOS itself a further unit takes back what the two have written.
     """
-    entries = Entries()
+    entries = BlockEntries()
     _scores(entries, keys, queries, mask, before, COLDNESS)
     entries.add(VALUE, BOS_PLACE, 0, 0, [1.0])
     entries.add(OUT, SCRATCH, 0, 0, [1.0])

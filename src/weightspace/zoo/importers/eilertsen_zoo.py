@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from weightspace.zoo.importers.foreign import (
-    Candidate,
     Checkpoint,
-    Source,
+    ForeignNetwork,
+    ForeignZoo,
+    LabelTable,
     SourceError,
-    Table,
     Unfit,
     Weights,
     flat_spec,
@@ -44,7 +44,7 @@ _SHAPING = ("filter_size", "convolution_depth", "convolution_width", "dense_dept
 _SNAPSHOTS = 20
 
 
-def eilertsen_zoo(source: Path) -> Source:
+def eilertsen_zoo(source: Path) -> ForeignZoo:
     """Eilertsen et al.'s zoo (nws): a CSV file, or a folder of several, and a folder of snapshots a network.
 
     The CSV has `path`, the network's folder from where the CSV lies; `weightn_conv` and `weightn_fc`, which add up to
@@ -69,7 +69,7 @@ def eilertsen_zoo(source: Path) -> Source:
             raise SourceError(f"{source} holds no CSV file: expected such as nws_main_train.csv, beside the weights")
     else:
         tables = [source]
-    candidates: dict[str, Candidate] = {}
+    candidates: dict[str, ForeignNetwork] = {}
     unfit: list[Unfit] = []
     for path in tables:
         table = read_table(path, ("path", "weightn_conv", "weightn_fc"), ["path"])
@@ -84,10 +84,10 @@ def eilertsen_zoo(source: Path) -> Source:
     chosen = list(candidates.values())
     images = {str(candidate.labels.get("images", "unknown")) for candidate in chosen}
     named = images.pop() if len(images) == 1 else "unknown"
-    return Source(source.resolve().name, chosen, _read_snapshot, named, unfit)
+    return ForeignZoo(source.resolve().name, chosen, _read_snapshot, named, unfit)
 
 
-def _eilertsen_candidate(table: Table, place: int) -> Candidate:
+def _eilertsen_candidate(table: LabelTable, place: int) -> ForeignNetwork:
     row = table.row(place)
     name, size = row.pop("path"), (row.pop("weightn_conv"), row.pop("weightn_fc"))
     where = f"row {place + 1} of {table.path}"
@@ -114,7 +114,7 @@ def _eilertsen_candidate(table: Table, place: int) -> Candidate:
             named = ("train_accuracy", "validation_accuracy", "test_accuracy")
             measures = {m: number(1 - float(curve[epoch, k]) / 100) for k, m in enumerate(named, 1)}
         stored.append(Checkpoint(epoch, (path, sum(size)), measures))
-    return Candidate(name, labels, tuple(stored))
+    return ForeignNetwork(name, labels, tuple(stored))
 
 
 def _below(root: Path, name: str) -> Path:
@@ -141,7 +141,7 @@ def _curve(folder: Path) -> np.ndarray | None:
     return errors.reshape(-1, 5)[: int(facts[0])]
 
 
-def _read_snapshot(candidate: Candidate, checkpoint: Checkpoint) -> Weights:
+def _read_snapshot(candidate: ForeignNetwork, checkpoint: Checkpoint) -> Weights:
     path, size = checkpoint.place
     try:
         found = path.stat().st_size

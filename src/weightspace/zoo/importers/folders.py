@@ -18,11 +18,11 @@ from weightspace.weights.spec import NetworkSpec, SpecError
 from weightspace.weights.state_dict import Topology, natural_order, spec_of_state_dict
 from weightspace.zoo.importers.foreign import (
     MEASURES,
-    Candidate,
     Checkpoint,
-    Source,
+    ForeignNetwork,
+    ForeignZoo,
+    LabelTable,
     SourceError,
-    Table,
     Unfit,
     Weights,
     number,
@@ -100,7 +100,7 @@ def _read_files(paths: Sequence[Path], topology: Topology) -> Weights:
 
 
 @dataclass(frozen=True)
-class _File:
+class _StateDictFile:
     """A state dict, what it is called, the files it lies in, and its row of the table."""
 
     name: str
@@ -108,12 +108,12 @@ class _File:
     row: Mapping[str, Any]
 
 
-def _candidates(files: Sequence[_File], unfit: list[Unfit]) -> list[Candidate]:
+def _candidates(files: Sequence[_StateDictFile], unfit: list[Unfit]) -> list[ForeignNetwork]:
     """Files grouped by `network`, each alone where there is none, in the order of `epoch`, or of the table.
 
     A column is a label where all checkpoints of each network have it in common; otherwise it is a fact of checkpoints.
     """
-    groups: dict[str, list[_File]] = {}
+    groups: dict[str, list[_StateDictFile]] = {}
     for file in files:
         groups.setdefault(str(file.row.get("network") or file.name), []).append(file)
     columns = [c for c in dict.fromkeys(name for file in files for name in file.row) if c not in _CONTROL]
@@ -131,11 +131,11 @@ def _candidates(files: Sequence[_File], unfit: list[Unfit]) -> list[Candidate]:
             stored.append(Checkpoint(epoch, file.paths, measures))
         if stored:
             labels = {c: group[0].row.get(c) for c in columns if c not in MEASURES and c not in varying}
-            candidates.append(Candidate(name, labels, tuple(stored)))
+            candidates.append(ForeignNetwork(name, labels, tuple(stored)))
     return candidates
 
 
-def _labels(path: Path) -> tuple[Table, str]:
+def _labels(path: Path) -> tuple[LabelTable, str]:
     """A table of labels, and the column that says which file each row is of."""
     table = read_table(path, texts=("file", "name", "network"))
     key = next((name for name in ("file", "name") if name in table.columns), None)
@@ -150,7 +150,7 @@ def _labels(path: Path) -> tuple[Table, str]:
 # -- a folder ---------------------------------------------------------------------------------------------------------
 
 
-def state_dict_folder(folder: Path, labels: Path | None = None, topology: Topology = "unknown") -> Source:
+def state_dict_folder(folder: Path, labels: Path | None = None, topology: Topology = "unknown") -> ForeignZoo:
     """Files of state dicts below a folder, and a CSV file of labels.
 
     The files are such as `weights.checkpoints` reads: safetensors, PyTorch's, ONNX; of several state dicts in one file
@@ -174,21 +174,21 @@ def state_dict_folder(folder: Path, labels: Path | None = None, topology: Topolo
     table, key = _labels(labels)
     there = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
     unfit: list[Unfit] = []
-    files: dict[Path, _File] = {}
+    files: dict[Path, _StateDictFile] = {}
     for place in range(len(table)):
         row = table.row(place)
         try:
             path = _named(folder, row[key], f"row {place + 1} of {labels}")
             if path in files:
                 raise Unfit("twice", f"row {place + 1} of {labels} names {row[key]} again: leave one row a file")
-            files[path] = _File(path.relative_to(folder).as_posix(), (path,), row)
+            files[path] = _StateDictFile(path.relative_to(folder).as_posix(), (path,), row)
         except Unfit as error:
             unfit.append(error)
     for path in there:
         if path not in files:
             unfit.append(Unfit("labels", f"{path} has no row in {labels.name}: add one, or take the file away"))
     candidates = _candidates(list(files.values()), unfit)
-    return Source(folder.resolve().name, candidates, lambda _, c: _read_files(c.place, topology), unfit=unfit)
+    return ForeignZoo(folder.resolve().name, candidates, lambda _, c: _read_files(c.place, topology), unfit=unfit)
 
 
 def _named(folder: Path, name: str | None, where: str) -> Path:
@@ -214,7 +214,7 @@ def hub_repositories(
     labels: Path | None = None,
     topology: Topology = "unknown",
     cache: Path | None = None,
-) -> Source:
+) -> ForeignZoo:
     """The safetensors files of repositories of the Hugging Face hub, each a network; nothing else is fetched.
 
     The commit is pinned before anything is fetched. Files that share out one network (`-00001-of-00003`) are one.
@@ -234,7 +234,7 @@ def hub_repositories(
             name = str(row[key] or "").removeprefix(SCHEME)
             rows[re.sub(r"@[^/]*", "", name)] = row
     unfit: list[Unfit] = []
-    files: list[_File] = []
+    files: list[_StateDictFile] = []
     commits: list[str] = []
     for target in targets:
         try:
@@ -248,9 +248,9 @@ def hub_repositories(
             if labels is not None and not row:
                 unfit.append(Unfit("labels", f"{found.name}/{name} has no row in {labels}: add one"))
                 continue
-            files.append(_File(f"{found.name}@{found.commit}/{name}", paths, row))
+            files.append(_StateDictFile(f"{found.name}@{found.commit}/{name}", paths, row))
     candidates = _candidates(files, unfit)
-    return Source(" ".join(commits), candidates, lambda _, c: _read_files(c.place, topology), unfit=unfit)
+    return ForeignZoo(" ".join(commits), candidates, lambda _, c: _read_files(c.place, topology), unfit=unfit)
 
 
 def _fetched(target: str, cache: Path | None) -> tuple[Repository, dict[str, tuple[Path, ...]]]:

@@ -62,7 +62,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class ForeignNetwork:
     """A network of a source, before its weights are read.
 
     Attributes:
@@ -86,7 +86,7 @@ class Weights:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class ForeignZoo:
     """A foreign zoo whose labels were read and whose weights were not.
 
     Attributes:
@@ -99,8 +99,8 @@ class Source:
     """
 
     name: str
-    candidates: Sequence[Candidate]
-    read: Callable[[Candidate, Checkpoint], Weights]
+    candidates: Sequence[ForeignNetwork]
+    read: Callable[[ForeignNetwork, Checkpoint], Weights]
     images: str = "unknown"
     unfit: Sequence[Unfit] = ()
     notes: Sequence[str] = ()
@@ -160,7 +160,7 @@ def _text(value: Any) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class LabelTable:
     """A CSV file: its columns as Arrow arrays, each of one type."""
 
     path: Path
@@ -174,7 +174,7 @@ class Table:
         return {name: self.columns[name][place].as_py() for name in (self.columns if names is None else names)}
 
 
-def read_table(path: Path, required: Sequence[str] = (), texts: Sequence[str] = ()) -> Table:
+def read_table(path: Path, required: Sequence[str] = (), texts: Sequence[str] = ()) -> LabelTable:
     """A CSV file, also one that is compressed by gzip.
 
     A column is of whole numbers, numbers, True and False, or text. Empty cells, NA and NaN are missing values. A column
@@ -212,7 +212,7 @@ def read_table(path: Path, required: Sequence[str] = (), texts: Sequence[str] = 
     if table.num_rows == 0:
         raise SourceError(f"{path} has no rows: it should have one a network, under a row of names")
     columns = {name: table.column(name).combine_chunks() for name in names if name}
-    return Table(path, {name: column if name in texts else _typed(column) for name, column in columns.items()})
+    return LabelTable(path, {name: column if name in texts else _typed(column) for name, column in columns.items()})
 
 
 def _typed(column: Any) -> Any:

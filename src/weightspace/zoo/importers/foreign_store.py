@@ -12,7 +12,7 @@ from weightspace import __version__
 from weightspace.errors import NetworkError, ZooError
 from weightspace.weights.network import check_finite
 from weightspace.weights.spec import NetworkSpec
-from weightspace.zoo.importers.foreign import MEASURES, Candidate, Checkpoint, Source, Unfit, Weights
+from weightspace.zoo.importers.foreign import MEASURES, Checkpoint, ForeignNetwork, ForeignZoo, Unfit, Weights
 from weightspace.zoo.making import check_place
 from weightspace.zoo.store import (
     DESCRIPTION,
@@ -46,7 +46,7 @@ def column_name(label: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class CheckpointRow:
     """A checkpoint that can be taken.
 
     Attributes:
@@ -55,7 +55,7 @@ class Row:
         weights: None if it stands in a shard already.
     """
 
-    candidate: Candidate
+    candidate: ForeignNetwork
     checkpoint: Checkpoint
     facts: Mapping[str, Any]
     spec: NetworkSpec
@@ -68,7 +68,7 @@ class Row:
 class Accepted:
     """A network that was taken: where it comes from, its spec's signature, and its last epoch that was taken."""
 
-    candidate: Candidate
+    candidate: ForeignNetwork
     signature: str
     last: int
 
@@ -82,7 +82,7 @@ class ForeignStore:
         seen: name of the network that has the weights of each checksum.
     """
 
-    def __init__(self, folder: Path, asked: Mapping[str, Any], source: Source) -> None:
+    def __init__(self, folder: Path, asked: Mapping[str, Any], source: ForeignZoo) -> None:
         """Find what is on disk already.
 
         Args:
@@ -101,7 +101,7 @@ class ForeignStore:
         for path in sorted((folder / SHARDS).glob("*.safetensors")):
             if path.stem.isdigit() and damaged_networks(path) == []:
                 self._keep(int(path.stem), Shard.open(path))
-        self._waiting: list[Row] = []
+        self._waiting: list[CheckpointRow] = []
         self._networks = self._bytes = self._shards = 0
 
     def _check_place(self) -> None:
@@ -123,7 +123,7 @@ class ForeignStore:
         for place, row in enumerate(shard.rows):
             self._known[str(row.get("source")), int(row.get("epoch", -1))] = ((number, place), row)
 
-    def row(self, candidate: Candidate, checkpoint: Checkpoint) -> Row:
+    def row(self, candidate: ForeignNetwork, checkpoint: Checkpoint) -> CheckpointRow:
         """A checkpoint of the network that is to be the next; its weights are read only if no shard has them.
 
         Raises:
@@ -144,13 +144,15 @@ class ForeignStore:
         place, known = self._known.get((candidate.name, checkpoint.epoch), (None, {}))
         if place is not None and known.keys() - _PLACE == facts.keys() and all(known[n] == facts[n] for n in facts):
             facts["architecture"] = known["architecture"]
-            return Row(candidate, checkpoint, facts, self._specs[known["signature"]], known["checksum"], place)
+            return CheckpointRow(
+                candidate, checkpoint, facts, self._specs[known["signature"]], known["checksum"], place
+            )
         weights = self._read(candidate, checkpoint)
         built = weights.architecture
         facts["architecture"] = None if built is None else json.dumps(built.to_json(), sort_keys=True)
-        return Row(candidate, checkpoint, facts, weights.spec, checksum(weights.flat), weights=weights)
+        return CheckpointRow(candidate, checkpoint, facts, weights.spec, checksum(weights.flat), weights=weights)
 
-    def _read(self, candidate: Candidate, checkpoint: Checkpoint) -> Weights:
+    def _read(self, candidate: ForeignNetwork, checkpoint: Checkpoint) -> Weights:
         weights = self.source.read(candidate, checkpoint)
         try:
             check_finite(weights.spec, weights.flat, f"{candidate.name} after epoch {checkpoint.epoch}")
@@ -158,7 +160,7 @@ class ForeignStore:
             raise Unfit("not finite", str(error)) from None
         return weights
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[CheckpointRow]) -> None:
         """Take the next network, with these checkpoints; without any it is left out."""
         if not rows:
             return

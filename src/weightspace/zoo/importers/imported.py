@@ -16,15 +16,22 @@ from weightspace.zoo.importers.eilertsen_zoo import eilertsen_zoo
 from weightspace.zoo.importers.folders import hub_repositories, state_dict_folder
 from weightspace.zoo.importers.foreign import (
     REASONS,
-    Candidate,
     Checkpoint,
+    ForeignNetwork,
+    ForeignZoo,
     Reason,
-    Source,
     SourceError,
     Unfit,
     of_one_type,
 )
-from weightspace.zoo.importers.foreign_store import Accepted, ForeignStore, Row, architectural, column_name, space_of
+from weightspace.zoo.importers.foreign_store import (
+    Accepted,
+    CheckpointRow,
+    ForeignStore,
+    architectural,
+    column_name,
+    space_of,
+)
 from weightspace.zoo.importers.modelzoos import modelzoos
 from weightspace.zoo.importers.small_cnn_zoo import small_cnn_zoo
 
@@ -81,7 +88,7 @@ def open_source(
     table: Path | None = None,
     topology: str = "unknown",
     cache: Path | None = None,
-) -> Source:
+) -> ForeignZoo:
     """A foreign zoo, whose labels are read and whose weights are not.
 
     Args:
@@ -176,7 +183,7 @@ def _check_numbers(seed: int, shard_size: int, count: int | None) -> None:
         )
 
 
-def _fill(store: ForeignStore, candidates: Sequence[Candidate], tally: Tally, show: bool) -> None:
+def _fill(store: ForeignStore, candidates: Sequence[ForeignNetwork], tally: Tally, show: bool) -> None:
     """Bring the networks into the store, one after the other."""
     with progress_line("importing", total=len(candidates), unit="networks", enabled=show) as advance:
         for candidate in candidates:
@@ -184,7 +191,7 @@ def _fill(store: ForeignStore, candidates: Sequence[Candidate], tally: Tally, sh
             advance(1)
 
 
-def _finished(folder: Path, store: ForeignStore, source: Source, labels: Sequence[str], tally: Tally) -> Imported:
+def _finished(folder: Path, store: ForeignStore, source: ForeignZoo, labels: Sequence[str], tally: Tally) -> Imported:
     """Write the index and the manifest, and say what came of the import."""
     space, notes = space_of([one.candidate.labels for one in store.accepted], labels)
     given_away = architectural(space, store.accepted)
@@ -225,14 +232,16 @@ class Tally:
 # -- which networks, and in which order -------------------------------------------------------------------------------
 
 
-def _chosen(source: Source, labels: Sequence[str], epochs: Sequence[int], seed: int, tally: Tally) -> list[Candidate]:
+def _chosen(
+    source: ForeignZoo, labels: Sequence[str], epochs: Sequence[int], seed: int, tally: Tally
+) -> list[ForeignNetwork]:
     """The candidates that have these labels and epochs, in order; what is missing of the others is counted."""
     for error in source.unfit:
         tally.add(error)
     return _ordered(_labelled(source, labels, tally), epochs, seed, tally)
 
 
-def _labelled(source: Source, wanted: Sequence[str], tally: Tally) -> list[Candidate]:
+def _labelled(source: ForeignZoo, wanted: Sequence[str], tally: Tally) -> list[ForeignNetwork]:
     """The candidates with labels of one type each; those that lack a wanted one are skipped."""
     made = of_one_type([{column_name(n): value for n, value in c.labels.items()} for c in source.candidates])
     known = sorted({name for labels in made for name in labels})
@@ -245,11 +254,13 @@ def _labelled(source: Source, wanted: Sequence[str], tally: Tally) -> list[Candi
         if missing:
             tally.add(Unfit("labels", f"{candidate.name} has no {missing[0]}, which was asked for: fill it in"))
         else:
-            kept.append(Candidate(candidate.name, labels, candidate.checkpoints))
+            kept.append(ForeignNetwork(candidate.name, labels, candidate.checkpoints))
     return kept
 
 
-def _ordered(candidates: Sequence[Candidate], epochs: Sequence[int], seed: int, tally: Tally) -> list[Candidate]:
+def _ordered(
+    candidates: Sequence[ForeignNetwork], epochs: Sequence[int], seed: int, tally: Tally
+) -> list[ForeignNetwork]:
     """The candidates that have checkpoints at these epochs, in the order of a hash of seed and name."""
     kept = []
     for candidate in candidates:
@@ -262,7 +273,7 @@ def _ordered(candidates: Sequence[Candidate], epochs: Sequence[int], seed: int, 
                 stored[checkpoint.epoch] = checkpoint
         if stored:
             inner = tuple(stored[epoch] for epoch in sorted(stored))
-            kept.append(Candidate(candidate.name, candidate.labels, inner))
+            kept.append(ForeignNetwork(candidate.name, candidate.labels, inner))
     return sorted(kept, key=lambda c: hashlib.blake2b(f"order {seed} {c.name}".encode()).digest())
 
 
@@ -277,9 +288,9 @@ def _shortened(accepted: Sequence[Accepted]) -> list[str]:
 # -- one network ------------------------------------------------------------------------------------------------------
 
 
-def _rows(candidate: Candidate, store: ForeignStore, tally: Tally) -> list[Row]:
+def _rows(candidate: ForeignNetwork, store: ForeignStore, tally: Tally) -> list[CheckpointRow]:
     """The checkpoints of a network that can be taken; none if its last one has the weights of another network."""
-    taken: list[Row] = []
+    taken: list[CheckpointRow] = []
     twins: list[Unfit] = []
     for checkpoint in candidate.checkpoints:
         try:

@@ -14,7 +14,15 @@ from weightspace.files.checkpoints import Outline
 from weightspace.weights.spec import NetworkSpec, SpecError
 from weightspace.weights.state_dict import spec_of_state_dict
 from weightspace.zoo.importers.folders import largest_state_dict, read_arrays
-from weightspace.zoo.importers.foreign import Candidate, Checkpoint, Source, SourceError, Unfit, Weights, number
+from weightspace.zoo.importers.foreign import (
+    Checkpoint,
+    ForeignNetwork,
+    ForeignZoo,
+    SourceError,
+    Unfit,
+    Weights,
+    number,
+)
 from weightspace.zoo.networks import ACTIVATIONS, cnn_s, spec_of
 from weightspace.zoo.records import Architecture
 
@@ -36,7 +44,7 @@ _RESULTS = {
 }
 
 
-def modelzoos(folder: Path) -> Source:
+def modelzoos(folder: Path) -> ForeignZoo:
     """Schürholt et al.'s ModelZoos: a folder of Ray Tune's trials, each a folder with these files.
 
     `params.json`, the configuration; `result.json`, one JSON object a line, of which that with `training_iteration` k
@@ -72,11 +80,11 @@ def modelzoos(folder: Path) -> Source:
         if not whole:
             torn.append(trial)
         stored = tuple(Checkpoint(k, path, results.get(k, {})) for k, path in sorted(checkpoints.items()))
-        candidates.append(Candidate(trial.name, labels, stored))
+        candidates.append(ForeignNetwork(trial.name, labels, stored))
     if not candidates and not unfit:
         raise SourceError(f"{folder} holds no trial: expected folders with params.json and checkpoint_000000 in them")
     notes = [f"{len(torn)} trials have a missing or torn result.json, the first is {torn[0]}"] if torn else []
-    return Source(folder.resolve().name, candidates, _read_trial, unfit=unfit, notes=notes)
+    return ForeignZoo(folder.resolve().name, candidates, _read_trial, unfit=unfit, notes=notes)
 
 
 def _numbered(path: Path) -> bool:
@@ -113,7 +121,7 @@ def _results(path: Path) -> tuple[dict[int, dict[str, float | None]], bool]:
     return found, whole
 
 
-def _read_trial(candidate: Candidate, checkpoint: Checkpoint) -> Weights:
+def _read_trial(candidate: ForeignNetwork, checkpoint: Checkpoint) -> Weights:
     outline = largest_state_dict(checkpoint.place)
     names, arrays = read_arrays(outline)
     shapes = [array.shape for array in arrays]

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from weightspace.zoo.importers.foreign import (
-    Candidate,
     Checkpoint,
-    Source,
+    ForeignNetwork,
+    ForeignZoo,
     SourceError,
     Unfit,
     Weights,
@@ -34,7 +34,7 @@ _CONFIG = {
 _LARGER_IMAGES = ("cifar", "svhn")
 
 
-def small_cnn_zoo(folder: Path) -> Source:
+def small_cnn_zoo(folder: Path) -> ForeignZoo:
     """Unterthiner et al.'s Small CNN Zoo: a folder with these three files.
 
     `weights.npy`, a float32 matrix with a row of 4,970 weights a checkpoint, which stays on disk; `metrics.csv.gz` (or
@@ -84,10 +84,10 @@ def small_cnn_zoo(folder: Path) -> Source:
             measures = {name: number(value) for name, value in metrics.row(place, measured).items()}
             stored.append(Checkpoint(steps[place], place, measures))
         if stored:
-            candidates.append(Candidate(network, labels, tuple(stored)))
+            candidates.append(ForeignNetwork(network, labels, tuple(stored)))
     images = {str(candidate.labels.get("images", "unknown")) for candidate in candidates}
 
-    def read(candidate: Candidate, checkpoint: Checkpoint) -> Weights:
+    def read(candidate: ForeignNetwork, checkpoint: Checkpoint) -> Weights:
         known = candidate.labels.get("activation") in ACTIVATIONS
         activation = str(candidate.labels["activation"]) if known else "relu"
         trained_on = str(candidate.labels.get("images", folder.resolve().name))
@@ -98,7 +98,7 @@ def small_cnn_zoo(folder: Path) -> Source:
         return Weights(spec_of(architecture), flat, architecture if known else None)
 
     named = images.pop() if len(images) == 1 else "unknown"
-    return Source(folder.resolve().name, candidates, read, named, unfit)
+    return ForeignZoo(folder.resolve().name, candidates, read, named, unfit)
 
 
 def _matrix(path: Path) -> np.ndarray:

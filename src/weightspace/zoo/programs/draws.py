@@ -32,7 +32,7 @@ def accepted_draws(config: ProgramZooConfig, number: int, reasons: Counter[str])
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class ProgramRow:
     """A program as it goes into a shard."""
 
     program: Program
@@ -40,9 +40,11 @@ class Row:
     key: bytes
 
 
-def compiled_rows(config: ProgramZooConfig, programs: Iterator[Program | str], reasons: Counter[str]) -> list[Row]:
+def compiled_rows(
+    config: ProgramZooConfig, programs: Iterator[Program | str], reasons: Counter[str]
+) -> list[ProgramRow]:
     """The programs that can be compiled, are small enough, and do not come twice; the others are counted."""
-    rows: dict[bytes, Row] = {}
+    rows: dict[bytes, ProgramRow] = {}
     for program in programs:
         if isinstance(program, str):
             continue
@@ -63,5 +65,5 @@ def compiled_rows(config: ProgramZooConfig, programs: Iterator[Program | str], r
         if len(transformer) > config.most_parameters:
             reasons[f"more than {config.most_parameters:,} parameters"] += 1
             continue
-        rows[key] = Row(program, transformer, key)
+        rows[key] = ProgramRow(program, transformer, key)
     return list(rows.values())

@@ -10,13 +10,13 @@ import numpy as np
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.language import fused
-from weightspace.zoo.making import Finding
+from weightspace.zoo.making import ZooFinding
 from weightspace.zoo.programs.program_zoo import ProgramZoo
 from weightspace.zoo.programs.splits import splits_of
 from weightspace.zoo.store import MANIFEST, SPLITS, changed_files
 
 
-def check_program_zoo(folder: str | Path, recompiled: int = 200) -> list[Finding]:
+def check_program_zoo(folder: str | Path, recompiled: int = 200) -> list[ZooFinding]:
     """Verify every checksum, look for programs that stand on both sides of a split, and compile some again.
 
     Args:
@@ -26,16 +26,18 @@ def check_program_zoo(folder: str | Path, recompiled: int = 200) -> list[Finding
     """
     zoo = ProgramZoo.open(folder)
     found = [
-        Finding("damage", f"{name} is missing or has changed: delete it and run the same `weightspace zoo make` again")
+        ZooFinding(
+            "damage", f"{name} is missing or has changed: delete it and run the same `weightspace zoo make` again"
+        )
         for name in changed_files(zoo.folder)
     ]
     if found:
         return found
     keys = zoo.index["key"].to_numpy()
     if len(np.unique(keys)) < len(keys):
-        found.append(Finding("leak", f"{len(keys) - len(np.unique(keys))} programs stand in the index twice"))
+        found.append(ZooFinding("leak", f"{len(keys) - len(np.unique(keys))} programs stand in the index twice"))
     if not np.array_equal(np.array(SPLITS)[splits_of(keys)], zoo.index["split"].to_pylist()):
-        found.append(Finding("leak", "the splits are not those that the programs' keys give"))
+        found.append(ZooFinding("leak", "the splits are not those that the programs' keys give"))
     config, step = zoo.config, max(1, len(zoo) // max(1, recompiled))
     for entry in zoo.entries():
         if entry.number % step == 0:
@@ -46,7 +48,7 @@ def check_program_zoo(folder: str | Path, recompiled: int = 200) -> list[Finding
             except RaspError:
                 same = False
             if not same:
-                found.append(Finding("damage", f"program {entry.number} does not compile to the weights beside it"))
+                found.append(ZooFinding("damage", f"program {entry.number} does not compile to the weights beside it"))
     return found
 
 

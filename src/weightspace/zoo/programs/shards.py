@@ -16,7 +16,7 @@ from weightspace.errors import ZooError
 from weightspace.files.atomic import write_atomically
 from weightspace.rasp.compiler.transformer import Configuration
 from weightspace.zoo.programs.config import ProgramZooConfig
-from weightspace.zoo.programs.draws import Row
+from weightspace.zoo.programs.draws import ProgramRow
 from weightspace.zoo.store import MANIFEST, SHARDS
 
 CONFIGURATION = Configuration._fields
@@ -44,7 +44,9 @@ def shard_file(folder: Path, number: int) -> Path:
     return folder / SHARDS / f"{number:05d}.parquet"
 
 
-def write_shard(path: Path, config: ProgramZooConfig, number: int, rows: list[Row], dropped: Mapping[str, int]) -> None:
+def write_shard(
+    path: Path, config: ProgramZooConfig, number: int, rows: list[ProgramRow], dropped: Mapping[str, int]
+) -> None:
     """Write a shard, which appears whole or not at all.
 
     Args:
@@ -56,7 +58,7 @@ def write_shard(path: Path, config: ProgramZooConfig, number: int, rows: list[Ro
     _write(path, table.replace_schema_metadata({METADATA: json.dumps(facts, sort_keys=True)}))
 
 
-def _table(rows: list[Row]) -> Any:
+def _table(rows: list[ProgramRow]) -> Any:
     """The rows of a shard as an Arrow table."""
     import pyarrow as pa
 

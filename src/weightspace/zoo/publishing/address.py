@@ -7,12 +7,12 @@ from pathlib import Path
 
 from weightspace.files.hub import SCHEME
 from weightspace.zoo.publishing.folder_place import FolderPlace
-from weightspace.zoo.publishing.form import Form, PublishingError
+from weightspace.zoo.publishing.form import Publishable, PublishingError
 from weightspace.zoo.publishing.hub_place import HubPlace
 from weightspace.zoo.publishing.place import Place
 
 
-def place_of(target: str, form: Form, *, private: bool = False) -> Place:
+def place_of(target: str, form: Publishable, *, private: bool = False) -> Place:
     """The place that a person names: OWNER/NAME, OWNER/NAME@REVISION, or a folder ./FOLDER, /FOLDER or file:FOLDER.
 
     Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weightspace.files.atomic import file_hash, write_atomically
-from weightspace.zoo.publishing.form import Content, Form, PublishingError, hidden
+from weightspace.zoo.publishing.form import Content, Publishable, PublishingError, hidden
 from weightspace.zoo.publishing.place import Place
 from weightspace.zoo.store import MANIFEST
 
@@ -19,7 +19,7 @@ BLOCK = 2**20
 class FolderPlace(Place):
     """A folder with the layout of a repository; it has no history."""
 
-    def __init__(self, folder: Path, form: Form) -> None:
+    def __init__(self, folder: Path, form: Publishable) -> None:
         self.folder, self.form = folder, form
 
     def __str__(self) -> str:

@@ -21,7 +21,7 @@ class PublishingError(WeightspaceError):
 
 
 @dataclass(frozen=True)
-class Form:
+class Publishable:
     """What can be published.
 
     Attributes:
@@ -40,13 +40,13 @@ class Form:
         return re.fullmatch(self.names, name) is not None
 
 
-ZOO_FORM = Form(
+ZOO_FORM = Publishable(
     "zoo",
     "dataset",
     rf"{re.escape(DESCRIPTION)}|{re.escape(INDEX)}|{SHARDS}/[0-9]{{5,9}}\.(safetensors|parquet)",
     (DESCRIPTION, INDEX),
 )
-MODEL_FORM = Form("model", "model", re.escape(MODEL), (MODEL,))
+MODEL_FORM = Publishable("model", "model", re.escape(MODEL), (MODEL,))
 FORMS = (ZOO_FORM, MODEL_FORM)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from weightspace.files.hub import SCHEME, TOKEN, HubError, MissingError, Repository, answering, api, repository
-from weightspace.zoo.publishing.form import FORMS, Content, Form, PublishingError
+from weightspace.zoo.publishing.form import FORMS, Content, Publishable, PublishingError
 from weightspace.zoo.publishing.place import Place
 from weightspace.zoo.publishing.transfer import MB
 
@@ -27,7 +27,7 @@ class HubPlace(Place):
         asked: the revision that was asked for; None for the present one.
     """
 
-    def __init__(self, name: str, asked: str | None, form: Form, private: bool) -> None:
+    def __init__(self, name: str, asked: str | None, form: Publishable, private: bool) -> None:
         self.name, self.asked, self.form, self.private = name, asked, form, private
         self.written = False
         self.found: Repository | None = None
@@ -79,7 +79,7 @@ class HubPlace(Place):
         return {name: stored.size for name, stored in self.found.stored.items()}
 
     @staticmethod
-    def _exists(target: str, form: Form) -> bool:
+    def _exists(target: str, form: Publishable) -> bool:
         try:
             repository(target, form.kind)
         except HubError:

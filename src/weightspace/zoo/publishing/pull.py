@@ -12,7 +12,7 @@ from pathlib import Path
 from weightspace.files.atomic import file_hash, write_atomically
 from weightspace.files.lock import writing
 from weightspace.zoo.publishing.address import place_of
-from weightspace.zoo.publishing.form import FORMS, ZOO_FORM, Form, PublishingError
+from weightspace.zoo.publishing.form import FORMS, ZOO_FORM, Publishable, PublishingError
 from weightspace.zoo.publishing.place import Place
 from weightspace.zoo.publishing.transfer import MB, Transfer, megabytes
 from weightspace.zoo.store import FORMAT, MANIFEST, PULLING, unsealed
@@ -21,7 +21,7 @@ SOURCE = "source.json"
 """Inside `PULLING`: where the rest of a pull is to come from, and at which revision."""
 
 
-def pull(source: str, form: Form, folder: str | Path, *, show: bool = True) -> Transfer:
+def pull(source: str, form: Publishable, folder: str | Path, *, show: bool = True) -> Transfer:
     """Bring what was pushed into a folder; a pull that was killed goes on, at the revision at which it began.
 
     Every file is compared with its hash before it gets its name, and the manifest is written last. Nothing is executed,
@@ -88,7 +88,7 @@ def _begun(folder: Path, place: Place) -> str | None:
     raise PublishingError(f"{folder} holds half a pull from {origin}: end that one, delete it, or choose another --out")
 
 
-def _hashes(manifest: bytes, form: Form, place: Place) -> dict[str, str]:
+def _hashes(manifest: bytes, form: Publishable, place: Place) -> dict[str, str]:
     """The hash of each file that a manifest names.
 
     Raises:
@@ -118,7 +118,7 @@ def _hashes(manifest: bytes, form: Form, place: Place) -> dict[str, str]:
     return hashes
 
 
-def _check_target(folder: Path, manifest: bytes, begun: bool, form: Form) -> bool:
+def _check_target(folder: Path, manifest: bytes, begun: bool, form: Publishable) -> bool:
     """Whether a folder holds the same manifest already.
 
     Raises:
@@ -136,7 +136,7 @@ def _check_target(folder: Path, manifest: bytes, begun: bool, form: Form) -> boo
     return False
 
 
-def _missing(folder: Path, hashes: Mapping[str, str], whole: bool, form: Form) -> list[str]:
+def _missing(folder: Path, hashes: Mapping[str, str], whole: bool, form: Publishable) -> list[str]:
     """The files that a folder lacks.
 
     Raises:

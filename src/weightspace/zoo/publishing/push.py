@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from weightspace.zoo.publishing.address import place_of
-from weightspace.zoo.publishing.form import CARD, FORMS, Content, Form, PublishingError, hidden
+from weightspace.zoo.publishing.form import CARD, FORMS, Content, Publishable, PublishingError, hidden
 from weightspace.zoo.publishing.hub_place import HubPlace
 from weightspace.zoo.publishing.place import Place
 from weightspace.zoo.publishing.transfer import Transfer, megabytes
@@ -14,7 +14,7 @@ from weightspace.zoo.store import MANIFEST
 
 def push(
     files: Mapping[str, Content],
-    form: Form,
+    form: Publishable,
     target: str,
     *,
     private: bool = False,
@@ -58,7 +58,7 @@ def push(
     return Transfer(place.address, place.revision, len(files), len(differing), carried)
 
 
-def _check_free(place: Place, there: Mapping[str, int], files: Mapping[str, Content], form: Form) -> None:
+def _check_free(place: Place, there: Mapping[str, int], files: Mapping[str, Content], form: Publishable) -> None:
     """Raise a PublishingError if a place holds anything but these files or a part of them."""
     if MANIFEST in there:
         if place.holds(MANIFEST, files[MANIFEST]):
