@@ -28,7 +28,7 @@ FORMAT = 1
 SPLITS = ("train", "validation", "test")
 DESCRIPTION, MANIFEST, INDEX, SHARDS = "zoo.json", "manifest.json", "index.parquet", "shards"
 PULLING = ".pull"
-"""Folder inside one that is pulled (`weights.publishing`) for as long as it is not whole."""
+"""Folder inside one that is pulled (`zoo.publishing`) for as long as it is not whole."""
 
 
 @dataclass(frozen=True, eq=False)
