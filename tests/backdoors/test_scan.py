@@ -20,9 +20,11 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
 from tests.metamodels.test_neuron_tokens import NEURONS, SPEC
-from weightspace.backdoors.detector import Calibration, Detector, Scope
+from weightspace.backdoors.calibration import Calibration
+from weightspace.backdoors.detector import Detector
 from weightspace.backdoors.page import sarif
 from weightspace.backdoors.scan import scan
+from weightspace.backdoors.scope import Scope
 from weightspace.backdoors.task import BACKDOOR
 from weightspace.backdoors.verdict import EXIT_STATUS, GRAVITY, Finding, Scan, Verdict
 from weightspace.cli import main

@@ -1,4 +1,4 @@
-"""A backdoor detector for files: a meta-model with its calibration, its threshold and the bounds of what it knows."""
+"""A detector of backdoors: a meta-model with its calibration and its scope, that judges networks and blames neurons."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 import weightspace
+from weightspace.backdoors.calibration import Calibration
 from weightspace.backdoors.localiser import outputs_of
+from weightspace.backdoors.scope import Scope
 from weightspace.backdoors.task import BACKDOOR
 from weightspace.backdoors.verdict import Blame
 from weightspace.errors import NetworkError
@@ -29,123 +31,8 @@ from weightspace.weights.state_dict import natural_order, role_of
 
 PRETRAINED = Path(weightspace.__file__).parent / "pretrained" / "backdoor-detector.safetensors"
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
-SLACK = 1.5
-"""A network may be so many times as far from the training zoo as the farthest of the calibration networks."""
 AT_ONCE = 64
 """Networks that are judged together."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """From a meta-model's log-odds to a probability and a p-value.
-
-    Attributes:
-        slope, offset: of the probability, sigmoid(slope * log-odds + offset), where both sides are equally frequent
-            (Platt 1999, with his smoothed labels).
-        clean: (k,) log-odds of clean networks that nothing else was learnt from, sorted.
-    """
-
-    slope: float
-    offset: float
-    clean: np.ndarray
-
-    @staticmethod
-    def fit(scores: np.ndarray, labels: np.ndarray) -> Calibration:
-        """From log-odds (n,) of networks of both sides, labels 1 for backdoored.
-
-        Raises:
-            NetworkError: if a side has no network.
-        """
-        from scipy.optimize import minimize
-
-        bad, good = int(labels.sum()), int((1 - labels).sum())
-        if not bad or not good:
-            raise NetworkError(
-                f"{good} clean and {bad} backdoored networks are too few to calibrate by: both are needed"
-            )
-        wanted = np.where(labels == 1, (bad + 1) / (bad + 2), 1 / (good + 2))
-        weight = np.where(labels == 1, 0.5 / bad, 0.5 / good)
-
-        def loss(parameters: np.ndarray) -> float:
-            z = parameters[0] * scores + parameters[1]
-            return float((weight * (np.logaddexp(0, z) - wanted * z)).sum()) + 1e-4 * float(parameters[0] ** 2)
-
-        found = minimize(loss, np.array([1.0, 0.0]), method="BFGS").x
-        return Calibration(float(found[0]), float(found[1]), np.sort(scores[labels == 0]))
-
-    def probability(self, scores: np.ndarray) -> np.ndarray:
-        return 1 / (1 + np.exp(-np.clip(self.slope * scores + self.offset, -50, 50)))
-
-    def p_value(self, scores: np.ndarray) -> np.ndarray:
-        """(1 + clean networks at least as suspicious) / (1 + clean networks).
-
-        At most so often is a clean network, drawn as those were, as suspicious (conformal prediction, Vovk et al.).
-        """
-        above = len(self.clean) - np.searchsorted(self.clean, scores, side="left")
-        return (1 + above) / (1 + len(self.clean))
-
-    def to_json(self) -> dict[str, Any]:
-        return {"slope": self.slope, "offset": self.offset, "clean": self.clean.tolist()}
-
-    @staticmethod
-    def from_json(record: Mapping[str, Any]) -> Calibration:
-        return Calibration(float(record["slope"]), float(record["offset"]), np.array(record["clean"], float))
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What the training zoo's networks look like: mean and logarithm of the standard deviation of each array.
-
-    Attributes:
-        mean, deviation: (leaves, 2) of these over the training networks.
-        limit: greatest standardised distance that is still of their kind.
-    """
-
-    mean: np.ndarray
-    deviation: np.ndarray
-    limit: float
-
-    @staticmethod
-    def fit(training: Population, held_out: Population) -> Scope:
-        """The limit is `SLACK` times the farthest of `held_out`, networks that were not trained on."""
-        facts = _facts(training)
-        scope = Scope(facts.mean(0), np.maximum(facts.std(0), 1e-6), 1.0)
-        return Scope(scope.mean, scope.deviation, SLACK * float(scope._far(_facts(held_out)).max()))
-
-    def _far(self, facts: np.ndarray) -> np.ndarray:
-        return np.abs((facts - self.mean) / self.deviation).max((1, 2))
-
-    def distance(self, networks: Population) -> np.ndarray:
-        """(n,) 1 at the limit, more beyond it."""
-        return self._far(_facts(networks)) / self.limit
-
-    def farthest(self, network: Network) -> str:
-        """The array that is farthest from what the training networks have, in words."""
-        facts = _facts(Population.of([network]))[0]
-        leaf, which = np.unravel_index(np.abs((facts - self.mean) / self.deviation).argmax(), facts.shape)
-        name = network.spec.leaves[int(leaf)].name
-        usual, own, spread = self.mean[leaf, which], facts[leaf, which], self.deviation[leaf, which]
-        if which == 1:
-            low, high, own = np.exp(usual - 2 * spread), np.exp(usual + 2 * spread), np.exp(own)
-        else:
-            low, high = usual - 2 * spread, usual + 2 * spread
-        what = ("mean", "standard deviation")[int(which)]
-        return f"array {name!r} has {what} {own:.3g}, of the training networks mostly {low:.3g} to {high:.3g}"
-
-    def to_json(self) -> dict[str, Any]:
-        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist(), "limit": self.limit}
-
-    @staticmethod
-    def from_json(record: Mapping[str, Any]) -> Scope:
-        return Scope(np.array(record["mean"], float), np.array(record["deviation"], float), float(record["limit"]))
-
-
-def _facts(networks: Population) -> np.ndarray:
-    """(n, leaves, 2) mean and log standard deviation of every array; the networks share one spec."""
-    (spec,) = networks.specs
-    weights = networks.read(np.arange(len(networks))).astype(np.float64)
-    columns = [weights[:, place] for _, place in spec.slices()]
-    return np.stack([[c.mean(1) for c in columns], [np.log(c.std(1) + 1e-8) for c in columns]], 0).transpose(2, 1, 0)
 
 
 @dataclass(frozen=True)

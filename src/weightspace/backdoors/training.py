@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from weightspace.backdoors.detector import Calibration, Detector, Scope
+from weightspace.backdoors.calibration import Calibration
+from weightspace.backdoors.detector import Detector
 from weightspace.backdoors.recipes import RATES, neuron_metamodel
+from weightspace.backdoors.scope import Scope
 from weightspace.backdoors.task import backdoor_examples
 from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import auroc, bootstrap_interval

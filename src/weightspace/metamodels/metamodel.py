@@ -13,10 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weightspace import __version__
 from weightspace.errors import NetworkError, ScopeError
-from weightspace.files.atomic import write_atomically
-from weightspace.files.tensors import METADATA_KEY, read_safetensors
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.contract import Examples, Predictions, Target
 from weightspace.metamodels.embed import Embedding, Normaliser, TokenBatch, gather_tokens, tokenise
@@ -36,9 +33,10 @@ from weightspace.metamodels.summary import (
     summary_size,
 )
 from weightspace.notebook import card
-from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
+from weightspace.train.config import MAY_CHANGE_ON_RESUME
 from weightspace.train.log import History
 from weightspace.train.loop import choose_device
+from weightspace.train.model_file import read_model, training_of, write_model
 from weightspace.weights.augment import Permuter
 from weightspace.weights.chunks import token_count
 from weightspace.weights.network import Network
@@ -46,7 +44,7 @@ from weightspace.weights.population import Population
 from weightspace.weights.slots import Room
 from weightspace.weights.spec import NetworkSpec
 
-FORMAT = 1
+KIND = "meta-model"
 MODEL_FILE = "model.safetensors"
 
 
@@ -323,11 +321,7 @@ class MetaModel(Learner):
             folder: or the path of the file, if it ends so.
             facts: what else to keep, such as the zoo it was trained on; JSON-serialisable.
         """
-        from safetensors.torch import save
-
         record = {
-            "format": FORMAT,
-            "version": __version__,
             "config": asdict(self.config),
             "targets": [{"name": target.name, "classes": list(target.classes)} for target in self.targets],
             "scales": [list(scale) for scale in self.answering.scales],
@@ -337,9 +331,8 @@ class MetaModel(Learner):
             "history": self.history.to_json(),
             "facts": dict(facts or {}),
         }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         path = Path(folder) if Path(folder).suffix == ".safetensors" else Path(folder) / MODEL_FILE
-        write_atomically(path, save(tensors, {METADATA_KEY: json.dumps(record, sort_keys=True)}))
+        write_model(path, KIND, self.model.state_dict(), record)
         return path
 
     @staticmethod
@@ -350,21 +343,11 @@ class MetaModel(Learner):
             NetworkError: if there is none, or it is damaged.
         """
         path = Path(folder) / MODEL_FILE if Path(folder).is_dir() else Path(folder)
-        if not path.is_file():
-            raise NetworkError(f"{folder} holds no meta-model ({MODEL_FILE}): train one with `weightspace train ZOO`")
-        arrays, metadata = read_safetensors(path)
+        tensors, record = read_model(path, KIND, "weightspace train ZOO")
         try:
-            record = json.loads(metadata.get(METADATA_KEY, "{}"))
-            if "targets" not in record:
-                raise NetworkError(
-                    f"{path} is no meta-model of weightspace: name the folder that `weightspace train` wrote, or its "
-                    f"{MODEL_FILE}"
-                )
             options = record["config"]
-            training = options.pop("training")
-            training["betas"] = tuple(training["betas"])
-            training["device"] = "auto"  # where it was trained says nothing about where it is used
-            loaded = MetaModel(MetaModelConfig(**options, training=TrainingConfig(**training)))
+            training = training_of(options.pop("training"))
+            loaded = MetaModel(MetaModelConfig(**options, training=training))
             targets = tuple(Target(t["name"], tuple(t["classes"])) for t in record["targets"])
             scales = record.get("scales", [(0.0, 1.0)] * len(targets))  # files of before quantities could be asked
             loaded.answering = Answering(targets, tuple((float(mean), float(spread)) for mean, spread in scales))
@@ -372,11 +355,9 @@ class MetaModel(Learner):
             loaded.tokens = int(record["tokens"])
             loaded.normaliser = Normaliser.from_json(record["normaliser"])
             loaded.model = Transformer(loaded.config, loaded.tokens, sum(loaded.answering.sizes), loaded.room)
-            loaded.model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+            loaded.model.load_state_dict(tensors)
             loaded.facts = record["facts"]
             loaded.history = History(**record["history"])
-        except NetworkError:
-            raise
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise NetworkError(f"{path} is not a whole meta-model: {error}") from error
         return loaded

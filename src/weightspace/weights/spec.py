@@ -78,7 +78,7 @@ class Axis:
     def length(self) -> int:
         return sum(prod(factor.size for factor in segment) for segment in self.segments)
 
-    @property
+    @cached_property
     def groups(self) -> tuple[str, ...]:
         """Names of the neuron groups that this axis indexes, in order, without repeats."""
         names = [f.group for segment in self.segments for f in segment if f.group is not None]
@@ -167,6 +167,24 @@ class NetworkSpec:
     def leaf_at(self, position: int) -> Leaf:
         """The leaf that holds entry `position` of the flat weights."""
         return self.leaves[int(np.searchsorted(self.offsets, position, side="right")) - 1]
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        """The different axes that index neurons, each once."""
+        return tuple(dict.fromkeys(axis for leaf in self.leaves for axis in leaf.axes if axis.groups))
+
+    @cached_property
+    def strides(self) -> tuple[tuple[slice, tuple[tuple[int | None, int, int], ...]], ...]:
+        """Of each leaf with neurons its place in the flat weights, and of each of its axes: which of `axes` it is (None
+        for one without neurons), its length, and how many entries one step along it skips."""
+        number = {axis: place for place, axis in enumerate(self.axes)}
+        found = []
+        for leaf, place in self.slices():
+            steps = (prod(leaf.shape[dimension + 1 :]) for dimension in range(len(leaf.shape)))
+            axes = tuple(zip(map(number.get, leaf.axes), leaf.shape, steps, strict=True))
+            if any(axis.groups for axis in leaf.axes):
+                found.append((place, axes))
+        return tuple(found)
 
     def slices(self) -> Iterator[tuple[Leaf, slice]]:
         """Each leaf with its place in the flat weights."""

@@ -69,21 +69,21 @@ def gather_index(spec: NetworkSpec, permutation: Mapping[str, np.ndarray]) -> np
     Returns:
         (spec.size,) int64, itself a permutation of 0..size-1.
     """
-    index = np.empty(spec.size, np.int64)
-    for leaf, place in spec.slices():
-        entries = np.arange(place.start, place.stop).reshape(leaf.shape)
-        for dimension, axis in enumerate(leaf.axes):
-            order = _axis_order(axis, permutation)
-            if order is not None:
-                entries = entries.take(order, axis=dimension)
+    orders = [_axis_order(axis, permutation) for axis in spec.axes]  # many arrays share an axis
+    index = np.arange(spec.size)
+    for place, axes in spec.strides:
+        entries = np.array(place.start)
+        for number, length, stride in axes:
+            order = np.arange(length) if number is None else orders[number]
+            entries = np.add.outer(entries, order * stride)
         index[place] = entries.reshape(-1)
     return index
 
 
-def _axis_order(axis: Axis, permutation: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """New order of the places of one axis (axis.length,), or None where none of its neurons are permuted."""
-    if not any(group in permutation for group in axis.groups):
-        return None
+def _axis_order(axis: Axis, permutation: Mapping[str, np.ndarray]) -> np.ndarray:
+    """New order of the places of one axis (axis.length,); a group without an order stays in place."""
+    if len(axis.segments) == len(axis.segments[0]) == 1 and axis.groups[0] in permutation:
+        return np.asarray(permutation[axis.groups[0]])
     orders, start = [], 0
     for segment in axis.segments:
         shape = tuple(factor.size for factor in segment)

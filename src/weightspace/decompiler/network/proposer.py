@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from weightspace import __version__
 from weightspace.decompiler.network.batch import GraphBatch, collate
 from weightspace.decompiler.network.config import DecompilerConfig
 from weightspace.decompiler.network.grammar import PADDING, VALUE_FEATURES, Draft, Written
@@ -21,13 +19,12 @@ from weightspace.decompiler.network.graph import Graph
 from weightspace.decompiler.network.network import DecompilerNetwork, Lines, next_token_loss
 from weightspace.decompiler.network.pairs import Pair, drawn, stream
 from weightspace.errors import NetworkError, RaspError
-from weightspace.files.atomic import write_atomically
-from weightspace.files.tensors import METADATA_KEY, read_safetensors
 from weightspace.train.checkpoint import bind
-from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
+from weightspace.train.config import MAY_CHANGE_ON_RESUME
 from weightspace.train.loop import History, train
+from weightspace.train.model_file import read_model, training_of, write_model
 
-FORMAT = 1
+KIND = "decompiler"
 MOST_TOKENS_WRITTEN = 160
 
 
@@ -294,18 +291,14 @@ class Proposer:
             half: keep the tensors in bfloat16, half as large.
         """
         record = {
-            "format": FORMAT,
-            "kind": "decompiler",
-            "version": __version__,
             "config": asdict(self.config),
             "history": {"steps": self.history.steps, "seconds": self.history.seconds},
             "facts": dict(facts or {}),
         }
         kind = torch.float16 if half else torch.float32
-        tensors = {
-            name: tensor.detach().cpu().to(kind).contiguous() for name, tensor in self.network.state_dict().items()
-        }
-        write_atomically(Path(path), to_bytes(tensors, {METADATA_KEY: json.dumps(record, sort_keys=True)}))
+        write_model(
+            Path(path), KIND, {name: tensor.to(kind) for name, tensor in self.network.state_dict().items()}, record
+        )
 
     @staticmethod
     def load(path: str | Path) -> Proposer:
@@ -314,24 +307,15 @@ class Proposer:
         Raises:
             NetworkError: if there is none, or it is damaged.
         """
-        if not Path(path).is_file():
-            raise NetworkError(f"{path} holds no decompiler: train one with `weightspace decompiler train`")
-        arrays, metadata = read_safetensors(path)
-        if METADATA_KEY not in metadata:
-            raise NetworkError(f"{path} holds no decompiler: it was not written by `weightspace decompiler train`")
+        tensors, record = read_model(Path(path), KIND, "weightspace decompiler train")
         try:
-            record = json.loads(metadata[METADATA_KEY])
-            if record["kind"] != "decompiler" or record["format"] != FORMAT:
-                raise ValueError(f"it is of kind {record['kind']!r} and format {record['format']!r}")
             options = record["config"]
-            training = options.pop("training")
-            training["betas"] = tuple(training["betas"])
-            training["device"] = "auto"
+            training = training_of(options.pop("training"))
             for name in ("lengths", "excluded"):
                 options[name] = tuple(options[name])
-            config = DecompilerConfig(**options, training=TrainingConfig(**training))
+            config = DecompilerConfig(**options, training=training)
             network = DecompilerNetwork(config)
-            network.load_state_dict({name: torch.from_numpy(array).float() for name, array in arrays.items()})
+            network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
             loaded = Proposer(
                 config, network, History(steps=record["history"]["steps"], seconds=record["history"]["seconds"])
             )

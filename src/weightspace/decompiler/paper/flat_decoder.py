@@ -14,7 +14,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightspace import __version__
 from weightspace.decompiler.paper.flat_config import FlatConfig
 from weightspace.decompiler.paper.listing import (
     CLASSES,
@@ -29,15 +28,13 @@ from weightspace.decompiler.paper.listing import (
 )
 from weightspace.decompiler.paper.listings import Batches
 from weightspace.errors import NetworkError, TaskError
-from weightspace.files.atomic import write_atomically
-from weightspace.files.tensors import METADATA_KEY, read_safetensors
 from weightspace.metamodels.embed import squash
 from weightspace.rasp.tokens import MOST_LINES
 from weightspace.train.checkpoint import bind
-from weightspace.train.config import MAY_CHANGE_ON_RESUME, TrainingConfig
+from weightspace.train.config import MAY_CHANGE_ON_RESUME
 from weightspace.train.loop import History, choose_device, train
+from weightspace.train.model_file import read_model, training_of, write_model
 
-FORMAT = 1
 MODEL_FILE = "flat_decoder.safetensors"
 KIND = "flat decoder"
 
@@ -357,19 +354,13 @@ class FlatDecoder:
         Args:
             facts: what else to keep, such as the figures; JSON-serialisable.
         """
-        from safetensors.torch import save
-
         record = {
-            "format": FORMAT,
-            "kind": KIND,
-            "version": __version__,
             "config": asdict(self.config),
             "history": self.history.to_json(),
             "facts": dict(facts or {}),
         }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         path = Path(folder) / MODEL_FILE
-        write_atomically(path, save(tensors, {METADATA_KEY: json.dumps(record, sort_keys=True)}))
+        write_model(path, KIND, self.network.state_dict(), record)
         return path
 
     @staticmethod
@@ -380,21 +371,14 @@ class FlatDecoder:
             NetworkError: if there is none, or it is damaged.
         """
         path = Path(folder) / MODEL_FILE if Path(folder).is_dir() else Path(folder)
-        if not path.is_file():
-            raise NetworkError(f"{folder} holds no flat decoder ({MODEL_FILE}): train one first")
-        arrays, metadata = read_safetensors(path)
+        tensors, record = read_model(path, KIND, "weightspace decompiler train")
         try:
-            record = json.loads(metadata[METADATA_KEY])
-            if record["kind"] != KIND or record["format"] != FORMAT:
-                raise ValueError(f"it is of kind {record['kind']!r} and format {record['format']!r}")
             options = record["config"]
-            training = options.pop("training")
-            training["betas"] = tuple(training["betas"])
-            training["device"] = "auto"  # where it was trained says nothing about where it is used
+            training = training_of(options.pop("training"))
             chunking = Chunking(**options.pop("chunking"))
-            config = FlatConfig(**options, chunking=chunking, training=TrainingConfig(**training))
+            config = FlatConfig(**options, chunking=chunking, training=training)
             loaded = FlatDecoder(config, history=History(**record["history"]))
-            loaded.network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+            loaded.network.load_state_dict(tensors)
             loaded.facts = record["facts"]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise NetworkError(f"{path} is not a whole flat decoder: {error}") from error
