@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from weightspace.decompiler import ladder
 from weightspace.decompiler.distortion import compressed, noisy, permuted
@@ -14,11 +15,13 @@ from weightspace.decompiler.examples import Answers, answers_of, input_codes, sh
 from weightspace.decompiler.ladder import make_ladder
 from weightspace.decompiler.proof.certificate import certify_transformer
 from weightspace.decompiler.rung import SOUND, load_rung
+from weightspace.decompiler.trainable import TrainableTransformer
 from weightspace.decompiler.training import RungTraining, finetuned, trained
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.program import Program
+from weightspace.rasp.sampler import sample
 
 HISTOGRAM = """vocab = [0, 1, 2]
 max_seq_len = 3
@@ -192,3 +195,12 @@ def test_what_is_wrong_with_a_ladder_is_said(tmp_path: Path) -> None:
         load_rung(tmp_path / "clean" / "00000.safetensors")
     with pytest.raises(RaspError, match="steps is at least 1"):
         RungTraining(steps=0)
+
+
+def test_the_forward_pass_that_is_trained_gives_the_stream_of_the_one_in_numpy() -> None:
+    for number, program in enumerate(itertools.islice(sample("typed", seed=5), 4)):
+        bare = BareTransformer.of(compile_program(program, mode="tracr_compat"))
+        network = TrainableTransformer(bare)
+        codes = np.random.default_rng(number).integers(0, len(bare.tokens), (8, bare.max_seq_len + 1))
+        given = network.stream(torch.from_numpy(codes), torch.zeros(codes.shape)).detach().numpy()
+        np.testing.assert_allclose(given, bare.forward(codes), atol=1e-4)

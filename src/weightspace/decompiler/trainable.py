@@ -19,7 +19,7 @@ from weightspace.rasp.language import BOS
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainableInputs:
     """All inputs in one array, the short ones filled up with BOS, which nothing then sees.
 
     Attributes:
@@ -37,7 +37,7 @@ class Data:
     scale: float
 
 
-def data_of(bare: BareTransformer, wanted: Answers) -> Data:
+def data_of(bare: BareTransformer, wanted: Answers) -> TrainableInputs:
     """All inputs of a transformer and what is wanted on them, as tensors."""
     places = bare.max_seq_len + 1
 
@@ -54,10 +54,10 @@ def data_of(bare: BareTransformer, wanted: Answers) -> Data:
         numbers = joined(wanted.targets, places - 1, 0).astype(np.float32)
         scale = max(1e-3, float(numbers[classes > -1].std())) if (classes > -1).any() else 1.0
         targets = torch.from_numpy(numbers)
-    return Data(torch.from_numpy(codes), torch.from_numpy(hidden), torch.from_numpy(classes), targets, scale)
+    return TrainableInputs(torch.from_numpy(codes), torch.from_numpy(hidden), torch.from_numpy(classes), targets, scale)
 
 
-class Network:
+class TrainableTransformer:
     """The parameters of a transformer as tensors that are trained, without the columns that do nothing."""
 
     def __init__(self, bare: BareTransformer) -> None:
@@ -116,7 +116,7 @@ class Network:
                 stream = stream + (stream @ p[f"{prefix}mlp/linear_1/w"]).relu() @ p[f"{prefix}mlp/linear_2/w"]
         return stream
 
-    def loss(self, data: Data, rows: Tensor, sharpness: float) -> Tensor:
+    def loss(self, data: TrainableInputs, rows: Tensor, sharpness: float) -> Tensor:
         """How far the answers on some inputs are from what is wanted."""
         stream = self.stream(data.codes[rows], data.hidden[rows])[:, 1:]
         classes = data.classes[rows]

@@ -98,12 +98,12 @@ def _fitted(bare: BareTransformer, wanted: Answers, seed: int, config: RungTrain
     """A transformer trained to answer as is wanted; the best of those that were tried on all inputs is kept."""
     import torch
 
-    from weightspace.decompiler.trainable import Network, data_of
+    from weightspace.decompiler.trainable import TrainableTransformer, data_of
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the order of sums, and so every weight, must not hang on the number of cores
     try:
-        network, data = Network(bare), data_of(bare, wanted)
+        network, data = TrainableTransformer(bare), data_of(bare, wanted)
         optimiser = torch.optim.Adam(
             [{"params": [p], "lr": config.rate * float(p.detach().square().mean().sqrt())} for p in network.trained],
             betas=(0.9, 0.98),
