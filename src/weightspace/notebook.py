@@ -7,9 +7,10 @@ from html import escape
 from typing import Any
 
 _STYLE = (
-    "display:inline-block;max-width:60em;font:13px/1.45 system-ui,sans-serif;border:1px solid #8886;"
-    "border-radius:8px;padding:10px 14px;margin:4px 0"
+    "display:inline-block;box-sizing:border-box;max-width:min(60em,100%);font:13px/1.45 system-ui,sans-serif;"
+    "border:1px solid #8886;border-radius:8px;padding:10px 14px;margin:4px 0"
 )
+_NAME = "text-align:left;padding:1px 14px 1px 0;opacity:.7;vertical-align:top;white-space:nowrap"
 
 
 def card(
@@ -28,11 +29,11 @@ def card(
     parts = [f"<div style='font-weight:600;margin-bottom:4px'>{escape(title)}</div>"]
     if facts:
         lines = "".join(
-            f"<tr><td style='text-align:left;padding:1px 14px 1px 0;opacity:.7'>{escape(str(name))}</td>"
+            f"<tr><td style='{_NAME}'>{escape(str(name))}</td>"
             f"<td style='text-align:left;padding:1px 0'>{escape(str(value))}</td></tr>"
             for name, value in facts.items()
         )
-        parts.append(f"<table style='border-collapse:collapse;margin:0'>{lines}</table>")
+        parts.append(f"<table style='border-collapse:collapse;margin:0;font:inherit'>{lines}</table>")
     if text:
         parts.append(f"<pre style='margin:6px 0 0;overflow-x:auto;background:none'>{escape(text)}</pre>")
     if rows:
@@ -44,6 +45,6 @@ def card(
             for row in rows[:most]
         )
         rest = f"<div style='opacity:.7'>and {len(rows) - most:,} more</div>" if len(rows) > most else ""
-        table = "<table style='border-collapse:collapse;margin:6px 0 0'>"
+        table = "<table style='border-collapse:collapse;margin:6px 0 0;font:inherit'>"
         parts.append(f"<div style='overflow-x:auto'>{table}<tr>{head}</tr>{body}</table></div>{rest}")
     return f"<div style='{_STYLE}'>{''.join(parts)}</div>"
