@@ -37,7 +37,7 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a detector says of one network: see `tasks.scan.Finding`."""
+    """What a detector says of one network: see `backdoors.verdict.Finding`."""
 
     score: float
     probability: float
@@ -52,7 +52,7 @@ class Detector:
 
     Args:
         model: reads neurons of one spec, and has the target "backdoor".
-        card: what it was trained on and how well it does, for people: `tasks.scan.scope_of` says which facts.
+        card: what it was trained on and how well it does, for people: `backdoors.verdict.scope_of` says which facts.
     """
 
     def __repr__(self) -> str:

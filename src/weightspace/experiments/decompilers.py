@@ -189,10 +189,11 @@ def evaluate_flat_decoder(
 ) -> list[ListingRow]:
     """The paper's figures on held-out programs, teacher-forced and autoregressive, beside the published ones.
 
-    Tokens that count are those of `tasks.listing.counted`: no padding. The rows "with padding" count all 75 fields.
+    Tokens that count are those of `decompiler.paper.listing.counted`: no padding. The rows "with padding" count all 75
+    fields.
 
     Args:
-        ceiling: of the exact match, as `tasks.ceiling` estimates it.
+        ceiling: of the exact match, as `decompiler.paper.ceiling` estimates it.
         seed: of the bootstrap over programs.
     """
     truth = np.stack([one.lines for one in listings])

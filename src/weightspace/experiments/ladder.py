@@ -39,7 +39,7 @@ class LadderConfig:
     Attributes:
         count: held-out programs.
         rungs: of `decompiler.ladder.RUNGS`, or with other shares.
-        methods: of `models.search.METHODS`.
+        methods: of `decompiler.decompile.METHODS`.
         budget: seconds each method has for each program.
         seed: of the programs, the rungs and the methods.
         lengths: of the programs in S-ops, inputs counted; empty for the published ones, 4 to 8.
@@ -66,7 +66,7 @@ class Outcome:
         status: what can be proved from the weights alone.
         longer: whether it has more operations than the true one.
         tables: functions printed as tables.
-        rank: how `models.search.judge` ranks it among others, on the weights given alone.
+        rank: how `decompiler.decompile.judge` ranks it among others, on the weights given alone.
         budget: seconds that it had.
         program: a hash of the true program's text, so that rows of other programs are never taken for these.
     """

@@ -138,7 +138,7 @@ def check_learnable(training: Examples, validation: Examples) -> None:
 class Predictor(Protocol):
     """A method that answers questions about networks: a meta-model or a baseline.
 
-    `tasks.checks.check_predictor` tests whether a class keeps this contract.
+    `metamodels.checks.check_predictor` tests whether a class keeps this contract.
     """
 
     name: str

@@ -546,7 +546,7 @@ def listing_ceiling(
 
     Args:
         steps: of each chain; take several numbers and see whether the estimate still falls.
-        most_parameters, lengths: which programs, see `tasks.listing.draw_listings`.
+        most_parameters, lengths: which programs, see `decompiler.paper.listing.draw_listings`.
         fuse: see `weights_key`.
     Raises:
         RaspError: if there are too few programs or steps.

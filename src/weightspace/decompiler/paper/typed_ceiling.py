@@ -1,11 +1,11 @@
 """The best exact match possible on the typed tokens, from rewritings of single lines that leave weights as they are.
 
-The typed target has constants, factors and operand order; lost are functions of one table, such as `x > 3` and `x == 4`
-of what is at most 4, comparisons that select alike, and the order of the operands of what is commutative: both orders
-are written, and equally likely. A Markov chain redraws the function, comparison or order of one line from the sampler's
-own distribution for the types around it, and keeps it if the weights stay; see `tasks.ceiling`, whose estimates these
-are. The chain changes neither what reads what nor the types, and does not ask again what the sampler asks of an S-op's
-values, which follow from the weights but for their scale: the estimate is from above.
+The typed target has constants, factors and operand order; lost are functions of one table, such as `x > 3` and `x ==
+4` of what is at most 4, comparisons that select alike, and the order of the operands of what is commutative: both
+orders are written, and equally likely. A Markov chain redraws the function, comparison or order of one line from the
+sampler's own distribution for the types around it, and keeps it if the weights stay; see `decompiler.paper.ceiling`,
+whose estimates these are. The chain changes neither what reads what nor the types, and does not ask again what the
+sampler asks of an S-op's values, which follow from the weights but for their scale: the estimate is from above.
 """
 
 from __future__ import annotations

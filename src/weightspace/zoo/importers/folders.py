@@ -37,7 +37,7 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 
 
 def largest_state_dict(path: Path) -> Outline:
-    """The largest state dict in a file of any kind that `weights.checkpoints` reads; nothing in it is executed.
+    """The largest state dict in a file of any kind that `files.checkpoints` reads; nothing in it is executed.
 
     Raises:
         Unfit: if it is missing, torn, without floating-point arrays, or refused as it would run code.
@@ -153,7 +153,7 @@ def _labels(path: Path) -> tuple[LabelTable, str]:
 def state_dict_folder(folder: Path, labels: Path | None = None, topology: Topology = "unknown") -> ForeignZoo:
     """Files of state dicts below a folder, and a CSV file of labels.
 
-    The files are such as `weights.checkpoints` reads: safetensors, PyTorch's, ONNX; of several state dicts in one file
+    The files are such as `files.checkpoints` reads: safetensors, PyTorch's, ONNX; of several state dicts in one file
     the largest is taken. The CSV has `file`, a path below the folder, or `name`, the same without the ending; `network`
     where several files are checkpoints of one, with `epoch`; every other column is a label, but for losses and
     accuracies.
