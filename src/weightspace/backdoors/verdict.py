@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from weightspace.notebook import card
 
 Verdict = Literal["clean", "suspicious", "unreadable", "out_of_scope"]
 """Suspicious: weights as those of backdoored networks. Out of scope: nothing is said of such a network. Unreadable: no
 weights could be read, or the file was refused."""
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 GRAVITY: tuple[Verdict, ...] = ("suspicious", "unreadable", "out_of_scope", "clean")
 """The gravest first: a scan of many files ends as its gravest one."""
 EXIT_STATUS: dict[Verdict, int] = {"clean": 0, "suspicious": 1, "unreadable": 3, "out_of_scope": 4}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -182,3 +182,30 @@ def ladder(
         count=count, rungs=rungs, methods=chosen, budget=seconds_of(budget), seed=seed, lengths=lengths
     )
     return say(table(run_ladder(config, out)))
+
+
+def ceiling(
+    target: Positional[Literal["listing", "typed"]] = "listing", programs: int = 51, steps: int = 16_000, seed: int = 1
+) -> int:
+    """The best exact match that anybody can reach on the paper's target, or on the typed tokens: mean and one error.
+
+    Many programs have the same weights, so even the likeliest is often not the one that was drawn. A chain walks, for
+    each program, over the programs with its weights. Estimates fall with more steps: try several.
+
+    Args:
+        target: the paper's listing, or typed tokens.
+        programs: how many, held out by their seed.
+        steps: of each chain.
+        seed: of programs and chains.
+    """
+    from statistics import fmean, stdev
+
+    from weightspace.decompiler.paper.ceiling import listing_ceiling
+    from weightspace.decompiler.paper.typed_ceiling import typed_ceiling
+
+    if programs < 2:
+        raise ValueError(f"an error needs at least 2 programs, not {programs}")
+    walk = listing_ceiling if target == "listing" else typed_ceiling
+    held = [found.held_out for found in walk(programs, steps, seed)]
+    error = stdev(held) / programs**0.5
+    return say_json({"target": target, "programs": programs, "steps": steps, "exact": fmean(held), "error": error})

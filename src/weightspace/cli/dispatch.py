@@ -45,6 +45,7 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "decompiler train": (decompile.train, "train a network that decompiles, on programs drawn on the fly"),
     "decompiler evaluate": (decompile.evaluate, "the figures of a decompiler's card, on held-out programs"),
     "decompiler readers": (decompile.readers, "readers of weights under one budget: graph, rows, flat chunks"),
+    "decompiler ceiling": (decompile.ceiling, "the best exact match that anybody can reach on the paper's target"),
     "decompiler ladder": (decompile.ladder, "every method on every rung: noisy, compressed, finetuned, trained"),
     "scan": (backdoors.scan, "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
     "hyperparameters compare": (hyperparameters.compare, "every method on the properties of a zoo's networks"),

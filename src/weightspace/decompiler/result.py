@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from weightspace.decompiler.proof.verify import Behaviour, Certificate, Distance
 from weightspace.notebook import card
@@ -13,7 +13,6 @@ from weightspace.rasp.reading import token_text
 Status = Literal["certified", "behaviour_equal", "best_guess", "none"]
 """Certified: the weights are equal up to a permutation. Behaviour equal: the answers are, on every input or on a
 sample. Best guess: they differ somewhere. None: no program at all."""
-STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 @dataclass(frozen=True, eq=False)

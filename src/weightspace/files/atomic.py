@@ -35,7 +35,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(directory)
 
 
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, read piece by piece."""
+def file_hash(path: str | Path, kind: str = "sha256") -> str:
+    """The hash of a file in hexadecimal, read piece by piece; `kind` is `md5` where somebody else chose it."""
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()

@@ -32,7 +32,7 @@ def layer_numbers(spec: NetworkSpec) -> list[int]:
     return numbers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Normaliser:
     """Means and standard deviations of the training split's weights.
 

@@ -10,10 +10,8 @@ import numpy as np
 from weightspace.decompiler.lifting.dictionary import CLOSE, find_dictionary
 from weightspace.rasp.compiler.bare import MATRICES, POSITIONS, TOKENS, BareTransformer
 
-READING = MATRICES[:3] + MATRICES[4:5]
-"""The matrices of a layer that read the stream: (width, ...)."""
 WRITING = (MATRICES[3], MATRICES[5])
-"""Those that write to it: (..., width)."""
+"""The matrices of a layer that write to the stream: (..., width)."""
 EXACT = 1e-3
 """Lengths and products of rows that are equal in the compiled weights differ by less than this after a rotation in
 float32; what is different in them differs by much more."""

@@ -34,8 +34,8 @@ from weightspace.rasp.language import (
 from weightspace.rasp.validate import Mode
 
 Kind = Literal["tokens", "indices", "map", "number", "pairs", "steps", "linear", "aggregate", "width"]
-TOKENS, INDICES = 0, 1
-"""The S-ops that are there before any operation."""
+TOKENS = 0
+"""The S-op `tokens`: it and the indices, which come next, are there before any operation."""
 MOST_WIRINGS, MOST_ORDERS, MOST_COVERS = 500, 30, 200
 """So many ways to choose what the weights do not show are tried."""
 

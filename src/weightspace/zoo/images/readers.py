@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from weightspace.files.atomic import write_atomically
+from weightspace.files.atomic import file_hash, write_atomically
 from weightspace.zoo.images.image_set import ImageError
 from weightspace.zoo.images.source import Arrays, ImageFile, ImageSource, cache_folder
 
@@ -45,11 +45,6 @@ def _check_md5(path: Path, found: str, expected: str | None) -> None:
         raise ImageError(
             f"the content of {path} has MD5 {found}, the official file {expected}: delete it and fetch it again"
         )
-
-
-def _file_md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def read_digits(source: ImageSource, paths: tuple[Path, ...]) -> Arrays:
@@ -101,7 +96,7 @@ def read_cifar(source: ImageSource, paths: tuple[Path, ...]) -> Arrays:
     """The official binary archive: 3,073 bytes a picture, its label and then its red, green and blue planes."""
     [path] = paths
     with _reading(path, source.form):
-        _check_md5(path, _file_md5(path), source.files[0].md5)
+        _check_md5(path, file_hash(path, "md5"), source.files[0].md5)
         content = {}
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:  # in the archive's order: looking members up would unpack it several times
@@ -122,7 +117,7 @@ def read_svhn(source: ImageSource, paths: tuple[Path, ...]) -> Arrays:
     for path, file in zip(paths, source.files, strict=True):
         with _reading(path, source.form):
             # Before anything is parsed: scipy's reader makes no promises about hostile files.
-            _check_md5(path, _file_md5(path), file.md5)
+            _check_md5(path, file_hash(path, "md5"), file.md5)
             matrices = loadmat(path, variable_names=["X", "y"])
             labels = matrices["y"].reshape(-1)
             if labels.min() < 1 or labels.max() > 10:
@@ -174,7 +169,7 @@ def read_jpeg(source: ImageSource, paths: tuple[Path, ...]) -> Arrays:
     [path] = paths
     names = [f"{part}_{what}" for part in ("train", "test") for what in ("jpeg", "offsets", "labels")]
     with _reading(path, source.form):
-        key = f"{path.stat().st_size}-{_file_md5(path)}"
+        key = f"{path.stat().st_size}-{file_hash(path, 'md5')}"
     train_jpeg, train_offsets, train_labels, test_jpeg, test_offsets, test_labels = _npz_arrays(
         path, source, tuple(names)
     )
