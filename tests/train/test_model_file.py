@@ -29,7 +29,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", LOADERS)
 def test_a_file_of_another_kind_is_refused_by_its_kind(kind: str, tmp_path: Path) -> None:
     write_model(tmp_path / "a.safetensors", "toy", {"w": torch.zeros(1)}, {"facts": {}})
-    with pytest.raises(ws.NetworkError, match=f"is a toy, and a {kind} is wanted"):
+    with pytest.raises(ws.NetworkError, match=f"is no {kind} but a toy: name"):
         LOADERS[kind](tmp_path / "a.safetensors")
 
 

@@ -57,8 +57,8 @@ def read_model(path: Path, kind: str, made_by: str) -> tuple[dict[str, Tensor], 
     # networks and checkpoints of trainings have records of their own, without `facts`
     found = record.get("kind", UNNAMED) if isinstance(record, dict) and "facts" in record else None
     if found != kind or not isinstance(record, dict):
-        what = f"a {found}" if isinstance(found, str) else "no model of weightspace"
-        raise NetworkError(f"{path} is {what}, and a {kind} is wanted: name the file that `{made_by}` wrote")
+        other = f" but a {found}" if isinstance(found, str) else ""
+        raise NetworkError(f"{path} is no {kind}{other}: name the file that `{made_by}` wrote")
     if record.get("format") != FORMAT:
         raise NetworkError(
             f"{path} is a {kind} of format {record.get('format')!r}, this weightspace reads format {FORMAT}: install "
