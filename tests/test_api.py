@@ -85,6 +85,7 @@ def test_a_network_is_scanned_as_its_file_is() -> None:
     several = ws.scan([CLEAN, str(ws.EXAMPLES / "example-backdoored.safetensors")])
     assert [finding.verdict for finding in several.findings] == ["clean", "suspicious"]
     assert by_path.findings[0].p_value == by_object.findings[0].p_value
+    assert by_object.findings[0].file == "network 1"
 
 
 def test_a_module_becomes_a_network_and_a_bare_file_is_read(tmp_path: Path) -> None:

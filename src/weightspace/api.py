@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from weightspace.rasp.compiler.bare import BareTransformer
     from weightspace.rasp.compiler.transformer import CompiledTransformer
     from weightspace.rasp.program import Program
+    from weightspace.rasp.validate import Mode
     from weightspace.weights.network import Network
+    from weightspace.weights.state_dict import Topology
     from weightspace.zoo.importers.imported import Imported
     from weightspace.zoo.programs.program_zoo import ProgramZoo
     from weightspace.zoo.publishing.transfer import Transfer
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 # -- networks ---------------------------------------------------------------------------------------------------------
 
 
-def load_network(source: str | Path | Network | Any, *, example: Any = None, topology: str = "unknown") -> Network:
+def load_network(source: str | Path | Network | Any, *, example: Any = None, topology: Topology = "unknown") -> Network:
     """A network out of what holds its weights; nothing in a file is executed.
 
     Args:
@@ -68,8 +71,9 @@ def load_network(source: str | Path | Network | Any, *, example: Any = None, top
     found = outlines(source)[0]
     if METADATA_KEY in found.metadata:
         return Network.load(source)
-    arrays = read(found, natural_order(found.floating))
-    return load_state_dict(arrays, topology=topology)  # type: ignore[arg-type]
+    if found.kind == "safetensors":
+        return load_state_dict(source, topology=topology)
+    return load_state_dict(read(found, natural_order(found.floating)), topology=topology)
 
 
 def permute(network: Network, by: int | Mapping[str, np.ndarray] = 0) -> Network:
@@ -162,7 +166,7 @@ def push(source: str | Path | Zoo, to: str, **options: Any) -> Transfer:
     from weightspace.experiments.publications import push_model, push_zoo
     from weightspace.zoo.store import DESCRIPTION
 
-    folder = Path(getattr(source, "folder", source))  # type: ignore[arg-type]
+    folder = Path(source) if isinstance(source, str | Path) else source.folder
     return (push_zoo if (folder / DESCRIPTION).is_file() else push_model)(folder, to, **options)
 
 
@@ -252,7 +256,7 @@ def compile_program(
     *,
     vocab: str | Sequence[Any] | None = None,
     max_seq_len: int | None = None,
-    mode: str = "fixed",
+    mode: Mode = "fixed",
 ) -> CompiledTransformer:
     """The transformer that computes a RASP program, by Tracr's construction.
 
@@ -272,7 +276,7 @@ def compile_program(
     """
     from weightspace.rasp.compiler.assemble import compile_program
 
-    return compile_program(_program(program), vocab=_vocabulary(vocab), max_seq_len=max_seq_len, mode=mode)  # type: ignore[arg-type]
+    return compile_program(_program(program), vocab=_vocabulary(vocab), max_seq_len=max_seq_len, mode=mode)
 
 
 def run(program: Program | str | Path | Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
@@ -463,4 +467,8 @@ def scan(
                 names.append(str(target))
             else:
                 raise NetworkError(f"{type(target).__name__} cannot be scanned: give a path or a Network")
-        return scan(names, judge, false_alarms=false_alarms, show=show)
+        found = scan(names, judge, false_alarms=false_alarms, show=show)
+    numbered = enumerate(zip(names, several, strict=True), 1)
+    given = {name: f"network {number}" for number, (name, one) in numbered if isinstance(one, Network)}
+    findings = (replace(finding, file=given.get(finding.file, finding.file)) for finding in found.findings)
+    return replace(found, findings=tuple(findings))

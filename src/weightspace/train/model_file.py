@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from weightspace import __version__
@@ -29,8 +31,6 @@ def write_model(path: Path, kind: str, tensors: Mapping[str, Tensor], record: Ma
         tensors: on any device.
         record: its config and whatever else is needed to use it; JSON-serialisable.
     """
-    from safetensors.torch import save
-
     whole = {"format": FORMAT, "kind": kind, "version": __version__, **record}
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, save(kept, {METADATA_KEY: json.dumps(whole, sort_keys=True)}))
@@ -45,8 +45,6 @@ def read_model(path: Path, kind: str, made_by: str) -> tuple[dict[str, Tensor], 
     Raises:
         NetworkError: if there is no such file, it is damaged, or it is of another kind or a later format.
     """
-    import torch
-
     if not path.is_file():
         raise NetworkError(f"{path} holds no {kind}: make one with `{made_by}`")
     arrays, metadata = read_safetensors(path)
