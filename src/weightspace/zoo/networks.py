@@ -344,6 +344,7 @@ def initialise(module: nn.Module, scheme: str, generator: torch.Generator, bias:
 
 
 INITIALISATIONS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "default": (nn.init.kaiming_uniform_, {"a": 5**0.5}),  # what PyTorch's own layers start from
     "uniform": (nn.init.uniform_, {"a": -0.1, "b": 0.1}),
     "normal": (nn.init.normal_, {"std": 0.1}),
     "kaiming_uniform": (nn.init.kaiming_uniform_, {}),
