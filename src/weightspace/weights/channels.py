@@ -165,7 +165,7 @@ class Channels:
     def erase(self, axis: Axis) -> None:
         """The axis indexes no neurons: a place in a convolution kernel, say."""
         resolved = self.resolve(axis)
-        factor = _only(resolved)
+        factor = only(resolved)
         if factor is not None and factor.group is not None and self._free(factor.group):
             self._groups[factor.group].same_as = plain(factor.size)
         else:
@@ -176,14 +176,14 @@ class Channels:
         one, other = self.resolve(one), self.resolve(other)
         if one == other:
             return one
-        if _layout(one) == _layout(other):
+        if layout(one) == layout(other):
             merged = tuple(
                 tuple(self._merge(a, b) for a, b in zip(left, right, strict=True))
                 for left, right in zip(one.segments, other.segments, strict=True)
             )
             return self.resolve(Axis(merged))
         for axis, structure in ((one, other), (other, one)):
-            factor = _only(axis)
+            factor = only(axis)
             if factor is None or factor.group in structure.groups or not self._free(factor.group):
                 continue
             if not any(g in self._inside or g in self._stacks for g in structure.groups):
@@ -222,11 +222,11 @@ class Channels:
         return self._groups[factor.group].same_as is None
 
     def _lone(self, axis: Axis, factor: Factor) -> Factor:
-        only = _only(axis)
-        if only is None:
+        lone = only(axis)
+        if lone is None:
             self.fix(axis)
             return Factor(None, factor.size)
-        return only
+        return lone
 
     def _merge_groups(self, one: str, other: str) -> str:
         first, second = sorted((one, other), key=lambda name: (self._groups[name].rank, int(name)))
@@ -257,9 +257,9 @@ class Channels:
     def split(self, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
         """The axis as consecutive parts, each permuted on its own from now on."""
         axis = self.resolve(axis)
-        only, filled = _only(axis), [size for size in sizes if size > 0]
-        if only is not None and only.group is not None and self._free(only.group):
-            self._lay_out(only.group, filled)
+        lone, filled = only(axis), [size for size in sizes if size > 0]
+        if lone is not None and lone.group is not None and self._free(lone.group):
+            self._lay_out(lone.group, filled)
         rest = list(self.resolve(axis).segments)
         parts: list[Axis] = []
         for size in sizes:
@@ -372,7 +372,7 @@ class Channels:
         return None
 
     def _only_name(self, axis: Axis) -> str:
-        factor = _only(axis)
+        factor = only(axis)
         assert factor is not None and factor.group is not None
         return factor.group
 
@@ -403,7 +403,7 @@ class Channels:
         """The axes of `tensor.select(dimension, position)`."""
         chosen = self.resolve(axes[dimension])
         rest = axes[:dimension] + axes[dimension + 1 :]
-        factor = _only(chosen)
+        factor = only(chosen)
         inside = self._stacks.get(factor.group) if factor and factor.group else None
         if inside is None:
             self.fix(chosen)
@@ -492,14 +492,14 @@ class Channels:
         return group.permutable or (group.parent is not None and self._moves(self._find(group.parent)))
 
 
-def _only(axis: Axis) -> Factor | None:
+def only(axis: Axis) -> Factor | None:
     """The factor of an axis that has just one."""
     if len(axis.segments) == 1 and len(axis.segments[0]) == 1:
         return axis.segments[0][0]
     return None
 
 
-def _layout(axis: Axis) -> list[list[int]]:
+def layout(axis: Axis) -> list[list[int]]:
     return [[factor.size for factor in segment] for segment in axis.segments]
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from weightspace.weights.network import Network
+from weightspace.weights.scale_tracing import ScaleTrace
+from weightspace.weights.scaling import multipliers, random_scales, transform_blocks
 from weightspace.weights.spec import DTYPES, Leaf, NetworkSpec, SpecError
 from weightspace.weights.state_dict import role_of, spec_of_state_dict
 from weightspace.weights.symmetry import gather_index, random_permutation
@@ -43,7 +45,7 @@ def spec_of_module(module: nn.Module, example: Tensor | tuple[Any, ...], strict:
     dtypes = {name: _dtype(name, tensor) for name, tensor in leaves.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in leaves.items()}
     try:
-        trace = _run(module, leaves, example if isinstance(example, tuple) else (example,))
+        trace, scales = _run(module, leaves, example if isinstance(example, tuple) else (example,))
     except Untraceable as reason:
         if strict:
             raise SpecError(f"{type(module).__name__} cannot be followed: {reason}") from reason
@@ -61,6 +63,7 @@ def spec_of_module(module: nn.Module, example: Tensor | tuple[Any, ...], strict:
             for name, shape in shapes.items()
         ),
         groups,
+        scales.scalings(),
     )
 
 
@@ -88,16 +91,17 @@ def _dtype(name: str, tensor: Tensor) -> str:
     return dtype
 
 
-def _run(module: nn.Module, leaves: dict[str, Tensor], example: tuple[Any, ...]) -> Trace:
+def _run(module: nn.Module, leaves: dict[str, Tensor], example: tuple[Any, ...]) -> tuple[Trace, ScaleTrace]:
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise Untraceable("TorchScript runs where it cannot be watched")
-    trace = Trace(module, leaves)
-    trace.enter(example)
+    traces = Trace(module, leaves), ScaleTrace(module, leaves)
+    for trace in traces:
+        trace.enter(example)
     training = {part: part.training for part in module.modules()}
     buffers = {buffer: buffer.detach().clone() for buffer in module.buffers()}
     try:
         module.eval()
-        with torch.no_grad(), trace:
+        with torch.no_grad(), traces[0], traces[1]:  # each sees every operation of one run
             output = module(*example)
     except Untraceable:
         raise
@@ -109,8 +113,9 @@ def _run(module: nn.Module, leaves: dict[str, Tensor], example: tuple[Any, ...])
         with torch.no_grad():
             for buffer, before in buffers.items():
                 buffer.copy_(before)
-    trace.leave(output)
-    return trace
+    for trace in traces:
+        trace.leave(output)
+    return traces
 
 
 def network_of_module(
@@ -168,10 +173,11 @@ def check_symmetry(
     rng: np.random.Generator,
     tolerance: float = 1e-9,
 ) -> None:
-    """Raise a SpecError unless a random symmetry of `spec` leaves the module's function on `example` as it is.
+    """Raise a SpecError unless random symmetries of `spec` leave the module's function on `example` as it is.
 
-    Runs a copy in eval mode, and in float64: a module that makes float32 constants of its own may refuse. A random
-    tenth is added to every weight first, because weights that are all alike (zero biases, fresh BatchNorm statistics)
+    A permutation, exact scalings, and invertible maps inside the blocks of scalings that have them, one at a time. Runs
+    a copy in eval mode, and in float64: a module that makes float32 constants of its own may refuse. A random tenth is
+    added to every weight first, because weights that are all alike (zero biases, fresh BatchNorm statistics)
     would hide a wrong spec.
 
     Args:
@@ -186,12 +192,17 @@ def check_symmetry(
         raise SpecError(f"the spec is not one of {type(module).__name__}: its arrays differ")
     before = before + 0.1 * rng.random(before.size)
     original = _outputs(double, leaves, spec, before, inputs)
-    index = gather_index(spec, random_permutation(spec, rng))
-    permuted = _outputs(double, leaves, spec, before[index], inputs)
-    for one, other in zip(original, permuted, strict=True):
-        difference = (one - other).abs().max().item()
-        if not difference <= tolerance * (1 + one.abs().max().item()):
-            raise SpecError(f"permuting neurons changes an output by {difference:.3g}")
+    changes = {"permuting": before[gather_index(spec, random_permutation(spec, rng))]}
+    changes["rescaling"] = before * multipliers(spec, random_scales(spec, rng, exact=True))
+    for scaling in (scaling for scaling in spec.scalings if scaling.blocks):
+        width = scaling.size // scaling.blocks
+        maps = np.eye(width) + rng.normal(0, 0.3 / width, (scaling.blocks, width, width))
+        changes[f"mapping {scaling.name} by invertible maps of"] = transform_blocks(before, spec, scaling, maps)
+    for change, weights in changes.items():
+        for one, other in zip(original, _outputs(double, leaves, spec, weights, inputs), strict=True):
+            difference = (one - other).abs().max().item()
+            if not difference <= tolerance * (1 + one.abs().max().item()):
+                raise SpecError(f"{change} neurons changes an output by {difference:.3g}")
 
 
 def _outputs(

@@ -120,10 +120,74 @@ class Leaf:
 
 
 @dataclass(frozen=True)
+class ScaledAxis:
+    """How one axis of one array follows a scaling.
+
+    Attributes:
+        leaf: name of the array.
+        dimension: of its axes.
+        places: the axis, of which the factor named like the scaling numbers the neurons; all others are None.
+        exponent: the power of a neuron's scale by which its entries are multiplied: 1 where it is written, -1 where it
+            is read, 2 for a running variance.
+    """
+
+    leaf: str
+    dimension: int
+    places: Axis
+    exponent: float
+
+    @cached_property
+    def neurons(self) -> np.ndarray:
+        """Of each place of the axis the neuron that owns it, -1 for none: (places.length,) int64."""
+        parts = []
+        for segment in self.places.segments:
+            shape = tuple(factor.size for factor in segment)
+            owner = np.full(shape, -1)
+            for dimension, factor in enumerate(segment):
+                if factor.group is not None:
+                    owner = np.broadcast_to(
+                        np.arange(factor.size).reshape(-1, *[1] * (len(shape) - 1 - dimension)), shape
+                    )
+            parts.append(owner.reshape(-1))
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Positive scales of some neurons that leave the function as it is, whatever they are.
+
+    Attributes:
+        name: unique among a spec's scalings.
+        size: number of neurons.
+        axes: the axes that follow; an axis may follow several scalings.
+        tied: whether all neurons must have one scale, as in front of a LayerNorm.
+        epsilon: 0 where it is exact. Otherwise the constant that a normalisation adds to a variance v: with a scale s
+            what comes out is multiplied by sqrt((v + epsilon) / (v + epsilon / s^2)), which is as far from 1 as
+            epsilon / 2v at most for s of 1 or more.
+        blocks: where nothing but linear maps lies between the axes, as between the values of an attention head and its
+            output: any invertible map of the neurons inside each of so many blocks is a symmetry too. Otherwise 0.
+    """
+
+    name: str
+    size: int
+    axes: tuple[ScaledAxis, ...]
+    tied: bool = False
+    epsilon: float = 0.0
+    blocks: int = 0
+
+
+@dataclass(frozen=True)
 class NetworkSpec:
     """Names, shapes, roles and neuron groups of a network's arrays, in the order in which they are flattened.
 
-    Two networks with equal specs have comparable flat weights: entry i is the same entry of the same array.
+    Two networks with equal specs have comparable flat weights: entry i is the same entry of the same array. What is
+    known of scalings is no part of that: it depends on the activations, which arrays do not show, so that a network of
+    ReLUs and one of tanhs may have equal specs and different scalings.
+
+    Attributes:
+        leaves, groups: the arrays, and the neurons that they index.
+        scalings: the positive scalings that are known to leave the function as it is; `signature` and equality do not
+            look at them, and zoos do not store them.
 
     Raises:
         SpecError: on a repeated name, an axis that does not fit its shape or its group, an unknown group, role or
@@ -132,6 +196,7 @@ class NetworkSpec:
 
     leaves: tuple[Leaf, ...]
     groups: tuple[NeuronGroup, ...] = ()
+    scalings: tuple[Scaling, ...] = field(default=(), compare=False)
     _groups: dict[str, NeuronGroup] = field(init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
@@ -216,8 +281,13 @@ class NetworkSpec:
                 flat[place] = array.reshape(-1)
         return flat
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain lists and dictionaries from which `from_json` makes an equal spec."""
+    def to_json(self, *, scalings: bool = False) -> dict[str, Any]:
+        """Plain lists and dictionaries from which `from_json` makes an equal spec.
+
+        Args:
+            scalings: whether they are written too, where there are any.
+        """
+        known = {"scalings": [_scaling_to_json(one) for one in self.scalings]} if scalings and self.scalings else {}
         return {
             "leaves": [
                 {
@@ -225,13 +295,14 @@ class NetworkSpec:
                     "shape": list(leaf.shape),
                     "role": leaf.role,
                     "dtype": leaf.dtype,
-                    "axes": [[[[f.group, f.size] for f in segment] for segment in axis.segments] for axis in leaf.axes],
+                    "axes": [_axis_to_json(axis) for axis in leaf.axes],
                 }
                 for leaf in self.leaves
             ],
             "groups": [
                 {"name": g.name, "size": g.size, "permutable": g.permutable, "parent": g.parent} for g in self.groups
             ],
+            **known,
         }
 
     @staticmethod
@@ -248,19 +319,42 @@ class NetworkSpec:
                     shape=tuple(int(n) for n in leaf["shape"]),
                     role=leaf["role"],
                     dtype=leaf["dtype"],
-                    axes=tuple(
-                        Axis(tuple(tuple(Factor(g, int(n)) for g, n in segment) for segment in axis))
-                        for axis in leaf["axes"]
-                    ),
+                    axes=tuple(map(_axis, leaf["axes"])),
                 )
                 for leaf in record["leaves"]
             )
             groups = tuple(
                 NeuronGroup(g["name"], int(g["size"]), bool(g["permutable"]), g["parent"]) for g in record["groups"]
             )
+            scalings = tuple(_scaling_from_json(one) for one in record.get("scalings", ()))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SpecError(f"not the description of a network: {error!r}") from error
-        return NetworkSpec(leaves, groups)
+        return NetworkSpec(leaves, groups, scalings)
+
+
+def _axis_to_json(axis: Axis) -> list[Any]:
+    return [[[f.group, f.size] for f in segment] for segment in axis.segments]
+
+
+def _axis(record: Any) -> Axis:
+    return Axis(tuple(tuple(Factor(g, int(n)) for g, n in segment) for segment in record))
+
+
+def _scaling_to_json(scaling: Scaling) -> dict[str, Any]:
+    axes = [[one.leaf, one.dimension, _axis_to_json(one.places), one.exponent] for one in scaling.axes]
+    return {**scaling.__dict__, "axes": axes}
+
+
+def _scaling_from_json(record: Mapping[str, Any]) -> Scaling:
+    axes = tuple(ScaledAxis(leaf, int(d), _axis(places), float(power)) for leaf, d, places, power in record["axes"])
+    return Scaling(
+        str(record["name"]),
+        int(record["size"]),
+        axes,
+        bool(record["tied"]),
+        float(record["epsilon"]),
+        int(record["blocks"]),
+    )
 
 
 def _check(spec: NetworkSpec) -> None:
@@ -294,3 +388,18 @@ def _check(spec: NetworkSpec) -> None:
                 continue
             if factor.group not in spec._groups or spec._groups[factor.group].size != factor.size:
                 raise SpecError(f"array {leaf.name!r} indexes {factor}, which is no group of the spec")
+    _check_scalings(spec)
+
+
+def _check_scalings(spec: NetworkSpec) -> None:
+    shapes = {leaf.name: leaf.shape for leaf in spec.leaves}
+    if len({scaling.name for scaling in spec.scalings}) != len(spec.scalings):
+        raise SpecError("two scalings have one name")
+    for scaling in spec.scalings:
+        for axis in scaling.axes:
+            shape = shapes.get(axis.leaf, ())
+            sizes = {f.size for segment in axis.places.segments for f in segment if f.group is not None}
+            if not 0 <= axis.dimension < len(shape) or shape[axis.dimension] != axis.places.length:
+                raise SpecError(f"scaling {scaling.name!r} does not fit axis {axis.dimension} of array {axis.leaf!r}")
+            if axis.places.groups != (scaling.name,) or sizes != {scaling.size}:
+                raise SpecError(f"scaling {scaling.name!r} has other neurons in array {axis.leaf!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ class Untraceable(SpecError):
     """A module of which one run on one example does not show all that it does."""
 
 
-class _Unknown(Exception):
+class Unknown(Exception):
     """A known operation used in a way that has no rule."""
 
 
@@ -46,9 +46,13 @@ class Call:
         try:
             call = inspect.signature(self.function).bind(*self.arguments, **self.keywords)
         except (ValueError, TypeError) as error:
-            raise _Unknown from error
+            raise Unknown from error
         call.apply_defaults()
         return call.arguments
+
+
+Rule = Callable[[Any, Call], list[Axes]]
+"""From a trace and a call to the axes of the call's outputs; it raises `Unknown` where it does not apply."""
 
 
 class Trace(TorchFunctionMode):
@@ -63,9 +67,11 @@ class Trace(TorchFunctionMode):
         roles: of those that an operation with a known meaning has read.
     """
 
-    def __init__(self, module: nn.Module, leaves: Mapping[str, Tensor]) -> None:
+    rules: ClassVar[Mapping[str, Rule]]
+
+    def __init__(self, module: nn.Module, leaves: Mapping[str, Tensor], channels: Channels | None = None) -> None:
         super().__init__()
-        self.channels = Channels()
+        self.channels = Channels() if channels is None else channels
         self.axes: dict[str, Axes] = {}
         self.roles: dict[str, Role] = {}
         self.read: set[str] = set()
@@ -88,7 +94,7 @@ class Trace(TorchFunctionMode):
                 if isinstance(value, Tensor) and id(value) not in self._known:
                     if value.untyped_storage().data_ptr() in memory:
                         raise Untraceable("a tensor shares memory with a parameter")
-                    self._record(value, _fixed(value), constant=True)
+                    self._record(value, fixed(value), constant=True)
 
     def enter(self, example: Sequence[Any]) -> None:
         """Name the inputs: their axes stand still."""
@@ -157,7 +163,7 @@ class Trace(TorchFunctionMode):
         if axes is None:
             for axis in (axis for known in described for axis in known):
                 self.channels.fix(axis)
-            axes = [_fixed(tensor) for tensor in outputs]
+            axes = [fixed(tensor) for tensor in outputs]
         self.channels.settle([] if name in VIEWS else described, axes)
         for tensor, known in zip(outputs, axes, strict=True):
             if id(tensor) not in self._names:  # an in-place change of a parameter changes no axes
@@ -168,12 +174,15 @@ class Trace(TorchFunctionMode):
         return result
 
     def _rule(self, call: Call) -> list[Axes] | None:
-        rule = RULES.get(call.name)
+        rule = self.rules.get(call.name)
         if rule is None or "out" in call.keywords or not call.outputs:
             return None
         try:
-            axes = rule(self, call)
-        except _Unknown:
+            with (
+                torch._C.DisableTorchFunction()
+            ):  # another trace may watch the same run: a rule's own probes are not it
+                axes = rule(self, call)
+        except Unknown:
             return None
         shapes = [tuple(tensor.shape) for tensor in call.outputs]
         if [tuple(axis.length for axis in known) for known in axes] != shapes:
@@ -210,22 +219,22 @@ def _name(function: Any) -> str:
     return name.strip("_")
 
 
-def _fixed(tensor: Tensor) -> Axes:
+def fixed(tensor: Tensor) -> Axes:
     return tuple(plain(size) for size in tensor.shape)
 
 
-def _dimensions(value: Any, rank: int) -> list[int]:
+def dimensions_of(value: Any, rank: int) -> list[int]:
     """A `dim` argument as a list from 0 to rank - 1; None means all of them."""
     if value is None or isinstance(value, bool):
         return list(range(rank))
     if isinstance(value, int):
         value = [value]
     if not all(isinstance(d, int) for d in value):
-        raise _Unknown
+        raise Unknown
     return [d % rank for d in value]
 
 
-# Rules: from a call to the axes of its outputs. They may raise _Unknown at any point.
+# Rules: from a call to the axes of its outputs. They may raise Unknown at any point.
 
 
 def _elementwise(trace: Trace, call: Call) -> list[Axes]:
@@ -240,7 +249,7 @@ def _same(trace: Trace, call: Call) -> list[Axes]:
 def _ordered(trace: Trace, call: Call) -> list[Axes]:
     """Places of one axis meet in their order: cumulative sums."""
     axes = trace.of(call.inputs[0])
-    for d in _dimensions(call.get(1, "dim"), len(axes)):
+    for d in dimensions_of(call.get(1, "dim"), len(axes)):
         trace.channels.fix(axes[d])
     return [axes]
 
@@ -252,7 +261,7 @@ def _triangle(trace: Trace, call: Call) -> list[Axes]:
     return [axes]
 
 
-def _without(axes: Axes, dimensions: list[int], output: Tensor) -> Axes:
+def without(axes: Axes, dimensions: list[int], output: Tensor) -> Axes:
     if output.ndim == len(axes):
         return tuple(plain(1) if i in dimensions else axis for i, axis in enumerate(axes))
     return tuple(axis for i, axis in enumerate(axes) if i not in dimensions)
@@ -261,8 +270,8 @@ def _without(axes: Axes, dimensions: list[int], output: Tensor) -> Axes:
 def _reduction(trace: Trace, call: Call) -> list[Axes]:
     axes = trace.of(call.inputs[0])
     position = 2 if call.name in {"norm", "vector_norm"} else 1
-    dimensions = _dimensions(call.get(position, "dim", call.keywords.get("axis")), len(axes))
-    return [_without(axes, dimensions, output) for output in call.outputs]
+    dimensions = dimensions_of(call.get(position, "dim", call.keywords.get("axis")), len(axes))
+    return [without(axes, dimensions, output) for output in call.outputs]
 
 
 def _extreme(trace: Trace, call: Call) -> list[Axes]:
@@ -271,17 +280,17 @@ def _extreme(trace: Trace, call: Call) -> list[Axes]:
         return _elementwise(trace, call)
     axes = trace.of(call.inputs[0])
     dimension = call.get(1, "dim")
-    dimensions = _dimensions(dimension, len(axes))
+    dimensions = dimensions_of(dimension, len(axes))
     if dimension is not None or call.name in {"argmax", "argmin"}:
         for d in dimensions:
             trace.channels.fix(axes[d])
-    return [_without(axes, dimensions, output) for output in call.outputs]
+    return [without(axes, dimensions, output) for output in call.outputs]
 
 
 def _matmul(trace: Trace, call: Call) -> list[Axes]:
     one, other = call.get(0, "input"), call.get(1, "other", call.keywords.get("mat2"))
     if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-        raise _Unknown
+        raise Unknown
     if call.name == "rmatmul":
         one, other = other, one
     for tensor in (one, other):
@@ -304,7 +313,7 @@ def _addmm(trace: Trace, call: Call) -> list[Axes]:
 def _einsum(trace: Trace, call: Call) -> list[Axes]:
     equation = call.arguments[0]
     if not isinstance(equation, str) or "." in equation or "->" not in equation:
-        raise _Unknown
+        raise Unknown
     left, right = equation.replace(" ", "").split("->")
     bound: dict[str, Axis] = {}
     for labels, tensor in zip(left.split(","), call.inputs, strict=True):
@@ -319,7 +328,7 @@ def _linear(trace: Trace, call: Call) -> list[Axes]:
     axes, kernel = trace.of(x), trace.of(weight)
     trace.play("kernel", weight)
     if len(kernel) != 2:
-        raise _Unknown
+        raise Unknown
     trace.channels.unify(kernel[1], axes[-1])
     trace.attach(bias, kernel[0], "bias")
     return [(*axes[:-1], kernel[0])]
@@ -338,7 +347,7 @@ def _convolution(trace: Trace, call: Call) -> list[Axes]:
         trace.channels.unify(first if transposed else second, channels)
         outputs = second if transposed else first
     elif transposed:
-        raise _Unknown
+        raise Unknown
     else:
         outputs = first
         trace.channels.erase(second)
@@ -418,7 +427,7 @@ def _prelu(trace: Trace, call: Call) -> list[Axes]:
 def _embedding(trace: Trace, call: Call) -> list[Axes]:
     given = call.bound()
     if given.get("max_norm") is not None:
-        raise _Unknown
+        raise Unknown
     weight = trace.of(given["weight"])
     trace.play("embedding", given["weight"])
     trace.channels.fix(weight[0])
@@ -430,7 +439,7 @@ def _attention(trace: Trace, call: Call) -> list[Axes]:
     names = ("query", "key", "value", "attn_mask")
     q, k, v, mask = (call.get(i, name) for i, name in enumerate(names))
     if call.keywords.get("enable_gqa"):
-        raise _Unknown
+        raise Unknown
     queries, keys, values = trace.of(q), trace.of(k), trace.of(v)
     if mask is not None or call.get(5, "is_causal"):
         trace.channels.fix(queries[-2])
@@ -474,7 +483,7 @@ def _multi_head_attention(trace: Trace, call: Call) -> list[Axes]:
     channels.unify(split[0][0], split[2][0])
     channels.unify(split[0][1], split[1][1])
     if given["static_k"] is not None or given["static_v"] is not None:
-        raise _Unknown
+        raise Unknown
     for mask in (given["key_padding_mask"], given["attn_mask"]):
         for axis in trace.of(mask) if mask is not None else ():
             channels.fix(axis)
@@ -491,17 +500,17 @@ def _multi_head_attention(trace: Trace, call: Call) -> list[Axes]:
     for scores in call.outputs[1:]:
         if not given["average_attn_weights"]:
             channels.fix(split[0][0])
-        result.append(_fixed(scores))
+        result.append(fixed(scores))
     return result
 
 
 def _reshape(trace: Trace, call: Call) -> list[Axes]:
     """Whatever keeps the row-major order: each run of old dimensions becomes a run of new ones."""
     if any(isinstance(v, torch.dtype) for v in (*call.arguments, *call.keywords.values())):
-        raise _Unknown
+        raise Unknown
     axes, shape = trace.of(call.inputs[0]), tuple(call.outputs[0].shape)
     if 0 in shape:
-        raise _Unknown
+        raise Unknown
     result: list[Axis] = []
     i = 0
     while i < len(axes) or len(result) < len(shape):
@@ -552,7 +561,7 @@ def _parts(trace: Trace, call: Call) -> list[Axes]:
     """chunk, split, unbind: one dimension in consecutive pieces."""
     axes = trace.of(call.inputs[0])
     position = 1 if call.name == "unbind" else 2
-    (d,) = _dimensions(call.get(position, "dim", 0), len(axes))
+    (d,) = dimensions_of(call.get(position, "dim", 0), len(axes))
     if call.name == "unbind":
         return [trace.channels.select(axes, d, i) for i in range(axes[d].length)]
     factor_select = [tuple(out.shape)[d] for out in call.outputs]
@@ -562,7 +571,7 @@ def _parts(trace: Trace, call: Call) -> list[Axes]:
 
 def _glu(trace: Trace, call: Call) -> list[Axes]:
     axes = trace.of(call.inputs[0])
-    (d,) = _dimensions(call.get(1, "dim", -1), len(axes))
+    (d,) = dimensions_of(call.get(1, "dim", -1), len(axes))
     one, other = trace.channels.split(axes[d], [axes[d].length // 2] * 2)
     return [(*axes[:d], trace.channels.unify(one, other), *axes[d + 1 :])]
 
@@ -571,8 +580,8 @@ def _concatenate(trace: Trace, call: Call) -> list[Axes]:
     described = [trace.of(tensor) for tensor in call.inputs]
     rank = len(described[0])
     if any(len(axes) != rank for axes in described):
-        raise _Unknown
-    (d,) = _dimensions(call.get(1, "dim", call.keywords.get("axis", 0)), rank)
+        raise Unknown
+    (d,) = dimensions_of(call.get(1, "dim", call.keywords.get("axis", 0)), rank)
     joined = Axis(tuple(segment for axes in described for segment in axes[d].segments))
     rest = trace.unify(*((*axes[:d], plain(1), *axes[d + 1 :]) for axes in described))
     return [(*rest[:d], trace.channels.resolve(joined), *rest[d + 1 :])]
@@ -580,16 +589,16 @@ def _concatenate(trace: Trace, call: Call) -> list[Axes]:
 
 def _stack(trace: Trace, call: Call) -> list[Axes]:
     axes = trace.unify(*map(trace.of, call.inputs))
-    (d,) = _dimensions(call.get(1, "dim", 0), len(axes) + 1)
+    (d,) = dimensions_of(call.get(1, "dim", 0), len(axes) + 1)
     return [(*axes[:d], plain(len(call.inputs)), *axes[d:])]
 
 
 def _select(trace: Trace, call: Call) -> list[Axes]:
     axes = trace.of(call.inputs[0])
-    (d,) = _dimensions(call.get(1, "dim"), len(axes))
+    (d,) = dimensions_of(call.get(1, "dim"), len(axes))
     position = call.get(2, "index")
     if not isinstance(position, int):
-        raise _Unknown
+        raise Unknown
     return [trace.channels.select(axes, d, position % axes[d].length)]
 
 
@@ -599,10 +608,10 @@ def _slice(trace: Trace, axis: Axis, start: int, stop: int) -> Axis:
 
 def _narrow(trace: Trace, call: Call) -> list[Axes]:
     axes = trace.of(call.inputs[0])
-    (d,) = _dimensions(call.get(1, "dim"), len(axes))
+    (d,) = dimensions_of(call.get(1, "dim"), len(axes))
     start, length = call.get(2, "start"), call.get(3, "length")
     if not isinstance(start, int):
-        raise _Unknown
+        raise Unknown
     start %= axes[d].length
     return [(*axes[:d], _slice(trace, axes[d], start, start + length), *axes[d + 1 :])]
 
@@ -614,10 +623,10 @@ def _index(trace: Trace, call: Call) -> list[Axes]:
         trace.channels.fix(axes[0])
         for axis in trace.of(index):
             trace.channels.fix(axis)
-        return [(*_fixed(index), *axes[1:])]
+        return [(*fixed(index), *axes[1:])]
     places = list(index) if isinstance(index, tuple) else [index]
     if any(isinstance(p, bool | Tensor | list) for p in places):
-        raise _Unknown
+        raise Unknown
     missing = len(axes) - sum(p is not None and p is not Ellipsis for p in places)
     at = next((i for i, p in enumerate(places) if p is Ellipsis), None)
     whole = [slice(None)] * missing
@@ -638,12 +647,10 @@ def _index(trace: Trace, call: Call) -> list[Axes]:
             axes = trace.channels.select(axes, d, place % axes[d].length)
             continue
         else:
-            raise _Unknown
+            raise Unknown
         d += 1
     return [axes]
 
-
-Rule = Callable[[Trace, Call], list[Axes]]
 
 _RULES_AND_NAMES: tuple[tuple[Rule, str], ...] = (
     (
@@ -703,6 +710,7 @@ _RULES_AND_NAMES: tuple[tuple[Rule, str], ...] = (
 
 RULES: dict[str, Rule] = {name: rule for rule, names in _RULES_AND_NAMES for name in names.split()}
 """The rule of every operation that is understood, by its name without leading or trailing underscores."""
+Trace.rules = RULES
 
 VIEWS = frozenset(name for name, rule in RULES.items() if rule in (_reshape, _reorder, _parts, _select, _index))
 """Operations whose outputs hold places of their input as they are: those settle by their outputs alone."""
