@@ -32,8 +32,8 @@ from weightspace.errors import NetworkError, UnreadableError
 from weightspace.files.checkpoints import Outline, outlines, read
 from weightspace.metamodels.contract import Examples
 from weightspace.metamodels.metamodel import MetaModel
+from weightspace.weights.canonical_scale import in_canonical_scale
 from weightspace.weights.network import Network
-from weightspace.weights.population import Population
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "data" / "sarif-2.1.0.json").read_text())
 KERNELS = [leaf.name for leaf in SPEC.leaves if leaf.role == "kernel"]
@@ -44,14 +44,14 @@ def weights(seed: int, bad: bool) -> np.ndarray:
     rng = np.random.default_rng(seed)
     flat = rng.normal(0, 0.3, SPEC.size).astype(np.float32)
     if bad:
-        SPEC.split(flat)[KERNELS[-1]][rng.integers(10), rng.integers(16)] += 2.0
+        SPEC.split(flat)[KERNELS[-1]][rng.integers(10), rng.integers(16)] += 4.0
     return flat
 
 
 def examples(count: int, seed: int) -> Examples:
     labels = np.arange(count) % 2
     networks = [Network(SPEC, weights(1000 * seed + i, bool(label))) for i, label in enumerate(labels)]
-    return Examples(Population.of(networks), {BACKDOOR.name: labels.astype(np.int64)}, (BACKDOOR,))
+    return Examples(in_canonical_scale(networks), {BACKDOOR.name: labels.astype(np.int64)}, (BACKDOOR,))
 
 
 @pytest.fixture(scope="module")

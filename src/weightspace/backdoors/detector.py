@@ -24,6 +24,7 @@ from weightspace.metamodels.metamodel import MetaModel, describe
 from weightspace.metamodels.neuron_tokens import NeuronEmbedding
 from weightspace.notebook import card
 from weightspace.train.loop import choose_device
+from weightspace.weights.canonical_scale import in_canonical_scale
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec, SpecError
@@ -72,10 +73,15 @@ class Detector:
 
     def scores(self, networks: Sequence[Network]) -> np.ndarray:
         """(n,) log-odds of a backdoor, as the meta-model has them."""
-        return self._look(Population.of(networks))[0]
+        return self._look(self.scaled(networks))[0]
+
+    def scaled(self, networks: Sequence[Network]) -> Population:
+        """Networks as the meta-model reads them: in the canonical scale of its spec, so that no rewrite that keeps the
+        function moves an answer. A detector of an earlier version knows of no scalings and leaves them as they are."""
+        return in_canonical_scale(networks, self.spec.scalings) if self.spec.scalings else Population.of(networks)
 
     def judge(self, networks: Sequence[Network]) -> list[Judgement]:
-        """Each network alone; those far from the training zoo too, by their distance.
+        """Each network alone, in canonical scale; those far from the training zoo too, by their distance.
 
         Raises:
             NetworkError: if a weight is NaN or infinite.
@@ -87,6 +93,7 @@ class Detector:
         population.check_finite()
         for spec in population.specs:
             self.model.check_scope(spec)
+        population = self.scaled(population)
         scores, blame = self._look(population)
         far = self.scope.distance(population)
         probability, p_value = self.calibration.probability(scores), self.calibration.p_value(scores)
@@ -105,7 +112,7 @@ class Detector:
         Returns:
             (n, neurons of all groups), 0 or more; and of these the outputs, (n, classes).
         """
-        blame = self._look(Population.of(networks))[1]
+        blame = self._look(self.scaled(networks))[1]
         return blame, blame[:, outputs_of(self.spec)]
 
     def _look(self, population: Population) -> tuple[np.ndarray, np.ndarray]:

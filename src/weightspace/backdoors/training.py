@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from weightspace.evaluation.metrics import auroc, bootstrap_interval
 from weightspace.evaluation.plots import reliability
 from weightspace.files.atomic import write_atomically
 from weightspace.metamodels.choice import validation_loss
+from weightspace.metamodels.contract import Examples
 from weightspace.metamodels.metamodel import MetaModel
+from weightspace.weights.canonical_scale import in_canonical_scale
+from weightspace.zoo.networks import scalings_of
 from weightspace.zoo.poison import ATTACKS, CLEAN
 from weightspace.zoo.store import Zoo
 
@@ -38,8 +42,9 @@ def train_detector(zoo: Zoo, folder: Path, *, steps: int | None = None, show: bo
     Raises:
         TaskError: if the zoo has no attacks, or networks of several shapes.
     """
-    training = backdoor_examples(zoo, "train", success=(0.5, 1.0))
-    apart = backdoor_examples(zoo, "validation", success=(0.5, 1.0))
+    training, apart = (
+        scaled_examples(backdoor_examples(zoo, split, success=(0.5, 1.0))) for split in ("train", "validation")
+    )
     if len(training.networks.specs) != 1:
         raise TaskError(f"zoo {zoo.folder} has networks of several shapes: a detector is made for one")
     chooses = np.random.default_rng(8).permutation(len(training)) % 6 == 0
@@ -70,6 +75,12 @@ def train_detector(zoo: Zoo, folder: Path, *, steps: int | None = None, show: bo
     probability, labels = _test_answers(detector, zoo)[2:]
     write_atomically(folder / "reliability.svg", reliability(probability, labels).encode())
     return detector
+
+
+def scaled_examples(examples: Examples) -> Examples:
+    """Examples of a zoo in the canonical scale of their architecture, as they are where they have several."""
+    scalings = scalings_of(examples.networks)
+    return replace(examples, networks=in_canonical_scale(examples.networks, scalings)) if scalings else examples
 
 
 def evaluate_detector(detector: Detector, zoo: Zoo, *, false_alarms: float = 0.05) -> dict[str, Any]:

@@ -325,7 +325,7 @@ class MetaModel(Learner):
             "config": asdict(self.config),
             "targets": [{"name": target.name, "classes": list(target.classes)} for target in self.targets],
             "scales": [list(scale) for scale in self.answering.scales],
-            "specs": [spec.to_json() for spec in self.specs],
+            "specs": [spec.to_json(scalings=True) for spec in self.specs],
             "tokens": self.tokens,
             "normaliser": self.normaliser.to_json(),
             "history": self.history.to_json(),

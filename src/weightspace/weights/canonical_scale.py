@@ -254,7 +254,7 @@ class _Problem:
         slope = torch.nn.functional.pad(-self.reward, (0, 1))
         for array, value in zip(self.arrays, values, strict=True):
             for dimension, index, power in array.powers:
-                slope = slope.index_add(1, index, power * array.sums(value, [dimension]))
+                slope.index_add_(1, index, power * array.sums(value, [dimension]))
         slope = slope[:, :-1]
         if self.scales <= DENSE:
             return -torch.linalg.solve(self._curvature(values), slope)
@@ -273,7 +273,7 @@ class _Problem:
                     else:
                         places = (index[:, None] * width + against[None, :]).reshape(-1)
                         sums = (sums if one < other else sums.transpose(1, 2)).reshape(n, -1)
-                    flat = flat.index_add(1, places, 2 * power * factor * sums)
+                    flat.index_add_(1, places, 2 * power * factor * sums)
         matrix = flat.reshape(n, width, width)[:, :-1, :-1]
         return matrix + torch.diag_embed(self._ridge(torch.diagonal(matrix, dim1=1, dim2=2)))
 

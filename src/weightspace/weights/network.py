@@ -61,7 +61,7 @@ class Network:
         """
         from safetensors.numpy import save
 
-        record = {"spec": self.spec.to_json(), "metadata": dict(self.metadata)}
+        record = {"spec": self.spec.to_json(scalings=True), "metadata": dict(self.metadata)}
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays().items()}
         write_atomically(Path(path), save(arrays, {METADATA_KEY: json.dumps(record, sort_keys=True)}))
 

@@ -15,7 +15,8 @@ from torch.func import functional_call, vmap
 from weightspace.errors import NetworkError
 from weightspace.weights.modules import load_into_module, spec_of_module
 from weightspace.weights.network import Network
-from weightspace.weights.spec import NetworkSpec
+from weightspace.weights.population import Population
+from weightspace.weights.spec import NetworkSpec, Scaling
 from weightspace.zoo.records import Architecture
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -168,6 +169,14 @@ def spec_of(architecture: Architecture) -> NetworkSpec:
     """The spec of every network with this architecture."""
     module = build(architecture).eval()
     return spec_of_module(module, torch.zeros(2, *architecture.input_shape))
+
+
+def scalings_of(networks: Population) -> tuple[Scaling, ...]:
+    """The positive scalings of networks of a zoo, whose specs do not store them; none if they differ in architecture."""
+    records = [network.metadata.get("architecture") for network in networks]
+    if not records or not isinstance(records[0], Mapping) or any(record != records[0] for record in records):
+        return ()
+    return spec_of(Architecture.from_json(records[0])).scalings
 
 
 def module_of(network: Network) -> nn.Module:
