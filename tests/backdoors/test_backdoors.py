@@ -25,6 +25,7 @@ from weightspace.backdoors.task import BACKDOOR
 from weightspace.errors import ScopeError, TaskError
 from weightspace.evaluation.metrics import auroc, bootstrap_interval, brier, log_loss
 from weightspace.evaluation.plots import reliability, roc_curves
+from weightspace.experiments import scale
 from weightspace.experiments.backdoors import (
     DETECTORS,
     WIDTHS,
@@ -34,9 +35,11 @@ from weightspace.experiments.backdoors import (
     other_widths,
     transfer,
 )
+from weightspace.metamodels.baselines.linear import StatisticsLinear
 from weightspace.metamodels.baselines.majority import Majority
-from weightspace.metamodels.contract import Examples, Predictor
+from weightspace.metamodels.contract import Examples, Predictor, Target
 from weightspace.metamodels.metamodel import MetaModel
+from weightspace.metamodels.properties import hyperparameter_examples
 from weightspace.weights.population import Population
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.making import make_zoo
@@ -195,6 +198,24 @@ def test_the_pictures_of_detection_name_their_curves_and_refuse_nothing_to_draw(
     for draw in (lambda: roc_curves({}), lambda: reliability(np.ones(3), np.ones(3, np.int64))):
         with pytest.raises(ValueError, match=r"no ROC curves|both sides"):
             draw()
+
+
+def test_readers_that_do_not_know_of_scales_move_with_them_and_the_others_do_not(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scale, "_readers", lambda _: {"statistics, linear": lambda _: StatisticsLinear()})
+    monkeypatch.setattr(scale, "_questions", lambda zoo: {"target": few(zoo)})
+    rows = scale.scale_effect(zoo, tmp_path, show=False)
+    moved = {row.scale: row.moved for row in rows}
+    assert moved["canonical"] == 0 < moved["given"]
+    assert rows == scale.scale_effect(zoo, tmp_path, show=False)  # from the kept answers
+    assert scale.scale_table(rows).count("\n") == 3
+
+
+def few(zoo: Zoo) -> tuple[Examples, Examples, Examples]:
+    target = Target("target", tuple(str(number) for number in range(10)))
+    sides = [hyperparameter_examples(zoo, split, [target]) for split in ("train", "validation", "test")]
+    return sides[0], sides[1], sides[2]
 
 
 def test_networks_of_another_zoo_are_asked_about_unless_they_are_twins(zoo: Zoo, tmp_path: Path) -> None:

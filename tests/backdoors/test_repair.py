@@ -10,16 +10,18 @@ import pytest
 
 from tests.backdoors.test_trials import CONFIG
 from tests.metamodels.test_neuron_tokens import NEURONS, SPEC
+from weightspace.backdoors.detector import Detector
 from weightspace.backdoors.editor import Editor
 from weightspace.backdoors.localiser import Localiser, outputs_of
 from weightspace.backdoors.repair import Case, RepairConfig, lipschitz, locate_and_repair, repair, repair_table
-from weightspace.backdoors.training import evaluate_detector, train_detector
+from weightspace.backdoors.training import evaluate_detector, rewriting_effect, train_detector
 from weightspace.backdoors.trials import Bench, hidden_neurons
 from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import auroc
 from weightspace.weights.network import Network
 from weightspace.weights.neurons import group_starts, neuron_entries
 from weightspace.weights.population import Population
+from weightspace.weights.scaling import random_scales, rescale
 from weightspace.weights.symmetry import gather_index, random_permutation
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.making import make_zoo
@@ -145,6 +147,15 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return make_zoo(config, tmp_path_factory.mktemp("zoo"), ProcessEngine(workers=0), show=False)
 
 
+def moved_without_scale(detector: Detector, zoo: Zoo) -> float:
+    """How far scores move where rewritten networks are not brought to scale."""
+    network = zoo[0]
+    known = Network(detector.spec, network.weights)
+    moved = rescale(known, random_scales(detector.spec, np.random.default_rng(0), 0.7))
+    one, other = (detector._look(Population.of([n]))[0][0] for n in (known, moved))
+    return float(abs(one - other))
+
+
 def test_a_detector_is_trained_scored_and_used_for_repair_and_all_of_it_goes_on_after_a_kill(
     zoo: Zoo, tmp_path: Path
 ) -> None:
@@ -152,6 +163,12 @@ def test_a_detector_is_trained_scored_and_used_for_repair_and_all_of_it_goes_on_
     figures = evaluate_detector(detector, zoo)
     assert figures == {**figures, **{k: detector.card["figures"][k] for k in ("auroc", "detected", "networks")}}
     assert 0 <= figures["calibration error"] <= 1 and figures["milliseconds a network"] > 0
+    effect = rewriting_effect(detector, zoo)
+    assert effect["networks"] == len(zoo) - len(zoo.rows("validation")) and effect["verdicts moved"] == 0
+    assert effect["largest change of p"] <= 1e-3 and effect["largest change of score"] < 1e-3
+    again = Detector.load(tmp_path / "detector" / "detector.safetensors")
+    assert again.spec.scalings == detector.spec.scalings
+    assert moved_without_scale(again, zoo) > 0.1  # the same detector, had it read weights as they are
     config = RepairConfig(training=6, validation=2, test=3, images=12, tried=30, pairs=4, steps=4, clean_images=20)
     images = replace(CONFIG, count=64, fixed={**CONFIG.fixed, "epochs": 4})
     tables = locate_and_repair(zoo, images, detector, tmp_path / "repair", config)

@@ -22,6 +22,10 @@ from weightspace.metamodels.choice import validation_loss
 from weightspace.metamodels.contract import Examples
 from weightspace.metamodels.metamodel import MetaModel
 from weightspace.weights.canonical_scale import in_canonical_scale
+from weightspace.weights.network import Network
+from weightspace.weights.population import Population
+from weightspace.weights.scaling import random_scales, rescale
+from weightspace.weights.symmetry import permute, random_permutation
 from weightspace.zoo.networks import scalings_of
 from weightspace.zoo.poison import ATTACKS, CLEAN
 from weightspace.zoo.store import Zoo
@@ -110,6 +114,39 @@ def evaluate_detector(detector: Detector, zoo: Zoo, *, false_alarms: float = 0.0
         "detected interval": [detected.low, detected.high],
         "calibration error": _calibration_error(probability, labels),
         "milliseconds a network": 1000 * seconds / max(1, len(p_value)),
+    }
+
+
+def rewriting_effect(
+    detector: Detector, zoo: Zoo, *, networks: int = 200, spread: float = 0.7, false_alarms: float = 0.05, seed: int = 0
+) -> dict[str, Any]:
+    """How far a detector's answers move when networks are rewritten so that they compute the same.
+
+    Args:
+        networks: of the zoo, test networks first; not those of the calibration, whose p-values are ties.
+        spread: deviation of the logarithms of the random scales; the order of neurons is random too.
+    Returns:
+        how many networks; how many verdicts differ; the largest change of a p-value, and of a score.
+    """
+    rows = np.concatenate([zoo.rows(split) for split in ("test", "train")])[:networks]
+    given = Population(zoo, rows)
+    rng = np.random.default_rng(seed)
+    rewritten = []
+    for network in given:
+        known = Network(detector.spec, network.weights)
+        scaled = rescale(known, random_scales(detector.spec, rng, spread))
+        rewritten.append(permute(scaled, random_permutation(detector.spec, rng)))
+    before, after = detector.judge(given), detector.judge(rewritten)
+    p_values, scores, far = (
+        np.array([[getattr(one, name) for one in side] for side in (before, after)])
+        for name in ("p_value", "score", "distance")
+    )
+    verdicts = np.where(far > 1, 2, p_values <= false_alarms)
+    return {
+        "networks": len(rows),
+        "verdicts moved": int((verdicts[0] != verdicts[1]).sum()),
+        "largest change of p": float(np.abs(p_values[0] - p_values[1]).max()),
+        "largest change of score": float(np.abs(scores[0] - scores[1]).max()),
     }
 
 

@@ -172,6 +172,19 @@ def widths(
     return say(side_by_side(other_widths(Zoo.open(zoo), Zoo.open(wide), out, detectors=chosen, success=success)))
 
 
+def scale(zoo: Positional[Path], out: Path = Path("runs/scale")) -> int:
+    """What reading weights in canonical scale does to answers, and a rewrite of scales to readers that do not.
+
+    Args:
+        zoo: of one architecture, made by `weightspace zoo make backdoors-varied`.
+        out: folder of checkpoints and answers; a killed run goes on.
+    """
+    from weightspace.experiments.scale import scale_effect, scale_table
+    from weightspace.zoo.store import Zoo
+
+    return say(scale_table(scale_effect(Zoo.open(zoo), out)))
+
+
 def families(zoo: Positional[Path], success: float = 0.5, out: Path = Path("runs/families")) -> int:
     """Which kind of trigger a backdoor has, where it works: accuracy of every method with its interval.
 
@@ -203,7 +216,7 @@ def train(zoo: Positional[Path], steps: int | None = None, out: Path = Path("run
 
 
 def evaluate(zoo: Positional[Path], detector: Path | None = None, fpr: float = 0.05) -> int:
-    """The figures of a detector's card, on a zoo's test networks.
+    """The figures of a detector's card, on a zoo's test networks; and how far rewrites that compute the same move it.
 
     Args:
         zoo: of the networks that the detector was made for.
@@ -211,10 +224,12 @@ def evaluate(zoo: Positional[Path], detector: Path | None = None, fpr: float = 0
         fpr: share of clean networks that may be called suspicious.
     """
     from weightspace.backdoors.detector import Detector
-    from weightspace.backdoors.training import evaluate_detector
+    from weightspace.backdoors.training import evaluate_detector, rewriting_effect
     from weightspace.zoo.store import Zoo
 
-    return say_json(evaluate_detector(Detector.load(detector), Zoo.open(zoo), false_alarms=fpr))
+    judge, networks = Detector.load(detector), Zoo.open(zoo)
+    figures = evaluate_detector(judge, networks, false_alarms=fpr)
+    return say_json({**figures, "rewritten": rewriting_effect(judge, networks, false_alarms=fpr)})
 
 
 def repair(

@@ -53,6 +53,7 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "backdoors compare": (backdoors.compare, "every detector of backdoors on one zoo, and the tables"),
     "backdoors transfer": (backdoors.transfer, "detectors after training on each attack alone, and on all but each"),
     "backdoors curve": (backdoors.curve, "detectors by the number of networks that they are trained on"),
+    "backdoors scale": (backdoors.scale, "readers of weights as given and in canonical scale, asked about rewrites"),
     "backdoors widths": (backdoors.widths, "detectors trained on networks of one width, asked about another"),
     "backdoors families": (backdoors.families, "which kind of trigger a backdoor has"),
     "backdoors train": (backdoors.train, "train and calibrate a detector that `scan` can use"),
@@ -77,7 +78,14 @@ RESUMED = {
         *("zoo push", "zoo pull", "model push", "model pull"),
         *("decompiler train", "decompiler readers", "decompiler ladder"),
         *("hyperparameters compare", "hyperparameters curve"),
-        *("backdoors compare", "backdoors transfer", "backdoors curve", "backdoors widths", "backdoors families"),
+        *(
+            "backdoors compare",
+            "backdoors transfer",
+            "backdoors curve",
+            "backdoors scale",
+            "backdoors widths",
+            "backdoors families",
+        ),
         *("backdoors train", "backdoors repair"),
     )
 }

@@ -172,7 +172,7 @@ def spec_of(architecture: Architecture) -> NetworkSpec:
 
 
 def scalings_of(networks: Population) -> tuple[Scaling, ...]:
-    """The positive scalings of networks of a zoo, whose specs do not store them; none if they differ in architecture."""
+    """The scalings of networks of a zoo, whose specs do not store them; none if they differ in architecture."""
     records = [network.metadata.get("architecture") for network in networks]
     if not records or not isinstance(records[0], Mapping) or any(record != records[0] for record in records):
         return ()
