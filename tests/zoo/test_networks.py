@@ -9,6 +9,7 @@ from torch import nn
 
 from weightspace.weights.modules import network_of_module
 from weightspace.weights.network import Network
+from weightspace.weights.scaling import multipliers, random_scales, rescale
 from weightspace.weights.symmetry import permute, random_permutation
 from weightspace.zoo.images.loading import load_images
 from weightspace.zoo.images.preparing import channel_statistics, prepare, standardise
@@ -45,6 +46,15 @@ PERMUTABLE = {
     "backdoor-cnn": 2 * (16 + 32 + 64),
 }
 
+# Units behind a ReLU, or gains behind a LayerNorm; with BatchNorm each channel in front of it and behind it
+SCALABLE = {
+    "digits-cnn": 8 + 16,
+    "cnn-s": 8 + 6 + 4 + 20,
+    "small-cnn": 3 * 16,
+    "eilertsen": 2 * (8 + 16 + 32 + 128 + 64),
+    "backdoor-cnn": 2 * (16 + 32 + 64),
+}
+
 
 def random_network(family: str, seed: int = 0) -> Network:
     architecture = architecture_of(family, INPUTS[family])
@@ -76,6 +86,35 @@ def test_forward_of_permuted_is_forward_of_original(family: str) -> None:
     assert sum(g.size for g in network.spec.groups if g.permutable) == PERMUTABLE[family]
     # float64 sums in another order
     np.testing.assert_allclose(outputs(moved, images), outputs(network, images), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_forward_of_rescaled_is_forward_of_original(family: str) -> None:
+    """All zoo families are of ReLUs unless told otherwise; of tanhs only what normalisations allow is left."""
+    network = random_network(family)
+    scales = random_scales(network.spec, np.random.default_rng(1), 0.5, exact=True)
+    moved = rescale(network, scales)
+    images = torch.rand(4, *INPUTS[family])
+    np.testing.assert_allclose(
+        outputs(moved, images), outputs(network, images), rtol=1e-5, atol=1e-5
+    )  # rounded weights
+    assert sum(scaling.size for scaling in network.spec.scalings if not scaling.epsilon) == SCALABLE[family]
+    bent = spec_of(architecture_of(family, INPUTS[family], activation="tanh"))
+    assert all(scaling.epsilon or family == "eilertsen" for scaling in bent.scalings)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_scaling_that_forgets_one_array_changes_the_function(family: str) -> None:
+    network = random_network(family)
+    images = torch.rand(4, *INPUTS[family])
+    exact = next(scaling for scaling in network.spec.scalings if not scaling.epsilon)
+    factors = multipliers(
+        network.spec, {s.name: np.full(s.size, 2.0 if s is exact else 1.0) for s in network.spec.scalings}
+    )
+    forgotten = network.spec.index(exact.axes[-1].leaf)
+    factors[network.spec.offsets[forgotten] : network.spec.offsets[forgotten + 1]] = 1
+    broken = Network(network.spec, (network.weights * factors).astype(np.float32), network.metadata)
+    assert np.abs(outputs(broken, images) - outputs(network, images)).max() > 1e-2
 
 
 @pytest.mark.parametrize("family", FAMILIES)
