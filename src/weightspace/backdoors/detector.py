@@ -103,6 +103,10 @@ class Detector:
             found.append(Judgement(*facts, *self._named(values)))
         return found
 
+    def farthest(self, network: Network) -> str:
+        """The array that is farthest from what the training networks have, in words."""
+        return self.scope.farthest(self.scaled([network])[0])
+
     def neuron_blame(self, networks: Sequence[Network]) -> tuple[np.ndarray, np.ndarray]:
         """How much each neuron raises the log-odds, and each class.
 

@@ -192,7 +192,7 @@ def _finding(
             file.file,
             "out_of_scope",
             f"Its weights are {judgement.distance:.1f} times as far from the training networks as this detector may "
-            f"judge: {detector.scope.farthest(file.networks[place])}.",
+            f"judge: {detector.farthest(file.networks[place])}.",
             **known,
         )
     suspicious = judgement.p_value <= false_alarms
