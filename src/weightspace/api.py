@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from weightspace.rasp.compiler.transformer import CompiledTransformer
     from weightspace.rasp.program import Program
     from weightspace.rasp.validate import Mode
+    from weightspace.weights.inspection import Inspection
     from weightspace.weights.network import Network
     from weightspace.weights.state_dict import Topology
     from weightspace.zoo.importers.imported import Imported
@@ -74,6 +75,27 @@ def load_network(source: str | Path | Network | Any, *, example: Any = None, top
     if found.kind == "safetensors":
         return load_state_dict(source, topology=topology)
     return load_state_dict(read(found, natural_order(found.floating)), topology=topology)
+
+
+def inspect(path: str | Path) -> Inspection:
+    """What a checkpoint file holds, without a verdict; nothing in it is executed.
+
+    Returns:
+        its kinds, size and hash; of each state dict in it the arrays, the number of weights, how they could be
+        connected, and the metadata. Of a file that is refused or damaged, why.
+    Raises:
+        UnreadableError: if there is no such file, or it is no ordinary one.
+
+    >>> import weightspace as ws
+    >>> found = ws.inspect(ws.EXAMPLES / "example-clean.safetensors")
+    >>> found.kinds, found.parts[0].weights
+    (('safetensors',), 18738)
+    """
+    from weightspace.weights.inspection import inspect
+
+    if not isinstance(path, str | Path):
+        raise NetworkError(f"{type(path).__name__} cannot be inspected: give the path of a file")
+    return inspect(path)
 
 
 def permute(network: Network, by: int | Mapping[str, np.ndarray] = 0) -> Network:

@@ -24,6 +24,8 @@ HASHED = 2**31
 """Bytes up to which a file is hashed, unless there are hashes that are allowed."""
 HASHED_TWICE = 2**24
 """Bytes up to which a file is hashed again after it was read; of a larger one only its times and size are compared."""
+NAMED = 3
+"""Shards that are named of a model in several files."""
 ANOTHER = "of another architecture"
 
 
@@ -98,6 +100,10 @@ class Reader:
         shards, complete = _shards_of(path) if "index" in kinds else ([], True)
         files = [path, *shards]
         facts["size"] = sum(file.stat().st_size for file in files if file.is_file())
+        if shards:
+            named = ", ".join(shard.name for shard in shards[:NAMED])
+            more = f", and {len(shards) - NAMED:,} more" if len(shards) > NAMED else ""
+            facts["notes"] = (*facts["notes"], f"Its arrays lie in {len(shards):,} files beside it: {named}{more}.")
         before = [_state(file) for file in files]
         hashes = [self._hash(file) for file in files]
         facts["sha256"] = hashes[0]
