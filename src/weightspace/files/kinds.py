@@ -87,13 +87,18 @@ def kinds_of(path: str | Path) -> tuple[Kind, ...]:
         UnreadableError: if there is no file that can be read: it is missing, a folder, a FIFO, or not permitted.
     """
     with open_regular(Path(path)) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        start = file.read(512)
         try:
-            return (*_by_start(file, start, size), *zip_kinds(file, size))
+            return kinds_in(file)
         except OSError as error:
             raise UnreadableError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
+
+
+def kinds_in(file: BinaryIO) -> tuple[Kind, ...]:
+    """See `kinds_of`; of a file that is open."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    start = file.read(512)
+    return (*_by_start(file, start, size), *zip_kinds(file, size))
 
 
 # -- kinds that are known by their first bytes -------------------------------------------------------------------------
