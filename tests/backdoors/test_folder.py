@@ -85,7 +85,7 @@ def test_a_name_that_promises_weights_and_a_content_that_is_none_are_unreadable(
 
 def test_the_files_of_weightspace_itself_are_known_and_not_judged(detector: Detector, tmp_path: Path) -> None:
     """C17: the folder of the demo gives two verdicts."""
-    shutil.copytree(OLD, tmp_path / "demo", ignore=shutil.ignore_patterns("asked-*", "network*", "*.npz"))
+    shutil.copytree(OLD, tmp_path / "demo", ignore=shutil.ignore_patterns("asked-*", "network*", "scanned*"))
     for name in ("decompiler", "backdoor-detector"):
         shutil.copy(EXAMPLES / f"{name}.safetensors", tmp_path / "demo")
     save_torch(state(4), tmp_path / "demo" / "checkpoint-1.safetensors")
@@ -223,7 +223,7 @@ def test_names_that_are_no_text_or_control_a_terminal_are_escaped(detector: Dete
     names = [b"\xff\xfe.safetensors", b"a\nclean  evil\x1b[31m.safetensors", "\u202egood.safetensors".encode()]
     for name in names:
         save_torch(state(4), tmp_path / "x")
-        os.rename(os.fsencode(tmp_path / "x"), os.fsencode(tmp_path) + b"/" + name)
+        (tmp_path / "x").rename(tmp_path / os.fsdecode(name))
     found = scan([str(tmp_path)], detector, show=False)
     assert found.counts == {"clean": 3}
     text = summary(found) + json.dumps(found.to_json())
@@ -312,7 +312,7 @@ def test_an_allowed_file_is_not_judged_and_never_fails(detector: Detector, tmp_p
 
 
 @pytest.fixture
-def judged(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def judged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many networks the detector has judged, call by call."""
     counts: list[int] = []
     real = Detector.judge
@@ -429,8 +429,7 @@ def test_a_file_that_changes_while_it_is_read_is_unreadable(
     monkeypatch.setattr(reading, "outlines", meanwhile)
     (found,) = scan([str(path)], detector, results=tmp_path / "kept", show=False).findings
     assert found.verdict == "unreadable"
-    if how == "content":
-        assert "changed while it was read" in found.reason
+    assert "changed" in found.reason
     assert not list((tmp_path / "kept").rglob("*.json"))
 
 

@@ -97,7 +97,7 @@ class Reader:
         self, entry: Entry, path: Path, kinds: tuple[Kind, ...], facts: dict[str, Any]
     ) -> Finding | Waiting | Known | Passed:
         """A file that is a checkpoint by its content or its name, and has not changed while it was looked at."""
-        shards, complete = _shards_of(path) if "index" in kinds else ([], True)
+        shards, complete = _others_of(path, kinds)
         files = [path, *shards]
         facts["size"] = sum(file.stat().st_size for file in files if file.is_file())
         if shards:
@@ -224,7 +224,7 @@ def _unread(
 
 def _notes(known: list[tuple[Outline, list[str]]]) -> tuple[str, ...]:
     """What a reader must know of the state dicts that the detector knows."""
-    notes = []
+    notes = list(dict.fromkeys(note for part, _ in known for note in part.notes))
     odd = sorted({part.dtypes[array] for part, arrays in known for array in arrays} - {"F32"})
     if odd:
         notes.append(f"Its weights are {' and '.join(odd)}; the detector was trained on F32.")
@@ -232,6 +232,19 @@ def _notes(known: list[tuple[Outline, list[str]]]) -> tuple[str, ...]:
         named = ", ".join(".".join(part.part) or "the file itself" for part, _ in known)
         notes.append(f"It holds {len(known)} such networks ({named}): the most suspicious one is reported.")
     return tuple(notes)
+
+
+def _others_of(path: Path, kinds: tuple[Kind, ...]) -> tuple[list[Path], bool]:
+    """The other files that are read for a checkpoint, and whether these are all: shards, external data of ONNX."""
+    if "index" in kinds:
+        return _shards_of(path)
+    if "onnx" not in kinds:
+        return [], True
+    try:
+        read_for_it = {other for found in outlines(path) for other in found.files}
+    except UnreadableError:
+        return [], False
+    return sorted(read_for_it - {path}), True
 
 
 def _shards_of(path: Path) -> tuple[list[Path], bool]:

@@ -20,6 +20,8 @@ from weightspace.weights.state_dict import natural_order, spec_of_state_dict
 
 SHOWN = 24
 """Arrays, and entries of metadata, that are printed of each part."""
+FILES = 3
+"""Files that are named of a checkpoint in several."""
 MOST_ARRAYS = 20_000
 """A file with more is not held against topologies."""
 LONGEST = 160
@@ -137,6 +139,11 @@ def inspect(path: str | Path) -> Inspection:
         found = outlines(path)
     except UnreadableError as error:
         return Inspection(str(path), size, digest.hexdigest(), kinds, problem=str(error), notes=tuple(notes))
+    notes += dict.fromkeys(note for one in found for note in one.notes)
+    files = list(dict.fromkeys(other.name for one in found for other in one.files if other != path))
+    if files:
+        more = f", and {len(files) - FILES:,} more" if len(files) > FILES else ""
+        notes.append(f"Its arrays lie in {len(files):,} files beside it: {', '.join(files[:FILES])}{more}.")
     if len(found) > 1:
         notes.append(f"It holds {len(found)} state dicts: the keys that lead to each stand before it.")
     parts = tuple(_part(path, one) for one in found)
