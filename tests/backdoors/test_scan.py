@@ -344,6 +344,8 @@ def test_wrong_usage_ends_with_2_before_anything_is_read(
 class Hub:
     """Stands in for the hub: a repository is a folder."""
 
+    commit = "abc123"
+
     def __init__(self, folder: Path, error: Exception | None = None) -> None:
         self.folder, self.error = folder, error
 
@@ -354,7 +356,7 @@ class Hub:
         if self.error is not None:
             raise self.error
         names = [str(p.relative_to(self.folder)) for p in sorted(self.folder.rglob("*")) if p.is_file()]
-        return SimpleNamespace(sha="abc123", siblings=[SimpleNamespace(rfilename=name) for name in names])
+        return SimpleNamespace(sha=self.commit, siblings=[SimpleNamespace(rfilename=name) for name in names])
 
     def __call__(self) -> Hub:
         return self
@@ -391,6 +393,41 @@ def test_a_repository_of_the_hub_is_scanned_at_its_commit(hub: Callable[..., Pat
     save_torch(state(3, bad=True), folder / "model.safetensors")
     found = scan(["hf://somebody/something@v1"], detector, show=False).findings  # both: the other may be what is loaded
     assert [f.verdict for f in found] == ["suspicious", "clean"] and found[0].file.endswith("model.safetensors")
+
+
+def test_a_repository_that_moves_meanwhile_is_fetched_at_the_commit_that_was_looked_at(
+    hub: Callable[..., Path], detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    folder = hub()
+    for name in ("a.bin", "b.bin", "notes"):
+        torch.save(state(4), folder / name)
+    (folder / "README.md").write_text("words")
+    fetch, asked = huggingface_hub.hf_hub_download, []
+
+    def moving(repository: str, name: str, *, revision: str, **rest: Any) -> str:
+        asked.append(revision)
+        monkeypatch.setattr(Hub, "commit", "another")  # from now on the name stands for another commit
+        return fetch(repository, name, revision=revision, **rest)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", moving)
+    found = scan(["hf://somebody/something@v1"], detector, show=False)
+    assert asked == ["abc123"] * 3 and Hub.commit == "another"
+    assert found.counts == {"clean": 3} and all("@abc123/" in one.file for one in found.findings)
+    assert sum(found.not_checkpoints.values()) == 1  # the README is counted, and not fetched
+
+
+def test_a_model_in_several_files_of_a_repository_is_one_finding(hub: Callable[..., Path], detector: Detector) -> None:
+    folder = hub()
+    tensors = state(3, bad=True)
+    shards = {"a.safetensors": list(tensors)[:4], "b.safetensors": list(tensors)[4:]}
+    for shard, names in shards.items():
+        save_torch({name: tensors[name] for name in names}, folder / shard)
+    mapped = {name: shard for shard, names in shards.items() for name in names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": mapped}))
+    (found,) = scan(["hf://somebody/something"], detector, show=False).findings
+    assert found.verdict == "suspicious" and found.file.endswith("@abc123/model.safetensors.index.json")
 
 
 def test_a_hub_that_does_not_answer_or_has_no_such_repository_is_a_finding(

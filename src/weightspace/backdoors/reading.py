@@ -149,10 +149,13 @@ class Reader:
                 return Passed()
             own = ours(parts[0]) if len(parts) == 1 else None
             if own is not None:
-                return _said(facts, "ours", "It is a file of weightspace itself and is not judged.", own)
+                return _said(facts, "ours", f"It is one of weightspace's own files ({own}) and is not judged.", own)
+            notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
             text = _sentence(refused)
             cause = "whose weights are quantised or packed" if "quantised or packed" in text else ANOTHER
-            return Known(facts, Kept(reason=text, cause=cause))
+            if any(note.startswith("It is an adapter") for note in notes):
+                cause = "that are adapters of other networks"
+            return Known(facts, Kept(reason=text, cause=cause, notes=notes))
         notes = _notes(known)
         networks = tuple(self.detector.network(read(part, arrays), arrays) for part, arrays in known)
         try:
