@@ -73,6 +73,13 @@ def test_what_is_no_checkpoint_is_counted_by_kind_and_what_may_be_anything_is_na
     assert "2 pictures" in summary(found) and "secret.dat" in summary(found)
 
 
+def test_an_array_of_objects_which_a_pickle_would_bring_back_is_told(detector: Detector, tmp_path: Path) -> None:
+    np.save(tmp_path / "labels.npy", np.array([{}], object), allow_pickle=True)
+    np.save(tmp_path / "plain.npy", np.zeros(3))
+    found = scan([str(tmp_path)], detector, show=False)
+    assert verdicts(found) == {"labels.npy": "unreadable"} and found.not_checkpoints == {"single arrays": 1}
+
+
 def test_a_name_that_promises_weights_and_a_content_that_is_none_are_unreadable(
     detector: Detector, tmp_path: Path
 ) -> None:

@@ -190,7 +190,8 @@ def _state(path: Path) -> tuple[int, ...]:
 
 def _no_checkpoint(entry: Entry, path: Path, kinds: tuple[Kind, ...]) -> Finding | Passed | None:
     """What is said of a file of a folder that is no checkpoint, neither by its content nor by its name."""
-    if kinds == ("npy",):
+    if kinds == ("npy",):  # one array without a name is no network; one of objects is refused, which is told
+        outlines(path)
         return Passed("single arrays")
     if kinds or promises_weights(path.name):
         return None
