@@ -105,35 +105,39 @@ class _Run:
         """What the pickle describes. The five commonest opcodes stand here, others in a table, which is slower."""
         raw, steps, memo = self.raw, _STEPS, self.memo
         place, stack, left = self.place, self.stack, self.left
-        while True:
-            code = raw[place]
-            place += 1
-            if code == 0x71:  # BINPUT
-                memo[raw[place]] = stack[-1]
-                place, left = place + 1, left - 110
-            elif code == 0x68:  # BINGET
-                stack.append(memo[raw[place]])
-                place, left = place + 1, left - 16
-            elif code == 0x4B:  # BININT1
-                stack.append(raw[place])
-                place, left = place + 1, left - 16
-            elif code == 0x28:  # MARK
-                self.below.append(stack)
-                stack, left = [], left - 120
-            elif code == 0x74:  # TUPLE
-                left -= 64 + 8 * len(stack)
-                items, stack = tuple(stack), self.below.pop()
-                stack.append(items)
-            else:
-                self.place, self.stack, self.left = place, stack, left
-                if code == 0x2E:  # STOP
-                    return stack.pop()
-                cost, step = steps[code]
-                self.left -= cost
-                step(self)
-                place, stack, left = self.place, self.stack, self.left
-            if left < 0:
-                raise TooLarge(f"it describes more objects than {LARGEST_MEMORY // 10**6} MB hold")
+        try:
+            while True:
+                code = raw[place]
+                place += 1
+                if code == 0x71:  # BINPUT
+                    memo[raw[place]] = stack[-1]
+                    place, left = place + 1, left - 110
+                elif code == 0x68:  # BINGET
+                    stack.append(memo[raw[place]])
+                    place, left = place + 1, left - 16
+                elif code == 0x4B:  # BININT1
+                    stack.append(raw[place])
+                    place, left = place + 1, left - 16
+                elif code == 0x28:  # MARK
+                    self.below.append(stack)
+                    stack, left = [], left - 120
+                elif code == 0x74:  # TUPLE
+                    left -= 64 + 8 * len(stack)
+                    items, stack = tuple(stack), self.below.pop()
+                    stack.append(items)
+                else:
+                    self.place, self.stack, self.left = place, stack, left
+                    if code == 0x2E:  # STOP
+                        return stack.pop()
+                    cost, step = steps[code]
+                    self.left -= cost
+                    step(self)
+                    place, stack, left = self.place, self.stack, self.left
+                if left < 0:
+                    raise TooLarge(f"it describes more objects than {LARGEST_MEMORY // 10**6} MB hold")
+        except IndexError:
+            self.place = max(self.place, place)
+            raise
 
     def take(self, length: int) -> bytes:
         first, self.place = self.place, self.place + length
