@@ -33,3 +33,14 @@ class ScopeError(WeightspaceError):
 
 class TaskError(WeightspaceError):
     """A task that a zoo cannot answer, or a predictor that does not fit it."""
+
+
+def printable(text: str) -> str:
+    """Somebody else's text as it may stand in a sentence: what is no printable character is escaped.
+
+    >>> printable("a\\nb")
+    'a\\\\nb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)

@@ -20,7 +20,7 @@ def demo(out: Path = Path("demo"), workers: int | None = None, json: bool = Fals
         workers: processes that train base networks; one a core unless given.
         json: print results.json instead of the table.
     """
-    from weightspace.backdoors.verdict import summary as verdicts
+    from weightspace.backdoors.summary import summary as verdicts
     from weightspace.decompiler.result import summary
     from weightspace.evaluation.results import format_table
     from weightspace.experiments.comparison import decompile_demo, scan_demo
