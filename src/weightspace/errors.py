@@ -33,3 +33,7 @@ class ScopeError(WeightspaceError):
 
 class TaskError(WeightspaceError):
     """A task that a zoo cannot answer, or a predictor that does not fit it."""
+
+
+class UnlikeWarning(UserWarning):
+    """A network that a meta-model answers about although it is unlike anything that it was trained on."""

@@ -24,7 +24,6 @@ from weightspace.backdoors.calibration import Calibration
 from weightspace.backdoors.detector import Detector
 from weightspace.backdoors.page import sarif
 from weightspace.backdoors.scan import scan
-from weightspace.backdoors.scope import Scope
 from weightspace.backdoors.task import BACKDOOR
 from weightspace.backdoors.verdict import EXIT_STATUS, GRAVITY, Finding, Scan, Verdict
 from weightspace.cli import main
@@ -32,6 +31,7 @@ from weightspace.errors import NetworkError, UnreadableError
 from weightspace.files.checkpoints import Outline, outlines, read
 from weightspace.metamodels.contract import Examples
 from weightspace.metamodels.metamodel import MetaModel
+from weightspace.metamodels.scope import Scope
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 

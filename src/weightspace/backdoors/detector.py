@@ -15,13 +15,13 @@ import torch
 import weightspace
 from weightspace.backdoors.calibration import Calibration
 from weightspace.backdoors.localiser import outputs_of
-from weightspace.backdoors.scope import Scope
 from weightspace.backdoors.task import BACKDOOR
 from weightspace.backdoors.verdict import Blame
 from weightspace.errors import NetworkError
 from weightspace.files.checkpoints import FLOATING, Outline
 from weightspace.metamodels.metamodel import MetaModel
 from weightspace.metamodels.neuron_tokens import NeuronEmbedding
+from weightspace.metamodels.scope import Scope
 from weightspace.notebook import card
 from weightspace.train.loop import choose_device
 from weightspace.weights.matching import Match, MismatchError, match

@@ -11,7 +11,6 @@ import numpy as np
 from weightspace.backdoors.calibration import Calibration
 from weightspace.backdoors.detector import Detector
 from weightspace.backdoors.recipes import RATES, neuron_metamodel
-from weightspace.backdoors.scope import Scope
 from weightspace.backdoors.task import backdoor_examples
 from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import auroc, bootstrap_interval
@@ -19,6 +18,7 @@ from weightspace.evaluation.plots import reliability
 from weightspace.files.atomic import write_atomically
 from weightspace.metamodels.choice import validation_loss
 from weightspace.metamodels.metamodel import MetaModel
+from weightspace.metamodels.scope import Scope
 from weightspace.zoo.poison import ATTACKS, CLEAN
 from weightspace.zoo.store import Zoo
 
