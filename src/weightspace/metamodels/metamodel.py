@@ -178,7 +178,8 @@ class MetaModel(Learner):
                 self.check_scope(one.network.spec)
             except ScopeError as error:
                 where = f"{source}: " if isinstance(source, str | Path) else ""
-                raise ScopeError(f"{where}out of scope, {one.difference}" if one.difference else str(error)) from None
+                arrays = f"a network with arrays {describe(one.network.spec)} is out of scope"
+                raise ScopeError(f"{where}{arrays}: {one.difference}" if one.difference else str(error)) from None
         population = Population.of([one.network for one in found])
         answers = super().predict(population)
         names = [str(source) if isinstance(source, str | Path) else "" for source in several]

@@ -172,8 +172,8 @@ class Scopes:
     def unlike(self, network: Network, distance: float) -> str:
         """A sentence about a network whose `distance` is above 1."""
         return (
-            f"It is unlike anything that the meta-model was trained on, {distance:.3g} times as far from those networks "
-            f"as any of their kind should be ({self.farthest(network)}): the answer means little."
+            f"It is unlike anything that the meta-model was trained on, {distance:.3g} times as far from it as any "
+            f"network of its kind should be ({self.farthest(network)}): the answer means little."
         )
 
     def to_json(self) -> dict[str, Any]:
