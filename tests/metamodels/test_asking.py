@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -43,8 +45,8 @@ def one() -> Network:
     return planted_examples(1, 9).networks[0]
 
 
-def tensors(network: Network | None = None, **renamed: str) -> dict[str, torch.Tensor]:
-    arrays = (network or one()).arrays()
+def tensors(renamed: Mapping[str, str] = MappingProxyType({}), seed: int = 9) -> dict[str, torch.Tensor]:
+    arrays = planted_examples(1, seed).networks[0].arrays()
     return {renamed.get(name, name): torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
@@ -54,8 +56,8 @@ OTHER = {"0.weight": "encoder.weight", "0.bias": "encoder.bias", "1.weight": "he
 def test_a_network_under_other_names_is_matched_in_a_file_or_as_an_object(model: MetaModel, tmp_path: Path) -> None:
     expected = model.predict(one())
     assert isinstance(expected, Answers) and expected.notes == ((),) and expected.distance[0] < 1
-    save_file(tensors(**OTHER), tmp_path / "a.safetensors")
-    torch.save(tensors(**OTHER), tmp_path / "a.pt")
+    save_file(tensors(OTHER), tmp_path / "a.safetensors")
+    torch.save(tensors(OTHER), tmp_path / "a.pt")
     shapes = {OTHER[leaf.name]: leaf.shape for leaf in one().spec.leaves}
     named = Network(spec_of_state_dict(shapes), one().weights)
     for source in (tmp_path / "a.safetensors", tmp_path / "a.pt", named):
@@ -74,7 +76,7 @@ def test_of_several_state_dicts_the_one_that_fits_is_read_and_of_two_that_fit_it
     found = model.predict(path)
     assert isinstance(found, Answers) and "model was read" in found.notes[0][0]
     np.testing.assert_array_equal(found["scale"], expected["scale"])
-    torch.save({"model": tensors(), "ema": tensors(planted_examples(1, 10).networks[0])}, path)
+    torch.save({"model": tensors(), "ema": tensors(seed=10)}, path)
     with pytest.raises(NetworkError, match=r"a\.pt holds 2 networks that fit \((model|ema), (model|ema)\)"):
         model.predict(path)
     torch.save({"model": tensors(), "best": tensors()}, path)  # one and the same
@@ -83,7 +85,7 @@ def test_of_several_state_dicts_the_one_that_fits_is_read_and_of_two_that_fit_it
 
 def test_another_architecture_is_out_of_scope_by_its_first_difference(model: MetaModel, tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    torch.save(tensors(**OTHER) | {"head.weight": torch.zeros(5, 8)}, path)
+    torch.save(tensors(OTHER) | {"head.weight": torch.zeros(5, 8)}, path)
     said = r"a\.pt: .*its second layer, head\.weight, is \[5, 8\]; the meta-model's, 1\.weight, is \[4, 8\]"
     with pytest.raises(ScopeError, match=said):
         model.predict(path)

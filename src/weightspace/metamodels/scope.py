@@ -229,4 +229,6 @@ def _sample(networks: Population) -> Population:
 
 def _listed(values: np.ndarray) -> list[Any]:
     """Nested lists for JSON, which knows no NaN."""
-    return np.where(np.isnan(values), None, values).tolist()
+    listed = values.astype(object)
+    listed[np.isnan(values)] = None
+    return listed.tolist()
