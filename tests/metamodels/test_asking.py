@@ -83,6 +83,17 @@ def test_of_several_state_dicts_the_one_that_fits_is_read_and_of_two_that_fit_it
     np.testing.assert_array_equal(model.predict(path)["scale"], expected["scale"])
 
 
+def test_a_shard_is_read_with_the_others_of_its_index(model: MetaModel, tmp_path: Path) -> None:
+    arrays = list(tensors(OTHER).items())
+    shards = {f"model-0000{n}-of-00002.safetensors": dict(arrays[2 * n - 2 : 2 * n]) for n in (1, 2)}
+    for name, held in shards.items():
+        save_file(held, tmp_path / name)
+    index = {"weight_map": {array: name for name, held in shards.items() for array in held}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    for name in (*shards, "model.safetensors.index.json"):
+        np.testing.assert_array_equal(model.predict(tmp_path / name)["scale"], model.predict(one())["scale"])
+
+
 def test_another_architecture_is_out_of_scope_by_its_first_difference(model: MetaModel, tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save(tensors(OTHER) | {"head.weight": torch.zeros(5, 8)}, path)

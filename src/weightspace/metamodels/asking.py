@@ -11,6 +11,7 @@ import numpy as np
 
 from weightspace.errors import NetworkError
 from weightspace.files.checkpoints import FLOATING, Outline, outlines, read
+from weightspace.files.shards import index_beside
 from weightspace.files.tensors import METADATA_KEY
 from weightspace.metamodels.contract import Predictions
 from weightspace.weights.matching import MismatchError, match
@@ -62,7 +63,8 @@ def asked(source: Network | str | Path, specs: Sequence[NetworkSpec]) -> Asked:
     """
     if isinstance(source, Network):
         return _of_network(source, specs)
-    parts = outlines(source)
+    # A shard of a network is no network: its index says where the others are
+    parts = outlines(index_beside(Path(source)) or source)
     if METADATA_KEY in parts[0].metadata:
         return _of_network(Network.load(source), specs)
     found = {".".join(part.part) or "the file itself": _of_part(part, specs) for part in parts}
@@ -86,7 +88,8 @@ def _of_part(part: Outline, specs: Sequence[NetworkSpec]) -> Asked | str:
     def arrays(names: Sequence[str]) -> Mapping[str, np.ndarray]:
         return read(part, names)
 
-    return _matched(part.shapes, part.dtypes, arrays, specs)
+    found = _matched(part.shapes, part.dtypes, arrays, specs)
+    return found if isinstance(found, str) else replace(found, notes=(*part.notes, *found.notes))
 
 
 def _of_network(network: Network, specs: Sequence[NetworkSpec]) -> Asked:

@@ -179,7 +179,8 @@ class MetaModel(Learner):
             except ScopeError as error:
                 where = f"{source}: " if isinstance(source, str | Path) else ""
                 arrays = f"a network with arrays {describe(one.network.spec)} is out of scope"
-                raise ScopeError(f"{where}{arrays}: {one.difference}" if one.difference else str(error)) from None
+                one_kind = one.difference and len(self.specs) == 1  # of several it is the size that decides
+                raise ScopeError(f"{where}{f'{arrays}: {one.difference}' if one_kind else error}") from None
         population = Population.of([one.network for one in found])
         answers = super().predict(population)
         names = [str(source) if isinstance(source, str | Path) else "" for source in several]
