@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -271,3 +272,12 @@ def test_numbers_say_which_layer_is_before_and_words_do_not() -> None:
     assert runs_before(("conv", 2, "d", 1), ("conv", 2, "d")) is False
     assert runs_before(("stem",), ("block", 1)) is None
     assert runs_before(("block", 1, "conv"), ("block", 1, "norm")) is None
+
+
+def test_names_however_long_take_no_time() -> None:
+    """A name of many parts would be compared with each of its endings."""
+    long = {name: shape for name, shape in OWN.items() if name != "conv1.weight"} | {"a." * 50_000 + "w": (8, 3, 3, 3)}
+    start = time.perf_counter()
+    assert len(difference(long)) < 400
+    assert "also holds" in difference(OWN | {"9" * 100_000 + ".weight": (2, 2)})
+    assert time.perf_counter() - start < 10

@@ -21,6 +21,8 @@ Kind = Literal["linear", "norm", "other"]
 
 SHOWN = 3
 """Pairs of names that a note shows."""
+DEEPEST = 32
+"""Words and numbers of a layer's name that are looked at for the blocks that it is in."""
 TRIED = 20_000
 """Steps after which a search for a second assignment gives up, and says that there may be one."""
 
@@ -175,10 +177,12 @@ def _by_names(spec: NetworkSpec, shapes: Shapes) -> tuple[str, ...] | None:
         MismatchError: if two whole networks are there.
     """
     ends: dict[tuple[str, ...], list[str]] = {}
+    lengths = {len(parts_of(leaf.name)) for leaf in spec.leaves}
     for name in shapes:
         parts = tuple(part.lower() for part in parts_of(name))
-        for first in range(len(parts)):
-            ends.setdefault(parts[first:], []).append(name)
+        for length in lengths:
+            if 0 < length <= len(parts):
+                ends.setdefault(parts[-length:], []).append(name)
     candidates: list[dict[tuple[str, ...], str]] = []  # of each leaf: what stands in front, and the array
     for leaf in spec.leaves:
         wanted = tuple(part.lower() for part in parts_of(leaf.name))
@@ -347,7 +351,7 @@ def _blocks(wanted: Sequence[_Piece], pieces: Sequence[_Piece]) -> dict[int, set
     """
     blocks: dict[tuple[Token, ...], list[_Piece]] = {}
     for piece in pieces:
-        for length in range(1, len(piece.layer)):
+        for length in range(1, min(len(piece.layer), DEEPEST)):
             blocks.setdefault(piece.layer[:length], []).append(piece)
         blocks.setdefault(("without", "kind", *(t for t in piece.layer if t not in _KINDS)), []).append(piece)
     signatures = [piece.signature for piece in wanted]
