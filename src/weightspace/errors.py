@@ -31,6 +31,10 @@ class ScopeError(WeightspaceError):
     """A network that the meta-model was not made for."""
 
 
+class UnlikeWarning(UserWarning):
+    """A network that a meta-model answers about although it is unlike anything that it was trained on."""
+
+
 class TaskError(WeightspaceError):
     """A task that a zoo cannot answer, or a predictor that does not fit it."""
 

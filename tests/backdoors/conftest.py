@@ -9,9 +9,9 @@ from tests.backdoors.networks import examples
 from tests.metamodels.test_neuron_tokens import NEURONS
 from weightspace.backdoors.calibration import Calibration
 from weightspace.backdoors.detector import Detector
-from weightspace.backdoors.scope import Scope
 from weightspace.backdoors.task import BACKDOOR
 from weightspace.metamodels.metamodel import MetaModel
+from weightspace.metamodels.scope import Scope
 
 
 @pytest.fixture(scope="session")

@@ -205,9 +205,10 @@ def test_other_networks_quantised_ones_and_strange_weights_are_out_of_scope(dete
         return found
 
     other = finding("other", {"fc.weight": torch.zeros(10, 784), "fc.bias": torch.zeros(10)})
-    assert "2 arrays of 7,850 numbers" in other.reason and "fc.weight [10, 784]" in other.reason
+    assert "2 arrays of 7,850 numbers" in other.reason and "fc.weight, is [10, 784]" in other.reason
     shape = {**state(), KERNELS[0]: torch.zeros(4, 3, 5, 5)}
-    assert "this detector knows" in finding("shape", shape).reason
+    differs = f"first layer, {KERNELS[0]}, is [4, 3, 5, 5]; the detector's, {KERNELS[0]}, is "
+    assert differs in finding("shape", shape).reason
     whole = {name: (10 * tensor).to(torch.int8) for name, tensor in state().items()}
     assert "quantised or packed (I8)" in finding("int8", whole).reason
     scaled = {name: 40 * tensor for name, tensor in state().items()}
