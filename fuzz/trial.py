@@ -1,0 +1,243 @@
+"""One case read in the cage, under limits of time and memory, and held against the usual loaders."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fuzz.canary import Canary
+from fuzz.case import Case, clear, write_case
+from fuzz.loaders import Reading, equal, readings
+from weightspace.errors import WeightspaceError
+from weightspace.files import checkpoints
+
+SECONDS, BYTES_PER_SECOND = 2.0, 20e6
+"""A file may take so long, and a second more for each so many bytes; in seconds of the processor."""
+STUCK = 30.0
+"""Seconds on the wall after which a reading counts as stuck."""
+ROOM, TIMES = 300 * 2**20, 4
+"""Bytes of memory that a reading may take at most, and how often the file's size besides."""
+ADDRESSES = 12 * 2**30
+"""Bytes of addresses beyond which an allocation fails: a bomb is reported and does not take the machine."""
+
+Kind = Literal[
+    "ran", "raised", "stuck", "slow", "memory", "expands", "other weights", "ambiguous", "left out", "would call"
+]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that a reader may not do."""
+
+    kind: Kind | Literal["message", "pieces", "crash", "scan"]
+    text: str
+
+
+@dataclass
+class Trial:
+    """What came of one case.
+
+    Attributes:
+        accepted: whether the reader gave weights.
+        stricter: whether it refused what every usual loader that takes the file reads alike.
+        seconds: of the processor.
+        memory: bytes at the peak beyond what was in use before.
+    """
+
+    accepted: bool = False
+    reason: str = ""
+    stricter: bool = False
+    seconds: float = 0.0
+    memory: int = 0
+    faults: list[Fault] = field(default_factory=list)
+
+    def fault(self, kind: Any, text: object) -> None:
+        """One more fault."""
+        self.faults.append(Fault(kind, " ".join(str(text).split())[:500]))
+
+
+class Stuck(BaseException):
+    """No reading: it did not end. Not an `Exception`, which the reader may catch."""
+
+
+@dataclass
+class Read:
+    """Arrays that the reader gave, by the keys that lead to each; and every name that it knows at each place."""
+
+    arrays: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
+    known: dict[tuple[str, ...], set[str]] = field(default_factory=dict)
+
+
+def attempt(case: Case, folder: Path, canary: Canary) -> Trial:
+    """Write a case into a folder, read it, compare, and take it away."""
+    path = write_case(case, folder)
+    try:
+        trial, read = _watched(case, path, canary)
+        if trial.seconds > _seconds(case):  # other work on the machine makes one measurement slow, not three
+            again = [_watched(case, path, canary)[0].seconds for _ in range(2)]
+            trial.seconds = min(trial.seconds, *again)
+            if trial.seconds > _seconds(case):
+                trial.fault("slow", f"{trial.seconds:.1f} s for {case.size} bytes")
+        content = case.files.get(case.main)
+        if content is not None:
+            with limited():
+                _compare(trial, read, *readings(path, content))
+            canary.sang()  # of the usual loaders, which is not ours to judge
+        return trial
+    finally:
+        clear(folder)
+
+
+def _seconds(case: Case) -> float:
+    return SECONDS + case.size / BYTES_PER_SECOND
+
+
+def _watched(case: Case, path: Path, canary: Canary) -> tuple[Trial, Read]:
+    """The reader on one file, with everything that it may not do noticed."""
+    trial, read = Trial(), Read()
+    canary.sang()
+    before, begun = _reset_peak(), time.process_time()
+    try:
+        with limited(), alarm(), canary.watch(path.parent):
+            _read(case, path, trial, read)
+    except WeightspaceError as error:
+        trial.reason = str(error)
+        if not _printable(trial.reason):
+            trial.fault("message", f"letters that are not printed in {trial.reason!r}")
+    except Stuck:
+        trial.fault("stuck", f"no end after {STUCK:g} s")
+    except Exception as error:
+        trial.fault("raised", f"{type(error).__name__}: {error}{_where(error)}")
+    trial.seconds = time.process_time() - begun
+    trial.memory = max(0, _peak() - before)
+    for what in canary.sang():
+        trial.fault("ran", what)
+    if trial.memory > TIMES * case.size + ROOM:
+        trial.fault("memory", f"{trial.memory / 2**20:.0f} MiB for {case.size} bytes")
+    return trial, read
+
+
+def _read(case: Case, path: Path, trial: Trial, read: Read) -> None:
+    found = checkpoints.outlines(path)
+    trial.accepted = True
+    for one in found:
+        floating = one.floating
+        read.known.setdefault(tuple(one.part), set()).update(one.shapes)
+        numbers = sum(prod(shape) for shape in floating.values())
+        if 4 * numbers > TIMES * case.size + ROOM:
+            if not case.odds:
+                trial.fault("expands", f"{numbers} numbers of {case.size} bytes")
+            continue
+        for name, array in checkpoints.read(one, list(floating)).items():
+            read.arrays[(*one.part, name)] = array
+            if array.shape != tuple(floating[name]):
+                trial.fault("pieces", f"{name!r} is said to be {floating[name]}, and is {array.shape}")
+        for name in list(floating)[:2]:
+            cut = list(checkpoints.pieces(one, name, 5))
+            joined = np.concatenate(cut) if cut else np.zeros(0, np.float32)
+            if not np.array_equal(joined, read.arrays[(*one.part, name)].reshape(-1), equal_nan=True):
+                trial.fault("pieces", f"{name!r} in pieces is not the array")
+
+
+def _compare(trial: Trial, read: Read, usual: list[Reading], calls: list[str]) -> None:
+    """Hold what was read against the usual loaders."""
+    agree = all(usual[0].same(other) for other in usual[1:])
+    if not trial.accepted:
+        trial.stricter = bool(usual) and agree and not calls and not trial.faults
+        return
+    if not agree:
+        trial.fault(
+            "ambiguous", f"{', '.join(one.loader for one in usual)} read it in different ways, and it was accepted"
+        )
+    if calls and read.arrays:
+        trial.fault("would call", f"accepted, and the plain unpickler calls {', '.join(calls)}")
+    for reading in usual if agree else []:
+        _against(trial, read, reading)
+
+
+def _against(trial: Trial, read: Read, reading: Reading) -> None:
+    flat = reading.flat()
+    for keys, array in read.arrays.items():
+        theirs = reading.arrays.get(keys) or flat.get(".".join(keys))
+        if theirs is None:
+            trial.fault("other weights", f"{reading.loader} has no {'.'.join(keys)!r}")
+        elif not all(equal(theirs[0], one) for one in theirs[1:]):
+            trial.fault("ambiguous", f"{'.'.join(keys)!r} is several arrays for {reading.loader}")
+        elif not equal(array, theirs[0]):
+            trial.fault("other weights", f"{reading.loader} has other numbers in {'.'.join(keys)!r}")
+    ours = {".".join(keys) for keys in read.arrays}
+    known = {".".join((*part, name)) for part, names in read.known.items() for name in names}
+    if missing := sorted(name for name in flat if name not in ours and name not in known):
+        trial.fault("left out", f"{reading.loader} has {len(missing)} arrays more, such as {missing[0]!r}")
+
+
+def _where(error: BaseException) -> str:
+    """The line that raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+
+
+def _printable(text: str) -> bool:
+    return text.isprintable() and text.encode("utf-8", "replace").decode() == text
+
+
+@contextmanager
+def alarm(seconds: float = STUCK) -> Iterator[None]:
+    """Raises `Stuck` when the time is up, where the interpreter gets to it."""
+
+    def ring(*_: object) -> None:
+        raise Stuck
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Addresses limited, so that a bomb fails to allocate."""
+    if sys.platform != "linux":
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _reset_peak() -> int:
+    """Bytes in use now; the peak of the process begins anew where Linux allows it."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    """Bytes at the peak, since the last reset on Linux."""
+    try:
+        with open("/proc/self/status", "rb") as status:  # noqa: PTH123 - this runs a million times
+            for line in status:
+                if line.startswith(b"VmHWM"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
