@@ -16,7 +16,8 @@ from typing import Any
 
 from fuzz.case import SHARE, make_case
 from fuzz.findings import keep
-from fuzz.trial import STUCK, Fault
+from fuzz.limits import STUCK
+from fuzz.trial import Fault
 from fuzz.worker import Batch, Tally, work
 
 SIZE = 100

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 CAGE = Path(__file__).parent / "cage"
 """A folder on the path of modules, with `weightspace_canary` in it."""
 NEST = "canary"
@@ -23,8 +25,15 @@ FORBIDDEN += ("os.putenv", "urllib.", "ftplib.", "smtplib.", "http.", "builtins.
 """Beginnings of the names of Python's audit events that no reading of weights may cause."""
 
 
+def lay(secret: np.ndarray) -> None:
+    """Lay weights beside the folder of cases, as files that no reader of a case may open."""
+    Path("secret").write_bytes(secret.tobytes())
+    header = b'{"0.weight":{"dtype":"F32","shape":[%d],"data_offsets":[0,%d]}}' % (secret.size, secret.nbytes)
+    Path("secret.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + secret.tobytes())
+
+
 class Canary:
-    """Watches one process. Python's audit hooks cannot be taken away again, so there is one, armed while a file is read.
+    """Watches one process by one of Python's audit hooks, which stay for good: it is armed while a file is read.
 
     Attributes:
         seen: what was reported while it was armed.
@@ -33,12 +42,13 @@ class Canary:
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.armed = False
-        self.folder = ""
+        self.folder, self.main, self.links = "", "", False
         if str(CAGE) not in sys.path:
             sys.path.insert(0, str(CAGE))
         key = ("weightspace_canary", "sing")
         if key not in copyreg._extension_registry:  # type: ignore[attr-defined]
             copyreg.add_extension(*key, EXTENSION)
+        lay(np.full(64, 1e9, np.float32))
         sys.addaudithook(self._heard)
 
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -61,7 +71,10 @@ class Canary:
             path = os.fsdecode(path)
         if not isinstance(path, str):
             return
-        outside = not os.path.realpath(path).startswith(self.folder)
+        named, led = os.path.abspath(path), os.path.realpath(path)  # noqa: PTH100 - links stay
+        if named == self.main or (self.links and named.startswith(self.folder)):
+            return
+        outside = not led.startswith(self.folder)
         if (
             outside
             and not path.startswith((sys.prefix, sys.base_prefix, "/usr", "/proc", "/sys"))
@@ -70,9 +83,15 @@ class Canary:
             self.seen.append(f"{path!r} outside of its folder opened")
 
     @contextmanager
-    def watch(self, folder: Path) -> Iterator[None]:
-        """Armed; a file outside of `folder` that is opened counts as seen."""
-        self.folder, self.armed = os.path.realpath(folder), True
+    def watch(self, main: Path, links: bool = False) -> Iterator[None]:
+        """Armed; a file outside of the folder of `main` that is opened counts as seen.
+
+        Args:
+            main: the file that is read, which may itself be a link.
+            links: whether other links may lead out of the folder, as those of the hub's cache do.
+        """
+        self.main, self.links = os.path.abspath(main), links  # noqa: PTH100
+        self.folder, self.armed = os.path.realpath(main.parent) + os.sep, True
         try:
             yield
         finally:

@@ -17,6 +17,13 @@ FORMATS = (
     "zip",
     "pickle",
     "pytorch",
+    "onnx",
+    "npz",
+    "gguf",
+    "keras",
+    "shards",
+    "odd",
+    "polyglot",
 )
 """Names of modules of `fuzz.formats`."""
 SHARE = {"safetensors": 5, "zip": 4, "pickle": 5, "pytorch": 4, "onnx": 2, "npz": 2, "shards": 1, "odd": 1}

@@ -14,8 +14,12 @@ import numpy as np
 import safetensors
 import torch
 
+from fuzz.limits import Stuck, alarm
+
 LARGEST = 2**22
-"""Numbers of an array up to which it is compared value by value."""
+"""Numbers of a file up to which it is compared value by value."""
+PATIENCE = 1.0
+"""Seconds after which a loader is taken for one that does not accept the file."""
 WIDTHS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 NUMPY = ("numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar", "numpy.dtype", "numpy.ndarray")
 NUMPY += ("numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar")
@@ -32,6 +36,14 @@ class Reading:
 
     loader: str
     arrays: dict[tuple[str, ...], list[np.ndarray | None]] = field(default_factory=dict)
+    left: int = LARGEST
+
+    def room(self, numbers: int) -> bool:
+        """Whether an array of so many is still compared; counts it if so."""
+        if numbers <= self.left:
+            self.left -= numbers
+            return True
+        return False
 
     def add(self, keys: tuple[str, ...], array: np.ndarray | None) -> None:
         """One more array."""
@@ -70,13 +82,13 @@ def readings(path: Path, content: bytes) -> tuple[list[Reading], list[str]]:
         if not accepts(path, content):
             continue
         try:
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
+            with warnings.catch_warnings(), np.errstate(all="ignore"), alarm(PATIENCE):
                 warnings.simplefilter("ignore")
                 reading = loader(path, content)
         except WouldCall as error:
             calls.append(str(error))
             continue
-        except Exception:  # a loader that does not accept the file says so in its own way
+        except (Exception, Stuck):  # a loader that does not accept the file says so in its own way
             continue
         if reading is not None and reading.arrays:
             found.append(reading)
@@ -149,9 +161,9 @@ def _torch_reading(loader: str, loaded: Any) -> Reading:
             dense = value.layout == torch.strided and not value.is_nested and value.device.type == "cpu"
             if not dense or not value.is_floating_point() or value.element_size() < 2:
                 continue
-            made.add(keys, value.detach().float().contiguous().numpy() if value.numel() <= LARGEST else None)
+            made.add(keys, value.detach().float().contiguous().numpy() if made.room(value.numel()) else None)
         elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            made.add(keys, value.astype(np.float32) if value.size <= LARGEST else None)
+            made.add(keys, value.astype(np.float32) if made.room(value.size) else None)
     return made
 
 
@@ -178,7 +190,7 @@ def read_numpy(path: Path, _: bytes) -> Reading:
         if isinstance(loaded, np.ndarray):
             return made
         for name in loaded.files:
-            if loaded.zip.getinfo(_member(loaded, name)).file_size > 8 * LARGEST:
+            if not made.room(loaded.zip.getinfo(_member(loaded, name)).file_size // 2):
                 made.add((name,), None)
                 continue
             array = loaded[name]
@@ -211,7 +223,7 @@ def read_gguf(path: Path, _: bytes) -> Reading:
 
     made = Reading("gguf")
     for tensor in gguf.GGUFReader(str(path)).tensors:
-        if int(tensor.n_elements) > LARGEST:
+        if not made.room(int(tensor.n_elements)):
             made.add((tensor.name,), None)
             continue
         numbers = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import resource
-import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -17,19 +12,15 @@ import numpy as np
 
 from fuzz.canary import Canary
 from fuzz.case import Case, clear, write_case
+from fuzz.limits import STUCK, Stuck, alarm, limited, peak, reset_peak
 from fuzz.loaders import Reading, equal, readings
 from weightspace.errors import WeightspaceError
 from weightspace.files import checkpoints
 
 SECONDS, BYTES_PER_SECOND = 2.0, 20e6
 """A file may take so long, and a second more for each so many bytes; in seconds of the processor."""
-STUCK = 30.0
-"""Seconds on the wall after which a reading counts as stuck."""
 ROOM, TIMES = 300 * 2**20, 4
 """Bytes of memory that a reading may take at most, and how often the file's size besides."""
-ADDRESSES = 12 * 2**30
-"""Bytes of addresses beyond which an allocation fails: a bomb is reported and does not take the machine."""
-
 Kind = Literal[
     "ran", "raised", "stuck", "slow", "memory", "expands", "other weights", "ambiguous", "left out", "would call"
 ]
@@ -64,10 +55,6 @@ class Trial:
     def fault(self, kind: Any, text: object) -> None:
         """One more fault."""
         self.faults.append(Fault(kind, " ".join(str(text).split())[:500]))
-
-
-class Stuck(BaseException):
-    """No reading: it did not end. Not an `Exception`, which the reader may catch."""
 
 
 @dataclass
@@ -106,9 +93,9 @@ def _watched(case: Case, path: Path, canary: Canary) -> tuple[Trial, Read]:
     """The reader on one file, with everything that it may not do noticed."""
     trial, read = Trial(), Read()
     canary.sang()
-    before, begun = _reset_peak(), time.process_time()
+    before, begun = reset_peak(), time.process_time()
     try:
-        with limited(), alarm(), canary.watch(path.parent):
+        with limited(), alarm(), canary.watch(path, case.format == "shards"):
             _read(case, path, trial, read)
     except WeightspaceError as error:
         trial.reason = str(error)
@@ -119,7 +106,7 @@ def _watched(case: Case, path: Path, canary: Canary) -> tuple[Trial, Read]:
     except Exception as error:
         trial.fault("raised", f"{type(error).__name__}: {error}{_where(error)}")
     trial.seconds = time.process_time() - begun
-    trial.memory = max(0, _peak() - before)
+    trial.memory = max(0, peak() - before)
     for what in canary.sang():
         trial.fault("ran", what)
     if trial.memory > TIMES * case.size + ROOM:
@@ -131,19 +118,20 @@ def _read(case: Case, path: Path, trial: Trial, read: Read) -> None:
     found = checkpoints.outlines(path)
     trial.accepted = True
     for one in found:
-        floating = one.floating
         read.known.setdefault(tuple(one.part), set()).update(one.shapes)
-        numbers = sum(prod(shape) for shape in floating.values())
-        if 4 * numbers > TIMES * case.size + ROOM:
-            if not case.odds:
-                trial.fault("expands", f"{numbers} numbers of {case.size} bytes")
-            continue
+    numbers = sum(prod(shape) for one in found for shape in one.floating.values())
+    if 4 * numbers > TIMES * case.size + ROOM:  # a sparse file is as large as it says
+        if not case.odds:
+            trial.fault("expands", f"{numbers} numbers of {case.size} bytes")
+        return
+    for one in found:
+        floating = one.floating
         for name, array in checkpoints.read(one, list(floating)).items():
             read.arrays[(*one.part, name)] = array
             if array.shape != tuple(floating[name]):
                 trial.fault("pieces", f"{name!r} is said to be {floating[name]}, and is {array.shape}")
         for name in list(floating)[:2]:
-            cut = list(checkpoints.pieces(one, name, 5))
+            cut = list(checkpoints.pieces(one, name, max(5, prod(floating[name]) // 3)))
             joined = np.concatenate(cut) if cut else np.zeros(0, np.float32)
             if not np.array_equal(joined, read.arrays[(*one.part, name)].reshape(-1), equal_nan=True):
                 trial.fault("pieces", f"{name!r} in pieces is not the array")
@@ -191,53 +179,3 @@ def _where(error: BaseException) -> str:
 
 def _printable(text: str) -> bool:
     return text.isprintable() and text.encode("utf-8", "replace").decode() == text
-
-
-@contextmanager
-def alarm(seconds: float = STUCK) -> Iterator[None]:
-    """Raises `Stuck` when the time is up, where the interpreter gets to it."""
-
-    def ring(*_: object) -> None:
-        raise Stuck
-
-    previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-
-
-@contextmanager
-def limited() -> Iterator[None]:
-    """Addresses limited, so that a bomb fails to allocate."""
-    if sys.platform != "linux":
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def _reset_peak() -> int:
-    """Bytes in use now; the peak of the process begins anew where Linux allows it."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
-
-
-def _peak() -> int:
-    """Bytes at the peak, since the last reset on Linux."""
-    try:
-        with open("/proc/self/status", "rb") as status:  # noqa: PTH123 - this runs a million times
-            for line in status:
-                if line.startswith(b"VmHWM"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

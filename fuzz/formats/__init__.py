@@ -1,1 +1,1 @@
-"""How files of each format are made and then spoiled: one module a format, each a function from a generator to a case."""
+"""Files of each format, made and then spoiled: a module each, with a function from a generator to a case."""

@@ -125,11 +125,11 @@ def _expanded(drawn: random.Random, said: TensorSaid) -> None:
     said.stride = tuple(0 for _ in said.shape)
 
 
-def _turned(drawn: random.Random, said: TensorSaid) -> None:
+def _turned(_: random.Random, said: TensorSaid) -> None:
     said.shape, said.stride = tuple(_numbers(said.shape)[::-1]), tuple(_numbers(said.stride)[::-1])
 
 
-def _overlapping(drawn: random.Random, said: TensorSaid) -> None:
+def _overlapping(_: random.Random, said: TensorSaid) -> None:
     if isinstance(said.numel, int) and said.numel >= 3:
         said.shape, said.stride = (said.numel - 1, 2), (1, 1)
 
