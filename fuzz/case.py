@@ -24,6 +24,7 @@ FORMATS = (
     "shards",
     "odd",
     "polyglot",
+    "verdict",
 )
 """Names of modules of `fuzz.formats`."""
 SHARE = {"safetensors": 5, "zip": 4, "pickle": 5, "pytorch": 4, "onnx": 2, "npz": 2, "shards": 1, "odd": 1}

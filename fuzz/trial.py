@@ -14,11 +14,14 @@ from fuzz.canary import Canary
 from fuzz.case import Case, clear, write_case
 from fuzz.limits import STUCK, Stuck, alarm, limited, peak, reset_peak
 from fuzz.loaders import Reading, equal, readings
+from fuzz.scanning import wrong
 from weightspace.errors import WeightspaceError
 from weightspace.files import checkpoints
 
 SECONDS, BYTES_PER_SECOND = 2.0, 20e6
 """A file may take so long, and a second more for each so many bytes; in seconds of the processor."""
+SCANNED = 20
+"""One case of so many is scanned too, and every one of the examples."""
 ROOM, TIMES = 300 * 2**20, 4
 """Bytes of memory that a reading may take at most, and how often the file's size besides."""
 Kind = Literal[
@@ -76,9 +79,14 @@ def attempt(case: Case, folder: Path, canary: Canary) -> Trial:
             if trial.seconds > _seconds(case):
                 trial.fault("slow", f"{trial.seconds:.1f} s for {case.size} bytes")
         content = case.files.get(case.main)
+        usual: list[Reading] = []
         if content is not None:
             with limited():
-                _compare(trial, read, *readings(path, content))
+                usual, calls = readings(path, content)
+                _compare(trial, read, usual, calls)
+            canary.sang()
+        if case.format == "verdict" or case.number % SCANNED == 0:
+            _scanned(trial, path, usual, canary)
             canary.sang()  # of the usual loaders, which is not ours to judge
         return trial
     finally:
@@ -135,6 +143,18 @@ def _read(case: Case, path: Path, trial: Trial, read: Read) -> None:
             joined = np.concatenate(cut) if cut else np.zeros(0, np.float32)
             if not np.array_equal(joined, read.arrays[(*one.part, name)].reshape(-1), equal_nan=True):
                 trial.fault("pieces", f"{name!r} in pieces is not the array")
+
+
+def _scanned(trial: Trial, path: Path, usual: list[Reading], canary: Canary) -> None:
+    try:
+        with limited(), alarm():
+            said = wrong(path, usual)
+    except Stuck:
+        said = f"no end of the scan after {STUCK:g} s"
+    if said is not None:
+        trial.fault("scan", said)
+    for what in canary.sang():
+        trial.fault("ran", f"in a scan: {what}")
 
 
 def _compare(trial: Trial, read: Read, usual: list[Reading], calls: list[str]) -> None:
