@@ -353,7 +353,7 @@ def _attributes(drawn: random.Random, archive: Archive, _: bytes) -> None:
 def _bomb(drawn: random.Random, archive: Archive, _: bytes) -> None:
     """A part that says, or has, far more when it is unpacked."""
     entry = _one(drawn, archive)
-    entry.content, entry.method = bytes(drawn.choice((2**20, 2**23))), DEFLATED
+    entry.content, entry.method = bytes(drawn.choice((2**16, 2**18, 2**18, 2**22))), DEFLATED
 
 
 def _folded(drawn: random.Random, archive: Archive, other: bytes) -> None:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -91,6 +92,7 @@ class Worker:
     def lost(self) -> str | None:
         """Why the process has to be given up, if so."""
         if not self.process.is_alive():
+            self.process.join()
             return f"crash: the process ended with {self.process.exitcode}"
         if self.batch is not None and self.beat.value != self.last:
             self.last, self.since = self.beat.value, time.monotonic()
@@ -160,11 +162,11 @@ def _drive(
         for place, worker in enumerate(crew):
             if id(worker) in ending:
                 continue
-            if worker.pipe in ready and worker.pipe.poll():
-                try:
-                    answer = worker.pipe.recv()
-                except EOFError:
-                    continue  # it died; seen below
+            answer, answered = None, False
+            if worker.pipe in ready:
+                with suppress(EOFError, OSError):  # of one that died, which is seen below
+                    answer, answered = worker.pipe.recv(), True
+            if answered:
                 if answer is not None:
                     batch, tally, _ = answer
                     state.tallies.setdefault(batch.format, Tally()).add(tally)

@@ -14,7 +14,7 @@ from fuzz.trial import Fault, Trial, attempt
 
 EXAMPLES = 3
 """Cases that are kept of one fault."""
-MINIMISING = 5.0
+MINIMISING = 2.0
 """Seconds for making a file smaller that shows the same fault."""
 RECORD = "finding.json"
 

@@ -20,7 +20,7 @@ class Stuck(BaseException):
 
 
 @contextmanager
-def alarm(seconds: float = STUCK) -> Iterator[None]:
+def alarm(seconds: float) -> Iterator[None]:
     """Raises `Stuck` when the time is up, where the interpreter gets to it."""
 
     def ring(*_: object) -> None:

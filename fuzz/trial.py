@@ -103,7 +103,7 @@ def _watched(case: Case, path: Path, canary: Canary) -> tuple[Trial, Read]:
     canary.sang()
     before, begun = reset_peak(), time.process_time()
     try:
-        with limited(), alarm(), canary.watch(path, case.format == "shards"):
+        with limited(), alarm(STUCK), canary.watch(path, case.format == "shards"):
             _read(case, path, trial, read)
     except WeightspaceError as error:
         trial.reason = str(error)
@@ -147,7 +147,7 @@ def _read(case: Case, path: Path, trial: Trial, read: Read) -> None:
 
 def _scanned(trial: Trial, path: Path, usual: list[Reading], canary: Canary) -> None:
     try:
-        with limited(), alarm():
+        with limited(), alarm(STUCK):
             said = wrong(path, usual)
     except Stuck:
         said = f"no end of the scan after {STUCK:g} s"

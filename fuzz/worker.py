@@ -109,7 +109,6 @@ def work(pipe: Connection, cage: Path, formats: tuple[str, ...], out: Path, beat
     import torch
 
     torch.set_num_threads(1)
-    os.nice(5)
     cage.mkdir(parents=True, exist_ok=True)
     os.chdir(cage)
     _die_with_parent()

@@ -127,7 +127,7 @@ def _sparse(drawn: random.Random, _: h5py.File, top: h5py.Group) -> None:
 
 
 def _bomb(drawn: random.Random, _: h5py.File, top: h5py.Group) -> None:
-    numbers = np.zeros(drawn.choice((2**16, 2**20)), np.float32)
+    numbers = np.zeros(drawn.choice((2**12, 2**16)), np.float32)
     _group(drawn, top).create_dataset("bomb", data=numbers, compression="gzip", chunks=True)
 
 

@@ -104,7 +104,7 @@ def _array(drawn: random.Random, one: np.ndarray) -> tuple[bytes, str]:
         content = packed(one)
         return drawn.choice((content[:-1], content[:-4], content + bytes(4), content[:12], b"", content[6:])), "body"
     if kind == 8:
-        zeros = np.zeros(drawn.choice((2**16, 2**21)), np.float32)
+        zeros = np.zeros(drawn.choice((2**14, 2**16, 2**16, 2**20)), np.float32)
         said = str({"descr": "<f4", "fortran_order": False, "shape": drawn.choice(((len(zeros),), (2**40,), (2**33,)))})
         return packed(zeros, said), "bomb"
     if kind == 9:

@@ -96,7 +96,7 @@ def _more(drawn: random.Random, index: dict[str, Any], _: dict, __: dict, ___: s
 
 def _in_both(drawn: random.Random, _: dict, contents: dict[str, dict[str, np.ndarray]], __: dict, ___: str) -> None:
     """One name in two shards, with other numbers."""
-    first, second = drawn.sample(list(contents), 2)
+    first, second = drawn.choice(list(contents)), drawn.choice(list(contents))
     if contents[first]:
         name = next(iter(contents[first]))
         contents[second][name] = drawn.choice((contents[first][name], contents[first][name] + 1))
