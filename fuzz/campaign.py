@@ -74,7 +74,7 @@ class Worker:
 
     def __init__(self, number: int, root: Path, formats: tuple[str, ...], out: Path) -> None:
         context = multiprocessing.get_context("spawn")
-        self.beat: Any = context.Value("q", -1, lock=False)
+        self.beat: Any = context.Array("q", [-1, 0], lock=False)
         self.pipe, theirs = context.Pipe()
         arguments = (theirs, root / f"worker{number}", formats, out, self.beat)
         self.process = context.Process(target=work, args=arguments, daemon=True)
@@ -86,7 +86,7 @@ class Worker:
     def give(self, batch: Batch | None) -> None:
         """Hand out a batch; None ends the process."""
         self.batch, self.last, self.since = batch, -1, time.monotonic()
-        self.beat.value = -1
+        self.beat[:] = [-1, 0]
         self.pipe.send(batch)
 
     def lost(self) -> str | None:
@@ -94,8 +94,8 @@ class Worker:
         if not self.process.is_alive():
             self.process.join()
             return f"crash: the process ended with {self.process.exitcode}"
-        if self.batch is not None and self.beat.value != self.last:
-            self.last, self.since = self.beat.value, time.monotonic()
+        if self.batch is not None and self.beat[0] != self.last:
+            self.last, self.since = self.beat[0], time.monotonic()
         silent = time.monotonic() - self.since
         return f"stuck: no word for {silent:.0f} s" if silent > SILENT else None
 
@@ -188,13 +188,17 @@ def _drive(
 
 def _given_up(worker: Worker, why: str, state: State, out: Path) -> list[Batch]:
     """Keep the case that a worker died on; what is left of its batch."""
-    batch, number = worker.batch, int(worker.beat.value)
+    batch, number = worker.batch, int(worker.beat[0])
     if batch is None or number < batch.first:
         return [] if batch is None else [batch]
-    case = make_case(batch.format, batch.seed, number)
-    kind, _, text = why.partition(": ")
-    keep(case, [Fault("crash" if kind == "crash" else "stuck", text)], out / "findings")
-    tally = Tally(files=number + 1 - batch.first, faults={f"{batch.format}: {kind}: {text}": 1})
+    tally = Tally(files=number + 1 - batch.first)
+    if worker.beat[1]:
+        tally.theirs = 1
+    else:
+        kind, _, text = why.partition(": ")
+        found = Fault("crash" if kind == "crash" else "stuck", text)
+        keep(make_case(batch.format, batch.seed, number), [found], out / "findings")
+        tally.faults = {f"{batch.format}: {kind}: {text}": 1}
     state.tallies.setdefault(batch.format, Tally()).add(tally)
     left = batch.first + batch.count - number - 1
     return [Batch(batch.format, batch.seed, number + 1, left)] if left else []
@@ -219,5 +223,7 @@ def table(state: State) -> str:
         if tally is not total:
             total.add(tally)
     rows.append(f"{state.seconds:.0f} s; stricter: refused, though the usual loaders that take it agree")
+    if total.theirs:
+        rows.append(f"{total.theirs} of them end a process that reads them with a usual loader")
     rows += [f"FINDING x{count}: {what}" for what, count in sorted(total.faults.items())]
     return "\n".join(rows if total.faults else [*rows, "no finding"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -24,6 +25,7 @@ SCANNED = 20
 """One case of so many is scanned too, and every one of the examples."""
 ROOM, TIMES = 300 * 2**20, 4
 """Bytes of memory that a reading may take at most, and how often the file's size besides."""
+Stage = Literal["ours", "theirs"]
 Kind = Literal[
     "ran", "raised", "stuck", "slow", "memory", "expands", "other weights", "ambiguous", "left out", "would call"
 ]
@@ -68,8 +70,13 @@ class Read:
     known: dict[tuple[str, ...], set[str]] = field(default_factory=dict)
 
 
-def attempt(case: Case, folder: Path, canary: Canary) -> Trial:
-    """Write a case into a folder, read it, compare, and take it away."""
+def attempt(case: Case, folder: Path, canary: Canary, stage: Callable[[Stage], None] = lambda _: None) -> Trial:
+    """Write a case into a folder, read it, compare, and take it away.
+
+    Args:
+        stage: is told whose turn it is, so that a crash of a usual loader is not taken for one of ours.
+    """
+    stage("ours")
     path = write_case(case, folder)
     try:
         trial, read = _watched(case, path, canary)
@@ -81,10 +88,12 @@ def attempt(case: Case, folder: Path, canary: Canary) -> Trial:
         content = case.files.get(case.main)
         usual: list[Reading] = []
         if content is not None:
+            stage("theirs")
             with limited():
                 usual, calls = readings(path, content)
                 _compare(trial, read, usual, calls)
             canary.sang()
+            stage("ours")
         if case.format == "verdict" or case.number % SCANNED == 0:
             _scanned(trial, path, usual, canary)
             canary.sang()  # of the usual loaders, which is not ours to judge

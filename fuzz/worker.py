@@ -6,6 +6,7 @@ import ctypes
 import os
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from fuzz.canary import Canary
 from fuzz.case import make_case
 from fuzz.findings import EXAMPLES, keep, signature, smaller
-from fuzz.trial import attempt
+from fuzz.trial import Stage, attempt
 
 WARM = 10
 """Cases of each format that are read before any counts: what is imported late is imported then."""
@@ -34,6 +35,7 @@ class Tally:
     """What came of cases: how many, and the worst of them.
 
     Attributes:
+        theirs: how often a usual loader took the process with it.
         seconds, memory: the worst of one case, in seconds of the processor and bytes, and the numbers of those cases.
         faults: how often each signature was seen.
     """
@@ -42,6 +44,7 @@ class Tally:
     accepted: int = 0
     refused: int = 0
     stricter: int = 0
+    theirs: int = 0
     seconds: float = 0.0
     slowest: int = 0
     memory: int = 0
@@ -50,7 +53,7 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Put another tally to this one."""
-        for name in ("files", "accepted", "refused", "stricter"):
+        for name in ("files", "accepted", "refused", "stricter", "theirs"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         if other.seconds > self.seconds:
             self.seconds, self.slowest = other.seconds, other.slowest
@@ -64,14 +67,14 @@ def try_batch(batch: Batch, folder: Path, canary: Canary, out: Path | None, beat
     """Try a batch in a folder that is empty after it; findings are kept below `out` as they come.
 
     Args:
-        beat: a shared number that always holds the case that is being tried.
+        beat: two shared numbers: the case that is being tried, and 1 while the usual loaders read it, else 0.
     """
     tally = Tally()
     for number in range(batch.first, batch.first + batch.count):
-        if beat is not None:
-            beat.value = number
         case = make_case(batch.format, batch.seed, number)
-        trial = attempt(case, folder, canary)
+        if beat is not None:
+            beat[0] = number
+        trial = attempt(case, folder, canary, partial(_at, beat) if beat is not None else _nowhere)
         tally.files += 1
         tally.accepted += trial.accepted
         tally.refused += not trial.accepted
@@ -85,6 +88,14 @@ def try_batch(batch: Batch, folder: Path, canary: Canary, out: Path | None, beat
             if out is not None and _is_new(what, out):
                 keep(smaller(case, trial, folder, canary), trial.faults, out)
     return tally
+
+
+def _at(beat: Any, stage: Stage) -> None:
+    beat[1] = int(stage == "theirs")
+
+
+def _nowhere(_: Stage) -> None:
+    return
 
 
 _kept: dict[str, int] = {}

@@ -172,7 +172,7 @@ def _more(drawn: random.Random, _: h5py.File, top: h5py.Group) -> None:
 
 
 def _deep(drawn: random.Random, _: h5py.File, top: h5py.Group) -> None:
-    for i in range(drawn.choice((20, 200))):
+    for i in range(drawn.choice((9, 60))):
         top = top.create_group(f"g{i % 3}")
     top.create_dataset("deep", data=np.ones(3, np.float32))
 

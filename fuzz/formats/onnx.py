@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, TensorProto, helper
@@ -129,7 +130,7 @@ def _external(drawn: random.Random, graph: GraphProto, files: dict[str, bytes], 
 
 def _constant(drawn: random.Random, graph: GraphProto, *_: object) -> None:
     """A constant in one of its other forms."""
-    kinds = (
+    kinds: tuple[dict[str, Any], ...] = (
         {"value_float": 1.5},
         {"value_floats": [1.0, 2.0]},
         {"value_int": 3},

@@ -191,7 +191,8 @@ def test_the_usual_loaders_read_what_was_saved(tmp_path: Path) -> None:
     found, _ = readings(path, path.read_bytes())
     assert {one.loader for one in found} == {"torch.load", "torch.load(mmap=True)", "torch.load(weights_only=False)"}
     for one in found:
-        assert np.array_equal(one.arrays["model", "w"][0], [0, 1, 2, 3])
+        (array,) = one.arrays["model", "w"]
+        assert array is not None and np.array_equal(array, [0, 1, 2, 3])
 
 
 def test_a_finding_is_kept_and_read_back(tmp_path: Path, canary: Canary) -> None:
