@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -11,11 +12,19 @@ from typing import BinaryIO
 import numpy as np
 
 from weightspace.errors import UnreadableError
+from weightspace.files.adapters import adapter_note
 from weightspace.files.arrays import FLOATING, Plain, Stored
+from weightspace.files.gguf import gguf_outlines
+from weightspace.files.keras import keras_outlines
 from weightspace.files.kinds import Kind, kinds_in, open_regular
+from weightspace.files.npz import npz_outlines
+from weightspace.files.onnx import onnx_outlines
 from weightspace.files.outline import Outline, Stamp, check_unchanged, stamp
+from weightspace.files.pt2 import pt2_outlines
 from weightspace.files.pytorch import pytorch_outlines
+from weightspace.files.shards import index_beside, sharded_outlines
 from weightspace.files.tensors import header_in
+from weightspace.files.torchscript import torchscript_outlines
 
 __all__ = ["FLOATING", "SUFFIXES", "Kind", "Outline", "outlines", "pieces", "read"]
 
@@ -39,6 +48,14 @@ _NAMED: dict[Kind, str] = {
 _READERS: dict[Kind, Callable[[Path, BinaryIO, Mapping[Path, Stamp], Kind], list[Outline]]] = {
     "pytorch": pytorch_outlines,
     "pickle": pytorch_outlines,
+    "torchscript": torchscript_outlines,
+    "pt2": pt2_outlines,
+    "onnx": onnx_outlines,
+    "npz": npz_outlines,
+    "npy": npz_outlines,
+    "gguf": gguf_outlines,
+    "keras": keras_outlines,
+    "hdf5": keras_outlines,
 }
 
 
@@ -56,12 +73,26 @@ def outlines(path: str | Path) -> list[Outline]:
             kind = _kind(path, file, before[0])
             if kind == "safetensors":
                 found = [_safetensors_outline(path, file, before)]
+            elif kind == "index":
+                found = sharded_outlines(path, file, {path: before}, outlines)
             else:
                 found = _READERS[kind](path, file, {path: before}, kind)
             check_unchanged({path: before})
         except OSError as error:
             raise UnreadableError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
-    return sorted(found, key=lambda one: -one.size)
+    return sorted((_noted(one) for one in found), key=lambda one: -one.size)
+
+
+def _noted(found: Outline) -> Outline:
+    """With what is said of adapters, and of shards that stand alone."""
+    notes = []
+    adapter = adapter_note(found.path, found.shapes)
+    if adapter:
+        notes.append(adapter)
+    index = index_beside(found.path)
+    if index:
+        notes.append(f"It is one shard of a network: {index.name} names them all.")
+    return replace(found, notes=(*notes, *found.notes)) if notes else found
 
 
 def read(found: Outline, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -151,6 +182,8 @@ def _kind(path: Path, file: BinaryIO, size: int) -> Kind:
             "programs read different weights from it"
         )
     suffix = path.suffix.lower()
+    if kinds == ("tar",):
+        raise UnreadableError(f"{path} is a tar archive, as PyTorch wrote before 2017: load it there and save it again")
     if kinds:
         return kinds[0]
     # Nothing can read it; what it is called says what is missing

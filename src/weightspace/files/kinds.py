@@ -9,10 +9,12 @@ import stat
 import struct
 import tarfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from weightspace.errors import UnreadableError
+from weightspace.files.protobuf import BYTES, fields
 
 Kind = Literal[
     "safetensors",
@@ -38,6 +40,7 @@ LARGEST_INDEX = 64 * 2**20
 ZIP_TAIL = 72 * 2**10
 """Bytes at the end of a file in which loaders look for the directory of a zip: a comment of 64 KiB, and a block."""
 _OPCODES_LOOKED_AT = 64
+_FIELDS_LOOKED_AT = 4096
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -157,47 +160,15 @@ def _index(file: BinaryIO, start: bytes, size: int) -> bool:
 
 
 def _onnx(file: BinaryIO, size: int) -> bool:
-    """A message of protobuf that is whole and has a graph, which is such a message itself."""
-    fields = _fields(file, 0, size)
-    graphs = [(first, last) for number, wire, first, last in fields or () if number == 7 and wire == 2]
-    return bool(graphs) and all(_fields(file, first, last) for first, last in graphs)
-
-
-def _fields(file: BinaryIO, place: int, end: int) -> list[tuple[int, int, int, int]] | None:
-    """(number, wire type, begin, end) of the first thousands of fields between two places; None if they do not fit."""
-    found: list[tuple[int, int, int, int]] = []
-    while place < end and len(found) < 4096:
-        file.seek(place)
-        head = file.read(20)
-        key, used = _varint(head)
-        if key is None or not 1 <= key >> 3 < 2**29:
-            return None
-        value, more = _varint(head[used:])
-        wire = key & 7
-        if wire == 0 and value is not None:
-            first, last = place + used, place + used + more
-        elif wire in (1, 5):
-            first = place + used
-            last = first + (8 if wire == 1 else 4)
-        elif wire == 2 and value is not None:
-            first = place + used + more
-            last = first + value
-        else:
-            return None
-        if last > end:
-            return None
-        found.append((key >> 3, wire, first, last))
-        place = last
-    return found
-
-
-def _varint(raw: bytes) -> tuple[int | None, int]:
-    value = 0
-    for place, byte in enumerate(raw[:10]):
-        value |= (byte & 127) << 7 * place
-        if byte < 128:
-            return value, place + 1
-    return None, 0
+    """A message of protobuf that is whole and has a graph, which begins as such a message itself."""
+    try:
+        found = list(islice(fields(file, 0, size), _FIELDS_LOOKED_AT))
+        graphs = [field for field in found if field.number == 7 and field.wire == BYTES]
+        for graph in graphs:
+            list(islice(fields(file, graph.begin, graph.end), _FIELDS_LOOKED_AT))
+    except ValueError:
+        return False
+    return bool(graphs)
 
 
 # -- pickles -----------------------------------------------------------------------------------------------------------

@@ -395,7 +395,7 @@ _TABLE: dict[bytes, tuple[int, _Step]] = {
     b"\x8a": (96, _push(lambda run: _long(run.take(run.number(_U1))))),
     b"\x8b": (96, _push(lambda run: _long(run.take(_length(run, _I4))))),
     b"F": (48, _push(lambda run: float(run.line()))),
-    b"G": (48, _push(lambda run: run.number(_F8))),
+    b"G": (48, _push(lambda run: _F8.unpack(run.take(8))[0])),
     b"S": (80, _push(_quoted)),
     b"T": (80, _string(_I4)),
     b"U": (80, _string(_U1)),
