@@ -213,16 +213,18 @@ def _line(state: State, gone: float, seconds: float) -> str:
 
 def table(state: State) -> str:
     """Files, how many were taken and refused, and the worst time and memory, by format; then the findings."""
-    head = f"{'format':12}{'files':>10}{'accepted':>10}{'refused':>10}{'stricter':>10}{'worst s':>9}{'worst MiB':>11}"
+    head = f"{'format':12}{'files':>10}{'accepted':>10}{'compared':>10}{'refused':>10}{'stricter':>10}{'worst s':>9}{'worst MiB':>11}"
     rows, total = [head], Tally()
     for name, tally in [*state.tallies.items(), ("all", total)]:
         rows.append(
-            f"{name:12}{tally.files:10,}{tally.accepted:10,}{tally.refused:10,}{tally.stricter:10,}"
+            f"{name:12}{tally.files:10,}{tally.accepted:10,}{tally.compared:10,}{tally.refused:10,}{tally.stricter:10,}"
             f"{tally.seconds:9.2f}{tally.memory / 2**20:11.0f}"
         )
         if tally is not total:
             total.add(tally)
-    rows.append(f"{state.seconds:.0f} s; stricter: refused, though the usual loaders that take it agree")
+    rows.append(
+        f"{state.seconds:.0f} s; compared: a usual loader reads it too; stricter: refused, though those that do agree"
+    )
     if total.theirs:
         rows.append(f"{total.theirs} of them end a process that reads them with a usual loader")
     rows += [f"FINDING x{count}: {what}" for what, count in sorted(total.faults.items())]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,16 +206,64 @@ def _member(loaded: Any, name: str) -> str:
 
 
 def read_onnx(path: Path, _: bytes) -> Reading:
-    """`onnx.load`, with external data from the file's folder; initialisers and constants."""
+    """`onnx.load`, with external data from the file's folder; initialisers, and constants that have axes."""
     import onnx
     from onnx import numpy_helper
 
     made = Reading("onnx.load")
     model = onnx.load(str(path))
-    for tensor in model.graph.initializer:
+    named = [(tensor.name, tensor) for tensor in model.graph.initializer]
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and len(node.output) == 1:
+            named += [(node.output[0], one.t) for one in node.attribute if one.name == "value" and one.t.dims]
+    for name, tensor in named:
         array = numpy_helper.to_array(tensor)
         if array.dtype.kind == "f" or str(array.dtype) == "bfloat16":
-            made.add((tensor.name,), array.astype(np.float32))
+            made.add((name,), array.astype(np.float32))
+    return made
+
+
+def read_hdf5(_: Path, content: bytes) -> Reading:
+    """`h5py`, through hard links."""
+    return _hdf5_reading("h5py", content)
+
+
+def read_keras(_: Path, content: bytes) -> Reading | None:
+    """The HDF5 in an archive of Keras 3."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return _hdf5_reading("h5py of a zip", archive.read("model.weights.h5"))
+
+
+def _hdf5_reading(loader: str, content: bytes) -> Reading:
+    import h5py
+
+    made = Reading(loader)
+    with h5py.File(io.BytesIO(content), "r") as file:
+        waiting: list[tuple[tuple[str, ...], Any]] = [((), file)]
+        while waiting:
+            keys, group = waiting.pop()
+            for name in group if len(keys) < 70 else ():
+                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    continue
+                found, here = group[name], (*keys, name)
+                if isinstance(found, h5py.Group):
+                    waiting.append((here, found))
+                elif isinstance(found, h5py.Dataset) and found.dtype.kind == "f" and found.dtype.itemsize <= 8:
+                    made.add(here, found[()].astype(np.float32) if made.room(found.size or 0) else None)
+    return made
+
+
+def read_shards(path: Path, content: bytes) -> Reading | None:
+    """Every shard that an index names, put together, as transformers does."""
+    made = Reading("the shards")
+    for shard in sorted(set(json.loads(content)["weight_map"].values())):
+        place = path.parent / shard
+        inside = (
+            read_safetensors(place, place.read_bytes()) if shard.endswith(".safetensors") else read_torch(place, b"")
+        )
+        for keys, found in inside.arrays.items():
+            for one in found:
+                made.add(keys, one)
     return made
 
 
@@ -243,5 +293,8 @@ LOADERS: tuple[tuple[Callable[[Path, bytes], bool], Callable[[Path, bytes], Read
     (lambda _, content: b"PK\5\6" in content[-70000:] and b"NUMPY" in content, read_numpy),
     (lambda path, _: path.suffix.lower() == ".onnx", read_onnx),
     (lambda _, content: content[:4] == b"GGUF", read_gguf),
+    (lambda _, content: content[:4] == b"\x89HDF", read_hdf5),
+    (lambda _, content: b"PK\5\6" in content[-70000:] and b"HDF" in content, read_keras),
+    (lambda path, _: path.name.endswith(".index.json"), read_shards),
 )
 """Which files a loader is tried on, by name and content, and the loader."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
@@ -45,6 +46,7 @@ class Trial:
 
     Attributes:
         accepted: whether the reader gave weights.
+        compared: whether it gave weights that a usual loader reads too.
         stricter: whether it refused what every usual loader that takes the file reads alike.
         seconds: of the processor.
         memory: bytes at the peak beyond what was in use before.
@@ -53,6 +55,7 @@ class Trial:
     accepted: bool = False
     reason: str = ""
     stricter: bool = False
+    compared: bool = False
     seconds: float = 0.0
     memory: int = 0
     faults: list[Fault] = field(default_factory=list)
@@ -112,8 +115,11 @@ def _watched(case: Case, path: Path, canary: Canary) -> tuple[Trial, Read]:
     canary.sang()
     before, begun = reset_peak(), time.process_time()
     try:
-        with limited(), alarm(STUCK), canary.watch(path, case.format == "shards"):
+        with limited(), warnings.catch_warnings(record=True) as warned, alarm(STUCK), canary.watch(path, _links(case)):
+            warnings.simplefilter("always")
             _read(case, path, trial, read)
+        if warned:
+            trial.fault("message", f"a warning: {warned[0].message}")
     except WeightspaceError as error:
         trial.reason = str(error)
         if not _printable(trial.reason):
@@ -129,6 +135,11 @@ def _watched(case: Case, path: Path, canary: Canary) -> tuple[Trial, Read]:
     if trial.memory > TIMES * case.size + ROOM:
         trial.fault("memory", f"{trial.memory / 2**20:.0f} MiB for {case.size} bytes")
     return trial, read
+
+
+def _links(case: Case) -> bool:
+    """Whether links out of the folder are followed: the hub's cache keeps shards so."""
+    return case.format == "shards"
 
 
 def _read(case: Case, path: Path, trial: Trial, read: Read) -> None:
@@ -168,6 +179,7 @@ def _scanned(trial: Trial, path: Path, usual: list[Reading], canary: Canary) -> 
 
 def _compare(trial: Trial, read: Read, usual: list[Reading], calls: list[str]) -> None:
     """Hold what was read against the usual loaders."""
+    trial.compared = trial.accepted and bool(usual) and bool(read.arrays)
     agree = all(usual[0].same(other) for other in usual[1:])
     if not trial.accepted:
         trial.stricter = bool(usual) and agree and not calls and not trial.faults
@@ -185,17 +197,22 @@ def _compare(trial: Trial, read: Read, usual: list[Reading], calls: list[str]) -
 def _against(trial: Trial, read: Read, reading: Reading) -> None:
     flat = reading.flat()
     for keys, array in read.arrays.items():
-        theirs = reading.arrays.get(keys) or flat.get(".".join(keys))
+        theirs = reading.arrays.get(keys) or flat.get(_joined(keys, reading))
         if theirs is None:
             trial.fault("other weights", f"{reading.loader} has no {'.'.join(keys)!r}")
         elif not all(equal(theirs[0], one) for one in theirs[1:]):
             trial.fault("ambiguous", f"{'.'.join(keys)!r} is several arrays for {reading.loader}")
         elif not equal(array, theirs[0]):
             trial.fault("other weights", f"{reading.loader} has other numbers in {'.'.join(keys)!r}")
-    ours = {".".join(keys) for keys in read.arrays}
-    known = {".".join((*part, name)) for part, names in read.known.items() for name in names}
-    if missing := sorted(name for name in flat if name not in ours and name not in known):
+    known = {_joined((*part, name), reading) for part, names in read.known.items() for name in names}
+    if missing := sorted(name for name in flat if name not in known):
         trial.fault("left out", f"{reading.loader} has {len(missing)} arrays more, such as {missing[0]!r}")
+
+
+def _joined(keys: tuple[str, ...], reading: Reading) -> str:
+    """Keys with dots between; a path inside HDF5 is keys too."""
+    joined = ".".join(keys)
+    return joined.replace("/", ".") if reading.loader.startswith("h5py") else joined
 
 
 def _where(error: BaseException) -> str:

@@ -43,6 +43,7 @@ class Tally:
     files: int = 0
     accepted: int = 0
     refused: int = 0
+    compared: int = 0
     stricter: int = 0
     theirs: int = 0
     seconds: float = 0.0
@@ -53,7 +54,7 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Put another tally to this one."""
-        for name in ("files", "accepted", "refused", "stricter", "theirs"):
+        for name in ("files", "accepted", "refused", "compared", "stricter", "theirs"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         if other.seconds > self.seconds:
             self.seconds, self.slowest = other.seconds, other.slowest
@@ -78,6 +79,7 @@ def try_batch(batch: Batch, folder: Path, canary: Canary, out: Path | None, beat
         tally.files += 1
         tally.accepted += trial.accepted
         tally.refused += not trial.accepted
+        tally.compared += trial.compared
         tally.stricter += trial.stricter
         if trial.seconds > tally.seconds:
             tally.seconds, tally.slowest = trial.seconds, number
