@@ -213,12 +213,13 @@ def _line(state: State, gone: float, seconds: float) -> str:
 
 def table(state: State) -> str:
     """Files, how many were taken and refused, and the worst time and memory, by format; then the findings."""
-    head = f"{'format':12}{'files':>10}{'accepted':>10}{'compared':>10}{'refused':>10}{'stricter':>10}{'worst s':>9}{'worst MiB':>11}"
+    columns = ("files", "accepted", "compared", "refused", "stricter", "worst s", "worst MiB")
+    head = f"{'format':12}" + "".join(f"{column:>10}" for column in columns)
     rows, total = [head], Tally()
     for name, tally in [*state.tallies.items(), ("all", total)]:
         rows.append(
             f"{name:12}{tally.files:10,}{tally.accepted:10,}{tally.compared:10,}{tally.refused:10,}{tally.stricter:10,}"
-            f"{tally.seconds:9.2f}{tally.memory / 2**20:11.0f}"
+            f"{tally.seconds:10.2f}{tally.memory / 2**20:10.0f}"
         )
         if tally is not total:
             total.add(tally)

@@ -83,7 +83,10 @@ def attempt(case: Case, folder: Path, canary: Canary, stage: Callable[[Stage], N
     path = write_case(case, folder)
     try:
         trial, read = _watched(case, path, canary)
-        if trial.seconds > _seconds(case):  # other work on the machine makes one measurement slow, not three
+        stuck = any(fault.kind == "stuck" for fault in trial.faults)
+        if (
+            trial.seconds > _seconds(case) and not stuck
+        ):  # other work on the machine makes one measurement slow, not three
             again = [_watched(case, path, canary)[0].seconds for _ in range(2)]
             trial.seconds = min(trial.seconds, *again)
             if trial.seconds > _seconds(case):
@@ -97,7 +100,7 @@ def attempt(case: Case, folder: Path, canary: Canary, stage: Callable[[Stage], N
                 _compare(trial, read, usual, calls)
             canary.sang()
             stage("ours")
-        if case.format == "verdict" or case.number % SCANNED == 0:
+        if not stuck and (case.format == "verdict" or case.number % SCANNED == 0):
             _scanned(trial, path, usual, canary)
             canary.sang()  # of the usual loaders, which is not ours to judge
         return trial
