@@ -1,4 +1,4 @@
-"""Findings on disk: the files that led to a fault, what it was, and how to make them again; tried anew by replay."""
+"""Findings on disk: the files that led to a fault, and what it was; `fuzz/regressions` keeps those that were mended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def signature(case: Case, fault: Fault) -> str:
 
 
 def keep(case: Case, faults: list[Fault], folder: Path) -> Path:
-    """Write a case with what was wrong; its files lie below `files`."""
+    """Write a case with what was wrong; its files lie below `files`.
+
+    Seed and number make the files again as long as the mutations stay as they are.
+    """
     place = folder / f"{case.format}-{case.seed}-{case.number}"
     files = place / "files"
     files.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,7 @@ def _watched(case: Case, path: Path, canary: Canary) -> tuple[Trial, Read]:
         if warned:
             trial.fault("message", f"a warning: {warned[0].message}")
     except WeightspaceError as error:
-        trial.reason = str(error)
+        trial.accepted, trial.reason = False, str(error)
         if not _printable(trial.reason):
             trial.fault("message", f"letters that are not printed in {trial.reason!r}")
     except Stuck:
