@@ -17,7 +17,7 @@ LARGEST_CONFIG = 2**20
 
 def adapter_note(path: Path, names: Iterable[str]) -> str | None:
     """What is said of a file whose arrays are an adapter's, with the network that it is for; None of any other."""
-    if not any(_LORA.search(name) for name in names):
+    if not any("lora_" in name and _LORA.search(name) for name in names):
         return None
     base = _base(path.with_name("adapter_config.json"))
     return (

@@ -127,7 +127,7 @@ class Strided(Stored):
         steps = [stride * width for stride in self.strides]
         flat = np.lib.stride_tricks.as_strided(numbers, self.shape, steps, writeable=False).reshape(-1)
         for first in range(0, flat.size, most):
-            yield decoded(flat[first : first + most].data, self.dtype)
+            yield decoded(np.ascontiguousarray(flat[first : first + most]).data, self.dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

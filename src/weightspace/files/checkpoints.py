@@ -13,7 +13,7 @@ import numpy as np
 
 from weightspace.errors import UnreadableError
 from weightspace.files.adapters import adapter_note
-from weightspace.files.arrays import FLOATING, Plain, Stored
+from weightspace.files.arrays import FLOATING, WIDTHS, Plain, Stored, decoded
 from weightspace.files.gguf import gguf_outlines
 from weightspace.files.keras import keras_outlines
 from weightspace.files.kinds import Kind, kinds_in, open_regular
@@ -107,7 +107,10 @@ def read(found: Outline, names: Sequence[str]) -> dict[str, np.ndarray]:
     made: dict[Stored, np.ndarray] = {}
     with _opened(found) as opened:
         for name in names:
-            stored = _stored(found, name)
+            if found.kind == "safetensors":  # has no two names for one array
+                arrays[name] = _plain(found, name, opened(found.path))
+                continue
+            stored = found.arrays[name]
             if stored not in made:
                 count = prod(stored.shape)
                 with _said(found, name):
@@ -130,6 +133,16 @@ def pieces(found: Outline, name: str, most: int) -> Iterator[np.ndarray]:
     stored = _stored(found, name)
     with _opened(found) as opened, _said(found, name):
         yield from stored.pieces(opened(stored.path), most)
+
+
+def _plain(found: Outline, name: str, file: BinaryIO) -> np.ndarray:
+    """An array of a safetensors file."""
+    dtype, shape = found.dtypes[name], found.shapes[name]
+    try:
+        file.seek(found.offsets[name])
+        return decoded(file.read(prod(shape) * WIDTHS[dtype]), dtype).reshape(shape)
+    except (OSError, ValueError) as error:
+        raise UnreadableError(f"array {name!r} of {found.path} cannot be read any more: {error}") from None
 
 
 def _stored(found: Outline, name: str) -> Stored:

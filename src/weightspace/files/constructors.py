@@ -147,7 +147,10 @@ def _wholes(values: Any) -> tuple[int, ...]:
         (values,) = values.parts[0]
     if not isinstance(values, tuple | list) or len(values) > MOST_AXES:
         raise PickleError("it has a tensor whose shape is no list of lengths")
-    return tuple(whole(value) for value in values)
+    for value in values:
+        if type(value) is not int or not 0 <= value < 2**62:
+            whole(value)
+    return tuple(values)
 
 
 def _nothing(value: Any, what: str) -> None:

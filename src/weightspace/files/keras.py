@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -20,7 +21,8 @@ from weightspace.files.zips import STORED, Entry, content, entries
 
 APART = ("model_weights", "optimizer_weights", "optimizer")
 """Groups that are state dicts of their own."""
-MOST_OBJECTS = 10**6
+MOST_OBJECTS = 10**5
+DEEPEST = 32
 _FILTERS = {1, 2, 3, 32000}
 _AT_ONCE = 2**24
 
@@ -156,28 +158,26 @@ def _datasets(path: Path, held: Any, inside: Entry | None) -> Iterator[tuple[str
     """Every array of numbers with its path, in the order of the file; links to other places are refused."""
     import h5py
 
-    waiting: list[tuple[str, Any, tuple[Any, ...]]] = [("", held, ())]
+    waiting: deque[tuple[str, Any, str, tuple[Any, ...]]] = deque(("", held, name, ()) for name in held)
     count = 0
     while waiting:
-        prefix, group, above = waiting.pop(0)
-        inner = []
-        for name in group:
-            count += 1
-            if count > MOST_OBJECTS:
-                raise ValueError(f"it has more than {MOST_OBJECTS:,} objects")
-            full = f"{prefix}{name}"
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"{full[:100]!r} is a link to somewhere else")
-            found = group[name]
-            if isinstance(found, h5py.Group):
-                if found.id in above or len(above) > 32:
-                    raise ValueError("its groups stand in each other without end")
-                inner.append((f"{full}/", found, (*above, found.id)))
-            elif isinstance(found, h5py.Dataset):
-                stored = _dataset(path, full, found, inside)
-                if stored is not None:
-                    yield full, stored
-        waiting[:0] = inner
+        prefix, group, name, above = waiting.popleft()
+        count += 1
+        if count > MOST_OBJECTS:
+            raise ValueError(f"it has more than {MOST_OBJECTS:,} objects")
+        full = f"{prefix}{name}"
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{full[:100]!r} is a link to somewhere else")
+        found = group[name]
+        if isinstance(found, h5py.Group):
+            if found.id in above or len(above) > DEEPEST:
+                raise ValueError("its groups stand in each other without end")
+            names = [str(inner) for inner in found]
+            waiting.extendleft((f"{full}/", found, inner, (*above, found.id)) for inner in reversed(names))
+        elif isinstance(found, h5py.Dataset):
+            stored = _dataset(path, full, found, inside)
+            if stored is not None:
+                yield full, stored
 
 
 def _dataset(path: Path, name: str, found: Any, inside: Entry | None) -> Stored | None:

@@ -175,28 +175,38 @@ def _onnx(file: BinaryIO, size: int) -> bool:
 
 
 def _pickle(file: BinaryIO, start: bytes, size: int) -> bool:
-    """Whether an unpickler would get through the first opcodes; half an ordinary file's bytes are none."""
+    """Whether an unpickler would get through the first opcodes, to more than a text or a number.
+
+    Half of all bytes are opcodes: the length of a safetensors header may be one that takes what follows for a text.
+    """
     place = depth = 0
+    structured = start[:1] == b"\x80"
     for _ in range(_OPCODES_LOOKED_AT):
         file.seek(place)
         raw = file.read(4096)
         opcode = _OPCODES.get(raw[:1])
         if opcode is None:
             return not raw and start[:1] == b"\x80" and place > 1  # torn, but begun as pickles begin
+        structured = structured or opcode.name in _STRUCTURE
         used = _argument(opcode, raw)
         before, after = _depths(opcode)
         if used is None or depth < before:
             return False
         if opcode.name == "STOP":
-            return True
+            return structured
         depth += after - before
         place += used
         if place > size:
             return start[:1] == b"\x80"
-    return True
+    return structured
 
 
-_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+# P asks for something by name, which no reader of pickles of weights knows; and with it every zip begins
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes if opcode.name != "PERSID"}
+_STRUCTURE = frozenset(
+    {"EMPTY_DICT", "DICT", "EMPTY_LIST", "LIST", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
+    | {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "INT", "LONG", "LONG1", "LONG4"}
+)
 _WIDTHS = {
     pickletools.TAKEN_FROM_ARGUMENT1: "<B",
     pickletools.TAKEN_FROM_ARGUMENT4: "<i",
@@ -281,30 +291,28 @@ def _zip_names(file: BinaryIO, size: int) -> list[str]:
     place = tail.rfind(b"PK\x05\x06", 0, max(0, len(tail) - 18))
     if place < 0:
         return []
-    count, length, offset = struct.unpack_from("<10xHII", tail, place)
-    return _directory_names(file, begin + place, count, length, offset)
+    length, offset = struct.unpack_from("<12xII", tail, place)
+    return _directory_names(file, begin + place, length, offset)
 
 
-def _directory_names(file: BinaryIO, end: int, count: int, length: int, offset: int) -> list[str]:
+def _directory_names(file: BinaryIO, end: int, length: int, offset: int) -> list[str]:
     """Names in the directory that an end record at `end` speaks of: where it says, or right before itself."""
-    if length == 2**32 - 1 or offset == 2**32 - 1 or count == 2**16 - 1:
-        file.seek(max(0, end - 20))
-        locator = file.read(20)
-        if locator[:4] == b"PK\x06\x07":
-            (where,) = struct.unpack("<8xQ4x", locator)
-            file.seek(min(where, end))
+    places = {(offset, length), (end - length, length)}
+    file.seek(max(0, end - 20))
+    locator = file.read(20)
+    if locator[:4] == b"PK\x06\x07":  # a second end record stands in front, with numbers of 64 bits
+        (where,) = struct.unpack("<8xQ4x", locator)
+        for begin in {min(where, end), max(0, end - 76)}:
+            file.seek(begin)
             record = file.read(56)
-            if record[:4] != b"PK\x06\x06":
-                file.seek(max(0, end - 76))
-                record = file.read(56)
             if record[:4] == b"PK\x06\x06" and len(record) == 56:
-                length, offset = struct.unpack("<40xQQ", record)
-                end = file.tell() - 56
+                wide_length, wide_offset = struct.unpack("<40xQQ", record)
+                places |= {(wide_offset, wide_length), (begin - wide_length, wide_length), (begin - length, length)}
     names: list[str] = []
-    for place in {offset, end - length}:
-        if 0 <= place < end and length <= end:
+    for place, wanted in places:
+        if 0 <= place < end:
             file.seek(place)
-            names += _entries(file.read(min(length, end - place)))
+            names += _entries(file.read(min(wanted, end - place)))
     return names
 
 

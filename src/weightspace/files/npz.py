@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import ast
+import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.lib import format as npy
 
 from weightspace.errors import UnreadableError
 from weightspace.files.arrays import FLOATING, WIDTHS, Plain, Stored, Strided, decoded
@@ -20,7 +20,7 @@ from weightspace.files.kinds import Kind
 from weightspace.files.outline import Outline, Stamp, check_total, outline_of
 from weightspace.files.zips import DEFLATED, STORED, Entry, entries
 
-LARGEST_HEADER = 2**16
+LARGEST_HEADER = 2**14
 """Bytes of the longest description of an array that is read."""
 _PIECE = 2**20
 
@@ -32,6 +32,7 @@ class Packed(Stored):
     Attributes:
         begin, length: of what is packed, in bytes.
         skip: bytes in front of the numbers, unpacked.
+        crc: checksum of both.
         columns, swapped: as of `Held`.
     """
 
@@ -39,6 +40,7 @@ class Packed(Stored):
     begin: int
     length: int
     skip: int
+    crc: int
     dtype: str
     shape: tuple[int, ...]
     columns: bool
@@ -60,7 +62,9 @@ class Packed(Stored):
     def _unpacked(self, file: BinaryIO, size: int) -> Iterator[bytes]:
         """The numbers in pieces of `size` bytes, and what is left of them."""
         left = prod(self.shape) * WIDTHS[self.dtype]
-        unpacker, place, skip, held = zlib.decompressobj(-15), 0, self.skip, bytearray()
+        unpacker, place, skip, held, crc = zlib.decompressobj(-15), 0, self.skip, bytearray(), 0
+        if not left:
+            return
         while left:
             wanted = min(size, left) + skip - len(held)
             packed = unpacker.unconsumed_tail
@@ -75,11 +79,14 @@ class Packed(Stored):
             if not found and not packed:
                 raise ValueError("it ends too early")
             held += found
+            crc = zlib.crc32(found, crc)
             if len(held) == min(size, left) + skip:
                 yield bytes(held[skip:])
                 left -= len(held) - skip
                 skip = 0
                 held.clear()
+        if crc != self.crc:
+            raise ValueError("its checksum is wrong: the file is damaged")
 
 
 def npz_outlines(path: Path, file: BinaryIO, stamps: Mapping[Path, Stamp], kind: Kind) -> list[Outline]:
@@ -98,9 +105,8 @@ def npz_outlines(path: Path, file: BinaryIO, stamps: Mapping[Path, Stamp], kind:
         for name, entry in (entries(file, size) if kind == "npz" else {}).items():
             if name.endswith(".npy"):
                 arrays[name.removesuffix(".npy")] = _member(path, file, entry)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        what = " ".join(str(error).split())[:160]
-        raise UnreadableError(f"{path} cannot be read as numpy's {kind}: {what}") from None
+    except ValueError as error:
+        raise UnreadableError(f"{path} cannot be read as numpy's {kind}: {error}") from None
     check_total(path, size, ((one.dtype, one.shape) for one in arrays.values()))
     return [outline_of(path, kind, arrays, (), (), stamps)]
 
@@ -118,7 +124,7 @@ def _member(path: Path, file: BinaryIO, entry: Entry) -> Stored:
     dtype, shape, columns, swapped, skip = _header(head, entry.name)
     if skip + prod(shape) * WIDTHS[dtype] != entry.size:
         raise ValueError(f"array {entry.name!r} of shape {shape} does not have {entry.size - skip} bytes")
-    return Packed(path, entry.begin, entry.length, skip, dtype, shape, columns, swapped)
+    return Packed(path, entry.begin, entry.length, skip, entry.crc, dtype, shape, columns, swapped)
 
 
 def _plain(path: Path, file: BinaryIO, begin: int, length: int) -> Stored:
@@ -136,16 +142,22 @@ def _plain(path: Path, file: BinaryIO, begin: int, length: int) -> Stored:
 
 def _header(raw: bytes, name: str) -> tuple[str, tuple[int, ...], bool, bool, int]:
     """Type, shape, whether it lies column by column, whether it is big-endian, and the header's length."""
-    head = io.BytesIO(raw)
-    version = npy.read_magic(head)
-    if version not in ((1, 0), (2, 0)):
+    form = {b"\x93NUMPY\x01\x00": "<H", b"\x93NUMPY\x02\x00": "<I"}.get(raw[:8])
+    if form is None:
         raise ValueError(f"array {name!r} is of a version of numpy's format that is not known")
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, columns, kind = read(head)
-    code = kind.str
-    dtype = NUMPY_TYPES.get(code[1:])
-    if kind.hasobject:
+    begin = 8 + struct.calcsize(form)
+    (length,) = struct.unpack(form, raw[8:begin].ljust(begin - 8, b"\0"))
+    if not 0 < length <= len(raw) - begin:
+        raise ValueError(f"the header of array {name!r} is torn")
+    try:
+        said = ast.literal_eval(raw[begin : begin + length].decode("latin-1").strip())
+        code, columns, shape = said["descr"], said["fortran_order"], said["shape"]
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
+        raise ValueError(f"the header of array {name!r} is damaged") from None
+    if isinstance(code, str) and code.endswith("O"):
         raise ValueError(f"array {name!r} holds objects, which only a pickle brings back")
-    if dtype is None or any(length < 0 or length >= 2**48 for length in shape):
-        raise ValueError(f"array {name!r} is of a type that is not known ({code[:20]})")
-    return dtype, tuple(int(length) for length in shape), columns and len(shape) > 1, code[0] == ">", head.tell()
+    dtype = NUMPY_TYPES.get(code[1:]) if isinstance(code, str) and code[:1] in ("<", ">", "|", "=") else None
+    whole = isinstance(shape, tuple) and all(type(one) is int and 0 <= one < 2**48 for one in shape)
+    if dtype is None or not whole or not isinstance(columns, bool) or len(said) != 3:
+        raise ValueError(f"array {name!r} is of a type that is not known ({code!r:.40})")
+    return dtype, shape, columns and len(shape) > 1, code[0] == ">", begin + length

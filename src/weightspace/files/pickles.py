@@ -102,17 +102,42 @@ class _Run:
         self.left = LARGEST_MEMORY + 3 * (len(raw) - place)
 
     def value(self) -> Any:
-        raw, steps = self.raw, _STEPS
-        while True:
-            code = raw[self.place]
-            self.place += 1
-            if code == 0x2E:  # STOP
-                return self.stack.pop()
-            cost, step = steps[code]
-            self.left -= cost
-            if self.left < 0:
-                raise TooLarge(f"it describes more objects than {LARGEST_MEMORY // 10**6} MB hold")
-            step(self)
+        """What the pickle describes. The five commonest opcodes stand here, others in a table, which is slower."""
+        raw, steps, memo = self.raw, _STEPS, self.memo
+        place, stack, left = self.place, self.stack, self.left
+        try:
+            while True:
+                code = raw[place]
+                place += 1
+                if code == 0x71:  # BINPUT
+                    memo[raw[place]] = stack[-1]
+                    place, left = place + 1, left - 110
+                elif code == 0x68:  # BINGET
+                    stack.append(memo[raw[place]])
+                    place, left = place + 1, left - 16
+                elif code == 0x4B:  # BININT1
+                    stack.append(raw[place])
+                    place, left = place + 1, left - 16
+                elif code == 0x28:  # MARK
+                    self.below.append(stack)
+                    stack, left = [], left - 120
+                elif code == 0x74:  # TUPLE
+                    left -= 64 + 8 * len(stack)
+                    items, stack = tuple(stack), self.below.pop()
+                    stack.append(items)
+                else:
+                    self.place, self.stack, self.left = place, stack, left
+                    if code == 0x2E:  # STOP
+                        return stack.pop()
+                    cost, step = steps[code]
+                    self.left -= cost
+                    step(self)
+                    place, stack, left = self.place, self.stack, self.left
+                if left < 0:
+                    raise TooLarge(f"it describes more objects than {LARGEST_MEMORY // 10**6} MB hold")
+        except IndexError:
+            self.place = max(self.place, place)
+            raise
 
     def take(self, length: int) -> bytes:
         first, self.place = self.place, self.place + length
@@ -133,6 +158,8 @@ class _Run:
 
     def text(self, length: int) -> str:
         self.left -= 4 * length
+        if self.left < 0:
+            raise TooLarge("it has texts that are too long")
         return str(self.take(length), "utf-8", "surrogatepass")
 
     def marked(self) -> list[Any]:
@@ -235,11 +262,6 @@ def _push(make: Callable[[_Run], Any]) -> _Step:
 def _unknown(run: _Run) -> None:
     code = run.raw[run.place - 1]
     raise PickleError(f"byte {run.place - 1:,} ({code:#04x}) is no instruction of a pickle of weights")
-
-
-def _mark(run: _Run) -> None:
-    run.below.append(run.stack)
-    run.stack = []
 
 
 def _pop(run: _Run) -> None:
@@ -380,7 +402,6 @@ def _protocol(run: _Run) -> None:
 _TABLE: dict[bytes, tuple[int, _Step]] = {
     b"\x80": (0, _protocol),
     b"\x95": (0, _ignore(_U8)),
-    b"(": (120, _mark),
     b"0": (0, _pop),
     b"1": (0, lambda run: (run.marked(), None)[1]),
     b"2": (16, _push(lambda run: run.stack[-1])),
@@ -390,7 +411,6 @@ _TABLE: dict[bytes, tuple[int, _Step]] = {
     b"I": (48, _push(_line_number)),
     b"L": (48, _push(lambda run: _digits(run.line()))),
     b"J": (48, _push(lambda run: run.number(_I4))),
-    b"K": (16, _push(lambda run: run.number(_U1))),
     b"M": (48, _push(lambda run: run.number(_U2))),
     b"\x8a": (96, _push(lambda run: _long(run.take(run.number(_U1))))),
     b"\x8b": (96, _push(lambda run: _long(run.take(_length(run, _I4))))),
@@ -422,13 +442,10 @@ _TABLE: dict[bytes, tuple[int, _Step]] = {
     b"\x85": (64, _tuple(1)),
     b"\x86": (72, _tuple(2)),
     b"\x87": (80, _tuple(3)),
-    b"t": (64, _marked(lambda _, items: tuple(items))),
     b"p": (110, lambda run: run.remember(_digits(run.line()))),
-    b"q": (110, lambda run: run.remember(run.number(_U1))),
     b"r": (110, lambda run: run.remember(run.number(_U4))),
     b"\x94": (110, lambda run: run.remember(len(run.memo))),
     b"g": (16, _push(lambda run: run.memo[_digits(run.line())])),
-    b"h": (16, _push(lambda run: run.memo[run.number(_U1)])),
     b"j": (16, _push(lambda run: run.memo[run.number(_U4)])),
     b"c": (120, lambda run: run.named(run.line().decode("utf-8"), run.line().decode("utf-8"))),
     b"\x93": (120, _stack_global),

@@ -72,14 +72,18 @@ def header_in(path: Path, file: BinaryIO) -> Header:
     try:
         header = json.loads(raw, object_pairs_hook=_once)
         # The format's library takes null for no metadata
-        metadata = {str(key): str(text) for key, text in (header.pop("__metadata__", None) or {}).items()}
+        said = header.pop("__metadata__", None)
+        metadata = {} if said is None else {str(key): str(text) for key, text in said.items()}
         end, shapes, dtypes, offsets, torn = 0, {}, {}, {}, None
+        widths: dict[str, int] = {}
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             first, last = entry["data_offsets"]
             shapes[name], dtypes[name] = tuple(_whole(n) for n in entry["shape"]), str(entry["dtype"])
             if first != end or last < first:
                 raise ValueError(f"array {name!r} does not begin where the one before it ends")
-            if _bits(name, dtypes[name]) * prod(shapes[name]) != 8 * (last - first):
+            if dtypes[name] not in widths:
+                widths[dtypes[name]] = _bits(name, dtypes[name])
+            if widths[dtypes[name]] * prod(shapes[name]) != 8 * (last - first):
                 raise ValueError(f"array {name!r} of shape {shapes[name]} does not have {last - first} bytes")
             offsets[name], end = 8 + length + first, last
             if torn is None and 8 + length + last > size:

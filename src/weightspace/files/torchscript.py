@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -149,13 +150,13 @@ def _weights(
 
 def _modules(module: Attributes, prefix: str = "", above: tuple[int, ...] = ()) -> Iterator[tuple[str, Attributes]]:
     """A module and those inside it, with what their names begin with; one that is used twice comes twice."""
-    waiting: list[tuple[str, Attributes, tuple[int, ...]]] = [(prefix, module, above)]
+    waiting: deque[tuple[str, Attributes, tuple[int, ...]]] = deque([(prefix, module, above)])
     count = 0
     while waiting:
-        prefix, one, above = waiting.pop(0)
+        prefix, one, above = waiting.popleft()
         count += 1
         if id(one) in above or len(above) >= DEEPEST or count > MOST_MODULES:
             raise PickleError("its modules stand in each other without end")
         yield prefix, one
         inner = [(f"{prefix}{name}.", value) for name, value in one.items() if isinstance(value, Attributes)]
-        waiting[:0] = [(named, value, (*above, id(one))) for named, value in inner]
+        waiting.extendleft((named, value, (*above, id(one))) for named, value in reversed(inner))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import BinaryIO
 
 STORED, DEFLATED = 0, 8
 _WIDE = 2**32 - 1
+_ODD = re.compile(r"[\x00-\x1f\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ def _entry(raw: bytes, place: int) -> tuple[Entry, int, int]:
         name = raw[begin : begin + named].decode("utf-8" if flags & 0x800 else "ascii")
     except UnicodeDecodeError:
         raise ValueError("a part of its zip has a name that is no text") from None
-    if not name or "\\" in name or any(ord(letter) < 32 for letter in name):
+    if not name or _ODD.search(name):
         raise ValueError(f"a part of its zip is called {name!r}")
     wide = _wide(raw[begin + named : begin + named + extra])
     values = []
