@@ -25,6 +25,8 @@ SIZE = 100
 """Cases of a batch."""
 SILENT = 4 * STUCK
 """Seconds on one case after which a worker is taken for dead."""
+SILENT_THEIRS = 20.0
+"""The same, while a usual loader reads it."""
 STATE = "state.json"
 
 
@@ -97,7 +99,8 @@ class Worker:
         if self.batch is not None and self.beat[0] != self.last:
             self.last, self.since = self.beat[0], time.monotonic()
         silent = time.monotonic() - self.since
-        return f"stuck: no word for {silent:.0f} s" if silent > SILENT else None
+        theirs = bool(self.beat[1])
+        return f"stuck: no word for {silent:.0f} s" if silent > (SILENT_THEIRS if theirs else SILENT) else None
 
     def end(self) -> None:
         """Kill it."""

@@ -36,13 +36,13 @@ def alarm(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def limited() -> Iterator[None]:
-    """Addresses limited, so that a bomb fails to allocate."""
+def limited(addresses: int = ADDRESSES) -> Iterator[None]:
+    """Addresses limited, in bytes, so that a bomb fails to allocate."""
     if sys.platform != "linux":
         yield
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (addresses, hard))
     try:
         yield
     finally:

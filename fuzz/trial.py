@@ -26,6 +26,8 @@ SCANNED = 20
 """One case of so many is scanned too, and every one of the examples."""
 ROOM, TIMES = 300 * 2**20, 4
 """Bytes of memory that a reading may take at most, and how often the file's size besides."""
+THEIRS = 5 * 2**30
+"""Bytes of addresses for the usual loaders, some of which fill as much memory as a pickle's memo says."""
 Stage = Literal["ours", "theirs"]
 Kind = Literal[
     "ran", "raised", "stuck", "slow", "memory", "expands", "other weights", "ambiguous", "left out", "would call"
@@ -95,7 +97,7 @@ def attempt(case: Case, folder: Path, canary: Canary, stage: Callable[[Stage], N
         usual: list[Reading] = []
         if content is not None:
             stage("theirs")
-            with limited():
+            with limited(THEIRS):
                 usual, calls = readings(path, content)
                 _compare(trial, read, usual, calls)
             canary.sang()
