@@ -109,6 +109,6 @@ def test_exchanged_scale_and_shift_are_judged_as_the_network_that_the_file_gives
         part = outlines(path)[0]
         from weightspace.files.checkpoints import read
 
-        names = shipped.recognise(part)
+        names = shipped.matched(part).names
         network = shipped.network(read(part, names), names)
         np.testing.assert_array_equal(network.arrays()["norm1.weight"], arrays("clean")["norm1.bias"].numpy())

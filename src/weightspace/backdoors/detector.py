@@ -160,14 +160,6 @@ class Detector:
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    def recognise(self, found: Outline) -> list[str]:
-        """The names of a file's arrays in the order of the detector's spec, as `matched` finds them.
-
-        Raises:
-            NetworkError: if the file holds another kind of network; a sentence with the first difference.
-        """
-        return list(self.matched(found).names)
-
     def matched(self, found: Outline) -> Match:
         """Which of a file's arrays is which of the detector's, whatever they are called, and what a person should know.
 

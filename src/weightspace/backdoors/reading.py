@@ -18,6 +18,7 @@ from weightspace.backdoors.verdict import Finding, Verdict
 from weightspace.errors import NetworkError, UnreadableError
 from weightspace.files.checkpoints import Outline, outlines, read
 from weightspace.files.kinds import LARGEST_INDEX, Kind, kinds_of, open_regular
+from weightspace.weights.matching import Match
 from weightspace.weights.network import Network
 
 HASHED = 2**31
@@ -137,11 +138,11 @@ class Reader:
             parts = outlines(path)
         except UnreadableError as error:
             return _unread(entry, path, kinds, facts, error)
-        known: list[tuple[Outline, list[str]]] = []
+        known: list[tuple[Outline, Match]] = []
         refused: NetworkError | None = None
         for part in parts:
             try:
-                known.append((part, self.detector.recognise(part)))
+                known.append((part, self.detector.matched(part)))
             except NetworkError as error:
                 refused = refused or error
         if not known:
@@ -157,7 +158,7 @@ class Reader:
                 cause = "that are adapters of other networks"
             return Known(facts, Kept(reason=text, cause=cause, notes=notes))
         notes = _notes(known)
-        networks = tuple(self.detector.network(read(part, arrays), arrays) for part, arrays in known)
+        networks = tuple(self.detector.network(read(part, found.names), found.names) for part, found in known)
         try:
             for network in networks:
                 network.check_finite()
@@ -226,10 +227,10 @@ def _unread(
     return _said(facts, "unreadable", _sentence(error, path))
 
 
-def _notes(known: list[tuple[Outline, list[str]]]) -> tuple[str, ...]:
+def _notes(known: list[tuple[Outline, Match]]) -> tuple[str, ...]:
     """What a reader must know of the state dicts that the detector knows."""
-    notes = list(dict.fromkeys(note for part, _ in known for note in part.notes))
-    odd = sorted({part.dtypes[array] for part, arrays in known for array in arrays} - {"F32"})
+    notes = list(dict.fromkeys(note for part, found in known for note in (*part.notes, *found.notes)))
+    odd = sorted({part.dtypes[array] for part, found in known for array in found.names} - {"F32"})
     if odd:
         notes.append(f"Its weights are {' and '.join(odd)}; the detector was trained on F32.")
     if len(known) > 1:
