@@ -71,8 +71,8 @@ def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
             count = prod(length for length in shape if length)
             if count > _MOST_NUMBERS or len(shape) > MOST_AXES:
                 raise UnreadableError(
-                    f"{path} is refused: array {name[:100]!r} has {len(shape)} axes, and they are for more numbers than "
-                    f"any program holds or more than the {MOST_AXES} that numpy knows"
+                    f"{path} is refused: array {name[:100]!r} has {len(shape)} axes, for more numbers than "
+                    f"any program holds, or more axes than the {MOST_AXES} that numpy knows"
                 )
 
 
