@@ -17,17 +17,20 @@ FORMATS = (
     "zip",
     "pickle",
     "pytorch",
+    "torchscript",
+    "pt2",
     "onnx",
     "npz",
     "gguf",
     "keras",
     "shards",
+    "adapter",
     "odd",
     "polyglot",
     "verdict",
 )
 """Names of modules of `fuzz.formats`."""
-SHARE = {"safetensors": 5, "zip": 4, "pickle": 5, "pytorch": 4, "onnx": 2, "npz": 2, "shards": 1, "odd": 1}
+SHARE = {"safetensors": 5, "zip": 4, "pickle": 5, "pytorch": 4, "torchscript": 2, "onnx": 2, "npz": 2}
 """How often a format is tried, against the others' 1."""
 
 

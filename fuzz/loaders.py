@@ -119,6 +119,11 @@ def read_torch_mapped(path: Path, _: bytes) -> Reading:
     return _torch_reading("torch.load(mmap=True)", torch.load(path, map_location="cpu", weights_only=True, mmap=True))
 
 
+def read_torchscript(path: Path, _: bytes) -> Reading:
+    """`torch.jit.load`: the parameters and buffers of a compiled module."""
+    return _torch_reading("torch.jit.load", torch.jit.load(path, map_location="cpu").state_dict())
+
+
 def read_torch_plain(_: Path, content: bytes) -> Reading:
     """`torch.load(weights_only=False)`: pickle's own unpickler, kept from every callable but those of weights."""
     loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False, pickle_module=Kept)
@@ -287,7 +292,8 @@ def _zip_or_pickle(_: Path, content: bytes) -> bool:
 
 LOADERS: tuple[tuple[Callable[[Path, bytes], bool], Callable[[Path, bytes], Reading | None]], ...] = (
     (lambda _, content: len(content) >= 10, read_safetensors),
-    (_zip_or_pickle, read_torch),
+    (lambda path, content: b"constants.pkl" not in content and _zip_or_pickle(path, content), read_torch),
+    (lambda _, content: b"constants.pkl" in content and content[:2] == b"PK", read_torchscript),
     (lambda path, content: b"PK\3\4" in content and _zip_or_pickle(path, content), read_torch_mapped),
     (lambda path, content: b"constants.pkl" not in content and _zip_or_pickle(path, content), read_torch_plain),
     (lambda _, content: b"PK\5\6" in content[-70000:] and b"NUMPY" in content, read_numpy),

@@ -22,7 +22,7 @@ def _detector() -> Detector:
 
 def wrong(path: Path, usual: list[Reading]) -> str | None:
     """What is wrong with the scan of a file, if anything."""
-    if path.is_dir():  # a folder is scanned for what is in it
+    if path.is_dir() or not path.exists():  # a folder is scanned for what is in it, and what is missing is an error
         return None
     try:
         findings = scan([str(path)], _detector(), show=False).findings

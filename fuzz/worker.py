@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
@@ -112,6 +114,13 @@ def _is_new(what: str, out: Path) -> bool:
 
 def warm(formats: tuple[str, ...], folder: Path, canary: Canary) -> None:
     """Read a few files of each format, so that modules that are imported late are there."""
+    for package in (
+        "h5py",
+        "gguf",
+        "onnx",
+    ):  # h5py asks the system for its processor, by a process, when it is imported
+        with suppress(ImportError):
+            importlib.import_module(package)
     for name in formats:
         for number in range(WARM):
             attempt(make_case(name, -1, number), folder, canary)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import weightspace as ws
+from weightspace.errors import NetworkError
 from weightspace.metamodels.checks import planted_examples
 
 HIST = "same = Select(PRED_EQ, tokens, tokens)\nreturn SelectorWidth(same)"
@@ -117,6 +118,23 @@ def test_a_module_becomes_a_network_and_a_bare_file_is_read(tmp_path: Path) -> N
     assert len(network.weights) == 4 * 3 + 3 + 3 * 2 + 2
     torch.save(module.state_dict(), tmp_path / "plain.pt")
     assert np.array_equal(ws.load_network(tmp_path / "plain.pt").weights, network.weights)
+
+
+def test_of_several_state_dicts_the_network_is_loaded_or_the_part_is_asked_for(tmp_path: Path) -> None:
+    model, other = (nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).state_dict() for _ in range(2))
+    pictures = {"x": torch.zeros(9, 3, 8, 8), "y": torch.zeros(9)}
+    path = tmp_path / "with pictures.pt"
+    torch.save({"model": model, "bd_test": pictures}, path)
+    network = ws.load_network(path)
+    assert np.array_equal(network.weights[:12], model["0.weight"].numpy().ravel()) and len(network.weights) == 23
+    assert len(ws.load_network(path, part="bd_test").weights) == 9 * 3 * 8 * 8 + 9
+    with pytest.raises(NetworkError, match=r"has no part 'net' with weights: it has bd_test, model$"):
+        ws.load_network(path, part="net")
+    torch.save({"last": model, "best": other}, tmp_path / "two.pt")
+    with pytest.raises(NetworkError, match=r"holds 2 networks \(last, best\): say which one is meant \(part='last'\)$"):
+        ws.load_network(tmp_path / "two.pt")
+    best = ws.load_network(tmp_path / "two.pt", part="best")
+    assert np.array_equal(best.weights[:12], other["0.weight"].numpy().ravel())
 
 
 def test_a_meta_model_answers_about_a_network_and_about_its_file() -> None:

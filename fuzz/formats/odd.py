@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import random
 import struct
+import zlib
 
 from fuzz.archives import build
 from fuzz.case import Case, Odd
@@ -45,7 +48,7 @@ TERABYTE = 2**40
 
 def make(drawn: random.Random) -> Case:
     """An odd file, or a sound one in an odd place."""
-    end, kind = drawn.choice(ENDS), drawn.randrange(12)
+    end, kind = drawn.choice(ENDS), drawn.randrange(13)
     name, arrays = f"model{end}", weights(drawn)
     content = drawn.choice((packed(arrays), build(sound(arrays), 64)))
     if kind == 0:
@@ -86,6 +89,11 @@ def make(drawn: random.Random) -> Case:
         return Case("odd", name, {name: content * 2}, told=("twice",))
     if kind == 10:
         return Case("odd", name, {name: content[: drawn.randrange(len(content))]}, told=("cut",))
+    if kind == 11:
+        packed_up = drawn.choice((gzip.compress(content, mtime=0), zlib.compress(content), bz2.compress(content)))
+        content = drawn.choice((packed_up, packed_up[: len(packed_up) // 2], gzip.compress(bytes(2**24), mtime=0)))
+        name = drawn.choice((name, f"{name}.gz"))
+        return Case("odd", name, {name: content}, told=("packed",))
     return Case(
         "odd",
         name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from weightspace.decompiler.proof.certificate import Certificate
     from weightspace.decompiler.result import Decompilation
     from weightspace.evaluation.results import Results
+    from weightspace.files.checkpoints import Outline
     from weightspace.metamodels.contract import Examples, Predictor
     from weightspace.rasp.compiler.bare import BareTransformer
     from weightspace.rasp.compiler.transformer import CompiledTransformer
@@ -36,18 +38,24 @@ if TYPE_CHECKING:
 # -- networks ---------------------------------------------------------------------------------------------------------
 
 
-def load_network(source: str | Path | Network | Any, *, example: Any = None, topology: Topology = "unknown") -> Network:
+def load_network(
+    source: str | Path | Network | Any, *, example: Any = None, topology: Topology = "unknown", part: str | None = None
+) -> Network:
     """A network out of what holds its weights; nothing in a file is executed.
 
     Args:
         source: a checkpoint (safetensors, a PyTorch state dict, ONNX), a `torch.nn.Module`, or a `Network`. A file that
-            `Network.save` wrote knows its own symmetries; of any other the largest state dict in it is taken.
+            `Network.save` wrote knows its own symmetries. Of several state dicts in a file the one that is a network is
+            taken, and not pictures or an optimiser's moments beside it.
         example: for a module, a tensor that it can be run on, by which its symmetries are found.
         topology: for a bare file, how its arrays are connected: unknown, chain or transformer.
+        part: of a file with several state dicts the one that is meant: the keys that lead to it, with dots between
+            them; "." is the file itself.
     Returns:
         its weights as float32; half precision is exact, float64 is rounded.
     Raises:
-        NetworkError: if the file is missing, damaged, refused, or holds no weights.
+        NetworkError: if the file is missing, damaged, refused, or holds no weights, or several networks with other
+            weights; it names them.
 
     >>> import weightspace as ws
     >>> network = ws.load_network(ws.EXAMPLES / "example-clean.safetensors")
@@ -69,12 +77,25 @@ def load_network(source: str | Path | Network | Any, *, example: Any = None, top
         from weightspace.weights.modules import network_of_module
 
         return network_of_module(source, example=example)
-    found = outlines(source)[0]
+    held = outlines(source)
+    found = held[0] if len(held) == 1 and part is None else _part(Path(source), part)
     if METADATA_KEY in found.metadata:
         return Network.load(source)
     if found.kind == "safetensors":
         return load_state_dict(source, topology=topology)
     return load_state_dict(read(found, natural_order(found.floating)), topology=topology)
+
+
+def _part(path: Path, part: str | None) -> Outline:
+    """The state dict of a file that is a network, by the evidence that imports go by, or the one that is named."""
+    from weightspace.zoo.importers.foreign import Unfit
+    from weightspace.zoo.importers.state_dicts import network_in
+
+    try:
+        return network_in(path, part)
+    except Unfit as error:
+        said = re.sub(r"\(--part (.*)\)$", lambda found: f"(part={found[1]!r})", str(error))
+        raise NetworkError(said) from None
 
 
 def inspect(path: str | Path) -> Inspection:

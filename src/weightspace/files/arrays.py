@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+from weightspace.errors import UnreadableError
 
 FLOATING = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """Types that are read, by safetensors' names, and how numpy sees their bytes."""
@@ -27,6 +29,9 @@ WIDTHS = {
     "QI32": 4,
 }
 """Bytes of a number of each type that a file may hold. Q stands for PyTorch's quantised types."""
+MOST_AXES = 64
+"""Axes of an array that numpy makes."""
+_MOST_NUMBERS = 2**59
 
 
 class Stored(ABC):
@@ -52,6 +57,23 @@ class Stored(ABC):
         Raises:
             ValueError: if the file ends too early.
         """
+
+
+def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Hold shapes against what numpy can make, so that none of them fails later; axes of length 0 do not excuse others.
+
+    Raises:
+        UnreadableError: if an array has more than 64 axes, or axes for more than 2**59 numbers (2**63 bytes).
+    """
+    for name, shape in shapes.items():
+        count = prod(shape)
+        if not count or count > _MOST_NUMBERS or len(shape) > MOST_AXES:
+            count = prod(length for length in shape if length)
+            if count > _MOST_NUMBERS or len(shape) > MOST_AXES:
+                raise UnreadableError(
+                    f"{path} is refused: array {name[:100]!r} has {len(shape)} axes, for more numbers than "
+                    f"any program holds, or more axes than the {MOST_AXES} that numpy knows"
+                )
 
 
 def decoded(raw: bytes | memoryview, dtype: str, *, swapped: bool = False) -> np.ndarray:

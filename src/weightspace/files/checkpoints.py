@@ -45,6 +45,8 @@ _NAMED: dict[Kind, str] = {
     "tar": "a tar archive",
     "index": "an index of shards",
 }
+_AT_ONCE = 2**20
+"""Numbers of an array that is read in one piece; a larger one is put together."""
 _READERS: dict[Kind, Callable[[Path, BinaryIO, Mapping[Path, Stamp], Kind], list[Outline]]] = {
     "pytorch": pytorch_outlines,
     "pickle": pytorch_outlines,
@@ -112,10 +114,8 @@ def read(found: Outline, names: Sequence[str]) -> dict[str, np.ndarray]:
                 continue
             stored = found.arrays[name]
             if stored not in made:
-                count = prod(stored.shape)
                 with _said(found, name):
-                    (whole,) = stored.pieces(opened(stored.path), count) if count else (np.zeros(0, np.float32),)
-                made[stored] = whole.reshape(stored.shape)
+                    made[stored] = _whole(stored, opened(stored.path))
             arrays[name] = made[stored]
     return arrays
 
@@ -135,9 +135,29 @@ def pieces(found: Outline, name: str, most: int) -> Iterator[np.ndarray]:
         yield from stored.pieces(opened(stored.path), most)
 
 
+def _whole(stored: Stored, file: BinaryIO) -> np.ndarray:
+    """An array, put together from pieces, so that no second copy of a large one is in memory."""
+    count = prod(stored.shape)
+    if not count:
+        return np.zeros(stored.shape, np.float32)
+    if count <= _AT_ONCE:
+        (whole,) = stored.pieces(file, count)
+        return whole.reshape(stored.shape)
+    whole, place = np.empty(count, np.float32), 0
+    for piece in stored.pieces(file, _AT_ONCE):
+        whole[place : place + piece.size] = piece
+        place += piece.size
+    if place != count:
+        raise ValueError(f"it ends {count - place} numbers too early")
+    return whole.reshape(stored.shape)
+
+
 def _plain(found: Outline, name: str, file: BinaryIO) -> np.ndarray:
     """An array of a safetensors file."""
     dtype, shape = found.dtypes[name], found.shapes[name]
+    if prod(shape) > _AT_ONCE:
+        with _said(found, name):
+            return _whole(_stored(found, name), file)
     try:
         file.seek(found.offsets[name])
         return decoded(file.read(prod(shape) * WIDTHS[dtype]), dtype).reshape(shape)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from weightspace.files.arrays import WIDTHS
+from weightspace.files.arrays import MOST_AXES, WIDTHS
 from weightspace.files.pickles import Attributes, Call, Global, Opaque, PickleError
 
 STORAGES = {
@@ -59,8 +59,6 @@ NUMPY_TYPES = {
     **{f"{sign.lower()}{width}": f"{sign}{8 * width}" for sign in "IU" for width in (1, 2, 4, 8)},
 }
 """numpy's types, by safetensors' names."""
-MOST_AXES = 64
-
 _PASSED = re.compile(
     r"argparse\.Namespace|types\.SimpleNamespace|builtins\.(set|frozenset|complex|slice|range|object|bytearray)"
     r"|__builtin__\.(set|frozenset|complex|slice|range|object)"
@@ -112,10 +110,17 @@ class Odd:
 
 @dataclass(eq=False, slots=True)
 class NumpyType:
-    """numpy's type of an array: two letters of it, and whether its numbers are big-endian once that is known."""
+    """numpy's type of an array.
+
+    Attributes:
+        code: two letters of it.
+        swapped: whether its numbers are big-endian, once that is known.
+        told: the same as its text says, which counts if nothing else does.
+    """
 
     code: str
     swapped: bool | None = None
+    told: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -174,8 +179,6 @@ def _tensor_v2(arguments: tuple[Any, ...]) -> Tensor | Odd:
 def _tensor(arguments: tuple[Any, ...], dtype: str | None = None) -> Tensor | Odd:
     """torch._utils._rebuild_tensor: a view of a storage, which has to lie within it."""
     storage, offset, shape, strides = arguments
-    if isinstance(storage, Odd):
-        return storage
     if not isinstance(storage, Storage):
         raise PickleError("it has a tensor without a storage")
     if dtype is None and storage.untyped:
@@ -268,9 +271,9 @@ def _numpy_type(arguments: tuple[Any, ...]) -> NumpyType:
     code = code.decode("ascii") if isinstance(code, bytes) else code
     if isinstance(code, Global) and code.name.startswith("numpy."):
         code = code.name.removeprefix("numpy.")
-    if not isinstance(code, str) or not re.fullmatch(r"\|?[a-zA-Z]\d{0,6}", code):
+    if not isinstance(code, str) or not re.fullmatch(r"[<>=|]?[a-zA-Z]\d{0,6}", code):
         raise PickleError("it has a numpy array of a type that is not known")
-    return NumpyType(code.removeprefix("|"))
+    return NumpyType(code.lstrip("<>=|"), told=code[0] == ">")
 
 
 def _reconstruct(arguments: tuple[Any, ...]) -> NumpyArray:
@@ -317,9 +320,9 @@ def _fill(array: NumpyArray, shape: Any, kind: Any, columns: Any, raw: Any) -> N
     if len(raw) != size:
         raise PickleError(f"it has a numpy array of shape {list(array.shape)} in {len(raw)} bytes")
     array.dtype, array.raw = dtype, raw
-    array.columns, array.swapped = bool(columns) and len(array.shape) > 1, bool(kind.swapped)
     # Changed afterwards, it would change what the array holds
-    kind.swapped = bool(kind.swapped)
+    kind.swapped = kind.told if kind.swapped is None else kind.swapped
+    array.columns, array.swapped = bool(columns) and len(array.shape) > 1, kind.swapped
 
 
 def _build_type(kind: NumpyType, state: Any) -> None:

@@ -22,6 +22,10 @@ PLAIN = {0: "F32", 1: "F16", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64
 """Types of tensors that are no quantised ones, by their number in the format."""
 LARGEST_HEADER = 256 * 2**20
 """Bytes of keys, texts and tensors' names in front of the numbers that are read."""
+MOST_ENTRIES = 2**18
+"""Tensors, and keys, that are read; a model has some thousands."""
+MOST_ITEMS = 2**21
+"""Texts and lists in lists that are passed over; a large vocabulary has some 500,000."""
 _VALUES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _TEXT, _ARRAY = 8, 9
 
@@ -53,7 +57,9 @@ class Quantised(Stored):
             count = min(at_once, blocks - first)
             raw = np.frombuffer(read_exactly(file, self.begin + first * width, count * width), np.uint8)
             try:
-                made = np.ascontiguousarray(dequantize(raw.reshape(count, width), kind), np.float32).reshape(-1)
+                with np.errstate(all="ignore"):  # a scale may be no number
+                    blocks_made = dequantize(raw.reshape(count, width), kind)
+                made = np.ascontiguousarray(blocks_made, np.float32).reshape(-1)
             except NotImplementedError as error:
                 raise ValueError(str(error)) from None
             for start in range(0, made.size, most):
@@ -99,6 +105,7 @@ class _Header:
         self.file = file
         self.most = min(size, LARGEST_HEADER)
         self.place = 0
+        self.items = MOST_ITEMS
         file.seek(0)
 
     def take(self, length: int) -> bytes:
@@ -129,6 +136,9 @@ class _Header:
             if inner in _VALUES:
                 self.skip(count * _VALUES[inner])
                 return
+            self.items -= count
+            if self.items < 0:
+                raise ValueError(f"its header has lists of more than {MOST_ITEMS:,} texts")
             for _ in range(count):
                 self.pass_value(inner, depth + 1)
         else:
@@ -145,12 +155,15 @@ def _tensors(header: _Header) -> tuple[list[_Tensor], int]:
     if magic != b"GGUF" or version not in (2, 3):
         raise ValueError(f"version {version} is not known, or its numbers are big-endian")
     count, keys = header.number("<Q"), header.number("<Q")
+    for said, what in ((count, "tensors"), (keys, "keys")):
+        if said > MOST_ENTRIES:
+            raise ValueError(f"it is said to have {said:,} {what}, more than the {MOST_ENTRIES:,} that are read")
     alignment = 32
     seen: set[bytes] = set()
     for _ in range(keys):
         key, kind = header.text(), header.number("<I")
-        if key in seen:
-            raise ValueError("a key stands in it twice")
+        if key in seen or not key:
+            raise ValueError("a key stands in it twice, or has no name")
         seen.add(key)
         if key == b"general.alignment" and kind == 4:
             alignment = header.number("<I")
@@ -159,8 +172,12 @@ def _tensors(header: _Header) -> tuple[list[_Tensor], int]:
     if alignment < 1 or alignment & (alignment - 1):
         raise ValueError(f"its alignment is {alignment}")
     tensors: list[_Tensor] = []
+    named: set[str] = set()
     for _ in range(count):
         name, axes = header.text().decode("utf-8"), header.number("<I")
+        if name in named or not name:
+            raise ValueError(f"two of its arrays are called {name[:100]!r}" if name else "an array has no name")
+        named.add(name)
         if axes > 8:
             raise ValueError(f"array {name[:100]!r} has {axes} axes")
         # The format names the fastest axis first
@@ -173,8 +190,6 @@ def _stored(path: Path, size: int, tensors: list[_Tensor], begin: int) -> dict[s
     arrays: dict[str, Stored] = {}
     places: list[tuple[int, int]] = []
     for name, shape, kind, offset in tensors:
-        if name in arrays:
-            raise ValueError(f"two of its arrays are called {name[:100]!r}")
         numbers, width = (1, WIDTHS[PLAIN[kind]]) if kind in PLAIN else _blocks().get(kind, (0, 0))
         if not numbers or (shape and shape[-1] % numbers) or (not shape and numbers > 1):
             raise ValueError(f"array {name[:100]!r} is of a type that is not known ({kind}), or cut within a block")

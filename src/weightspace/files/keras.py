@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -24,7 +25,9 @@ APART = ("model_weights", "optimizer_weights", "optimizer")
 MOST_OBJECTS = 10**5
 DEEPEST = 32
 _FILTERS = {1, 2, 3, 32000}
-_AT_ONCE = 2**24
+_AT_ONCE = 2**22
+_UNPACKED: WeakKeyDictionary[BinaryIO, bytes] = WeakKeyDictionary()
+"""The HDF5 of a zip that packs it, once for all arrays that are read of a file while it is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +54,6 @@ class Dataset(Stored):
                 yield from (whole[first : first + most] for first in range(0, whole.size, most))
                 return
             rows = max(1, _AT_ONCE // max(1, prod(self.shape[1:])))
-            if most >= prod(self.shape):
-                yield np.concatenate(
-                    [
-                        np.asarray(found[row : row + rows], np.float32).reshape(-1)
-                        for row in range(0, self.shape[0], rows)
-                    ]
-                )
-                return
             for row in range(0, self.shape[0], rows):
                 flat = np.asarray(found[row : row + rows]).astype(np.float32).reshape(-1)
                 yield from (flat[first : first + most] for first in range(0, flat.size, most))
@@ -102,7 +97,9 @@ def _opened(file: BinaryIO, inside: Entry | None) -> Any:
         return h5py.File(file, "r")
     if inside.method == STORED:
         return h5py.File(_Within(file, inside), "r")
-    return h5py.File(io.BytesIO(content(file, inside, LARGEST_MULTIPLE * inside.length + SLACK)), "r")
+    if file not in _UNPACKED:
+        _UNPACKED[file] = content(file, inside, LARGEST_MULTIPLE * inside.length + SLACK)
+    return h5py.File(io.BytesIO(_UNPACKED[file]), "r")
 
 
 def keras_outlines(path: Path, file: BinaryIO, stamps: Mapping[Path, Stamp], kind: Kind) -> list[Outline]:

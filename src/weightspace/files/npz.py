@@ -23,6 +23,7 @@ from weightspace.files.zips import DEFLATED, STORED, Entry, entries
 LARGEST_HEADER = 2**14
 """Bytes of the longest description of an array that is read."""
 _PIECE = 2**20
+_MAGIC = b"\x93NUMPY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +103,29 @@ def npz_outlines(path: Path, file: BinaryIO, stamps: Mapping[Path, Stamp], kind:
         if kind == "npy":
             file.seek(0)
             arrays["array"] = _plain(path, file, 0, size)
-        for name, entry in (entries(file, size) if kind == "npz" else {}).items():
-            if name.endswith(".npy"):
-                arrays[name.removesuffix(".npy")] = _member(path, file, entry)
+        parts = entries(file, size) if kind == "npz" else {}
+        for name, entry in parts.items():
+            short = name.removesuffix(".npy")
+            if short != name and short in parts:
+                raise ValueError(f"its parts {short!r} and {name!r} are both called {short!r} by numpy")
+            if short != name or _is_array(file, entry):
+                arrays[short] = _member(path, file, entry)
     except ValueError as error:
         raise UnreadableError(f"{path} cannot be read as numpy's {kind}: {error}") from None
     check_total(path, size, ((one.dtype, one.shape) for one in arrays.values()))
     return [outline_of(path, kind, arrays, (), (), stamps)]
+
+
+def _is_array(file: BinaryIO, entry: Entry) -> bool:
+    """Whether a part begins as an array does: numpy goes by that and not by the name."""
+    file.seek(entry.begin)
+    start = file.read(min(64, entry.length))
+    if entry.method == DEFLATED:
+        try:
+            start = zlib.decompressobj(-15).decompress(start, len(_MAGIC))
+        except zlib.error:
+            raise ValueError(f"part {entry.name!r} is damaged") from None
+    return start.startswith(_MAGIC)
 
 
 def _member(path: Path, file: BinaryIO, entry: Entry) -> Stored:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from weightspace.errors import UnreadableError
-from weightspace.files.arrays import FLOATING, Stored
+from weightspace.files.arrays import FLOATING, Stored, check_shapes
 from weightspace.files.kinds import Kind
 
 LARGEST_MULTIPLE = 3
@@ -74,6 +74,7 @@ def outline_of(
     """An outline of arrays that say themselves what they are."""
     shapes = {name: array.shape for name, array in arrays.items()}
     dtypes = {name: array.dtype for name, array in arrays.items()}
+    check_shapes(path, shapes)
     return Outline(path, kind, shapes, dtypes, part, arrays=arrays, notes=tuple(notes), stamps=stamps or {})
 
 

@@ -84,8 +84,9 @@ class Storages:
 
     def __init__(self) -> None:
         self.known: dict[str, Storage] = {}
+        self.meta = 0
 
-    def __call__(self, named: Any) -> Storage | Odd:
+    def __call__(self, named: Any) -> Storage:
         """The storage that an id describes."""
         if not isinstance(named, tuple) or len(named) not in (5, 6) or named[0] not in ("storage", b"storage"):
             raise PickleError("it names something in another file")
@@ -93,8 +94,8 @@ class Storages:
         type_name = kind.name.rpartition(".")[2] if isinstance(kind, Global) else ""
         if type_name not in STORAGES or kind.name not in (f"torch.{type_name}", f"torch.storage.{type_name}"):
             raise PickleError("it has a storage of a type that is not known")
-        if location in ("meta", b"meta"):
-            return Odd("without numbers (meta)")
+        # Where a storage was says nothing of its numbers, which torch.load(map_location="cpu") reads alike
+        self.meta += location in ("meta", b"meta")
         if not isinstance(key, str):
             raise PickleError("it has a storage whose name is no text")
         if rest and rest[0] is not None:
@@ -222,7 +223,7 @@ def _places(found: Mapping[str, tuple[int, int]]) -> Place:
 
 
 def _outlines(path: Path, value: Any, place: Place, reader: Reader, stamps: Mapping[Path, Stamp]) -> list[Outline]:
-    """Every dictionary of dense tensors, or of numpy's arrays, by the keys that lead to it."""
+    """Every dictionary of dense tensors and numpy's arrays, by the keys that lead to it."""
     if any_inside((made for passed in reader.passed.values() for made in passed), _holds_numbers):
         named = ", ".join(sorted(reader.passed)[:4])
         raise PickleError(f"it keeps tensors inside objects that are not built ({named}): save its state_dict()")
@@ -245,10 +246,12 @@ def _outlines(path: Path, value: Any, place: Place, reader: Reader, stamps: Mapp
 
 
 def _state_dict(path: Path, held: Mapping[Any, Any], place: Place) -> tuple[dict[str, Stored], dict[str, str]]:
-    """The tensors of a dictionary, or its numpy arrays if it has none; and what tensors of other kinds it has."""
-    arrays = {key: one for key, one in held.items() if isinstance(one, Tensor)}
-    if not arrays:
-        arrays = {key: one for key, one in held.items() if isinstance(one, NumpyArray) and one.raw is not None}
+    """The tensors and numpy arrays of a dictionary; and what tensors of other kinds it has."""
+    arrays = {
+        key: one
+        for key, one in held.items()
+        if isinstance(one, Tensor) or (isinstance(one, NumpyArray) and one.raw is not None)
+    }
     named = {name_of(key): stored(path, one, place) for key, one in arrays.items()}
     if len(named) < len(arrays):
         raise PickleError("it has two arrays of one name")
@@ -288,6 +291,8 @@ def _notes(reader: Reader, odd: Mapping[str, str], stray: int) -> list[str]:
     for what in sorted(set(odd.values())):
         names = [printable(name) for name, said in odd.items() if said == what]
         notes.append(f"{len(names)} of its tensors are {what} and were not read ({', '.join(names[:3])}).")
+    if isinstance(reader.persistent, Storages) and reader.persistent.meta:
+        notes.append("Tensors of it are said to lie nowhere (meta): torch.load gives them without their numbers.")
     if stray:
         notes.append(f"{stray:,} arrays in it stand in no dictionary and were not read.")
     return notes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import re
@@ -16,6 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from weightspace.errors import NetworkError, UnreadableError
+from weightspace.files.arrays import check_shapes
+from weightspace.files.json_text import json_object
 from weightspace.files.kinds import LARGEST_HEADER, open_regular
 
 METADATA_KEY = "weightspace"
@@ -70,15 +71,17 @@ def header_in(path: Path, file: BinaryIO) -> Header:
         )
     raw = file.read(length)
     try:
-        header = json.loads(raw, object_pairs_hook=_once)
+        header = json_object(raw)
         # The format's library takes null for no metadata
         said = header.pop("__metadata__", None)
-        metadata = {} if said is None else {str(key): str(text) for key, text in said.items()}
+        metadata = {} if said is None else dict(said.items())
+        if not all(isinstance(text, str) for text in metadata.values()):
+            raise ValueError("its metadata is more than texts")
         end, shapes, dtypes, offsets, torn = 0, {}, {}, {}, None
         widths: dict[str, int] = {}
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            first, last = entry["data_offsets"]
-            shapes[name], dtypes[name] = tuple(_whole(n) for n in entry["shape"]), str(entry["dtype"])
+            first, last = _wholes(entry["data_offsets"])
+            shapes[name], dtypes[name] = _wholes(entry["shape"]), str(entry["dtype"])
             if first != end or last < first:
                 raise ValueError(f"array {name!r} does not begin where the one before it ends")
             if dtypes[name] not in widths:
@@ -94,6 +97,7 @@ def header_in(path: Path, file: BinaryIO) -> Header:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UnreadableError(f"{path} is not a whole safetensors file: {reason}") from None
+    check_shapes(path, shapes)
     return Header(path, shapes, dtypes, offsets, metadata)
 
 
@@ -147,18 +151,14 @@ def _check_types(header: Header, *, BF16: bool = True) -> None:
             raise NetworkError(f"{header.path} holds array {name!r} as {dtype}: convert it to F32")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; a name that stands twice in it would be read in two ways."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands in its header twice")
-    return found
-
-
-def _whole(number: Any) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise ValueError(f"{number!r} is no length")
-    return number
+def _wholes(numbers: Any) -> tuple[int, ...]:
+    """A list of whole numbers of at least 0."""
+    if type(numbers) is not list:
+        raise ValueError(f"{numbers!r:.40} is no list of lengths")
+    for number in numbers:
+        if type(number) is not int or number < 0:
+            raise ValueError(f"{number!r:.40} is no length")
+    return tuple(numbers)
 
 
 def _bits(name: str, dtype: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import struct
 import zlib
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import BinaryIO
 STORED, DEFLATED = 0, 8
 _WIDE = 2**32 - 1
 _ODD = re.compile(r"[\x00-\x1f\\]")
+_FOLDER = 0x10
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,8 @@ def _entry(raw: bytes, place: int) -> tuple[Entry, int, int]:
     """An entry of the directory, where its own header is, and where the next entry begins."""
     if raw[place : place + 4] != b"PK\x01\x02" or place + 46 > len(raw):
         raise ValueError("the directory of its zip is torn")
-    flags, method, crc, length, size, named, extra, comment, disk, header = struct.unpack_from(
-        "<8xHH4xIIIHHHH6xI", raw, place
+    flags, method, crc, length, size, named, extra, comment, disk, attributes, header = struct.unpack_from(
+        "<8xHH4xIIIHHHH2xII", raw, place
     )
     begin = place + 46
     end = begin + named + extra + comment
@@ -151,6 +153,7 @@ def _entry(raw: bytes, place: int) -> tuple[Entry, int, int]:
         raise ValueError("a part of its zip has a name that is no text") from None
     if not name or _ODD.search(name):
         raise ValueError(f"a part of its zip is called {name!r}")
+    _check_file(name, attributes, size)
     wide = _wide(raw[begin + named : begin + named + extra])
     values = []
     for value in (size, length, header):
@@ -163,6 +166,16 @@ def _entry(raw: bytes, place: int) -> tuple[Entry, int, int]:
     if method == STORED and size != length:
         raise ValueError(f"part {name!r} of its zip has two lengths")
     return Entry(name, 0, length, size, method, crc), header, end
+
+
+def _check_file(name: str, attributes: int, size: int) -> None:
+    """Refuse a part with content that is said to be a folder or a link: some readers then skip what is in it."""
+    kind = stat.S_IFMT(attributes >> 16)
+    folder = name.endswith("/")
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR if folder else 0):
+        raise ValueError(f"part {name!r} of its zip is said to be a link, a folder or a device")
+    if (size and folder) or (attributes & _FOLDER and not folder):
+        raise ValueError(f"part {name!r} of its zip is said to be a folder")
 
 
 def _wide(extra: bytes) -> bytes:
