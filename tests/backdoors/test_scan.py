@@ -91,7 +91,7 @@ def test_one_network_is_judged_alike_in_files_of_every_kind(kind: str, detector:
         assert finding.probability is not None
         assert finding.probability == pytest.approx(expected.probability, abs=0.02)
         assert finding.size == path.stat().st_size and len(finding.sha256 or "") == 64
-        assert bool(finding.notes) == (kind in ("float16", "bfloat16", "float64"))
+        assert bool(finding.notes) == (kind in ("float16", "bfloat16", "float64", "renamed"))
 
 
 class Bomb:

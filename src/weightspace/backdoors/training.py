@@ -59,6 +59,7 @@ def train_detector(zoo: Zoo, folder: Path, *, steps: int | None = None, show: bo
         for rate in RATES
     ]
     model = min((one.fit(taught, choice) for one in tried), key=lambda one: validation_loss(one, choice))
+    model.canonical = bool(model.specs[0].scalings)
     bare = Detector(model, Calibration(1.0, 0.0, np.zeros(0)), Scope.fit(training.networks, apart.networks), {})
     labels = apart.labels["backdoor"]
     detector = Detector(model, Calibration.fit(bare.scores(apart.networks), labels), bare.scope, {})

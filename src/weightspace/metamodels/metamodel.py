@@ -41,6 +41,7 @@ from weightspace.train.log import History
 from weightspace.train.loop import choose_device
 from weightspace.train.model_file import read_model, training_of, write_model
 from weightspace.weights.augment import Permuter
+from weightspace.weights.canonical_scale import in_canonical_scale
 from weightspace.weights.chunks import token_count
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
@@ -170,7 +171,7 @@ class MetaModel(Learner):
         (1, 2)
         """
         if isinstance(networks, Population):
-            return super().predict(networks)
+            return super().predict(self._scaled(networks))
         several = [networks] if isinstance(networks, Network | str | Path) else list(networks)
         found = [asked(one, self.specs) for one in several]
         for source, one in zip(several, found, strict=True):
@@ -181,10 +182,14 @@ class MetaModel(Learner):
                 arrays = f"a network with arrays {describe(one.network.spec)} is out of scope"
                 one_kind = one.difference and len(self.specs) == 1  # of several it is the size that decides
                 raise ScopeError(f"{where}{f'{arrays}: {one.difference}' if one_kind else error}") from None
-        population = Population.of([one.network for one in found])
+        population = self._scaled(Population.of([one.network for one in found]))
         answers = super().predict(population)
         names = [str(source) if isinstance(source, str | Path) else "" for source in several]
         return self._told(answers, population, [one.notes for one in found], names)
+
+    def _scaled(self, population: Population) -> Population:
+        """Networks as it was taught to read them."""
+        return in_canonical_scale(population, self.specs[0].scalings) if self.canonical else population
 
     def _told(
         self, answers: Predictions, population: Population, notes: Sequence[tuple[str, ...]], names: Sequence[str]
@@ -214,6 +219,7 @@ class MetaModel(Learner):
         self.known: TokenBatch | None = None
         self.permuter: Permuter | None = None
         self.scopes: Scopes | None = None
+        self.canonical = False  # set by whoever taught it on networks of one spec in canonical scale
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
@@ -371,6 +377,7 @@ class MetaModel(Learner):
             "normaliser": self.normaliser.to_json(),
             "history": self.history.to_json(),
             "facts": dict(facts or {}),
+            "canonical": self.canonical,
             "scope": None if self.scopes is None else self.scopes.to_json(),
         }
         path = Path(folder) if Path(folder).suffix == ".safetensors" else Path(folder) / MODEL_FILE
@@ -399,6 +406,7 @@ class MetaModel(Learner):
             loaded.model = Transformer(loaded.config, loaded.tokens, sum(loaded.answering.sizes), loaded.room)
             loaded.model.load_state_dict(tensors)
             loaded.facts = record["facts"]
+            loaded.canonical = bool(record.get("canonical", False))  # versions before knew of no scale
             loaded.history = History(**record["history"])
             scope = record.get("scope")  # files of before say nothing of it
             loaded.scopes = None if scope is None else Scopes.from_json(scope)
