@@ -4,34 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from weightspace.errors import NetworkError, UnreadableError
-from weightspace.files.checkpoints import Outline, read
+from weightspace.files.checkpoints import Outline, pieces
 from weightspace.transformers.weights import Parts
 
-
-class Source(Protocol):
-    """Where arrays come from."""
-
-    @property
-    def where(self) -> str:
-        """What it is called in messages."""
-        ...
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Of every array by name."""
-        ...
-
-    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Some of the arrays, as float32."""
-        ...
+PIECE = 2**20
+"""Numbers of an array that are read at a time."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +27,26 @@ class FileSource:
 
     @property
     def where(self) -> str:
-        """See `Source.where`."""
+        """What it is called in messages."""
         return str(self.outline.path)
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """See `Source.shapes`."""
+        """Of every array by name."""
         return self.outline.floating
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """See `Source.read`."""
-        arrays = read(self.outline, list(names))
-        # PyTorch warns of arrays that cannot be written to, though nobody writes
-        return {
-            name: torch.from_numpy(array if array.flags.writeable else array.copy()) for name, array in arrays.items()
-        }
+        """Some of the arrays, as float32."""
+        return {name: self._array(name) for name in names}
+
+    def _array(self, name: str) -> Tensor:
+        """Piece by piece, so that a file's half-precision or quantised numbers are never all there at once."""
+        shape = self.shapes[name]
+        whole, at = np.empty(prod(shape), np.float32), 0
+        for piece in pieces(self.outline, name, PIECE):
+            whole[at : at + piece.size] = piece
+            at += piece.size
+        return torch.from_numpy(whole.reshape(shape))
 
 
 @dataclass(frozen=True)
@@ -68,12 +58,16 @@ class MemorySource:
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """See `Source.shapes`."""
+        """Of every array by name."""
         return {name: tuple(array.shape) for name, array in self.arrays.items()}
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """See `Source.read`."""
+        """Some of the arrays, as float32."""
         return {name: torch.as_tensor(self.arrays[name]).detach().to(torch.float32) for name in names}
+
+
+Source = FileSource | MemorySource
+"""Where arrays come from: `where` for messages, `shapes` by name, and `read`."""
 
 
 def check_parts(parts: Parts, source: Source, what: str) -> None:
