@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from weightspace.metamodels.metamodel import MetaModel
     from weightspace.rasp.compiler.storage import save_transformer
     from weightspace.rasp.program import Program
+    from weightspace.transformers.places import Place
+    from weightspace.transformers.trained import TrainedTransformer
     from weightspace.weights.modules import network_of_module
     from weightspace.weights.network import Network
     from weightspace.weights.spec import NetworkSpec
@@ -60,6 +62,8 @@ _HOMES = {
     "network_of_module": "weights.modules",
     "load_network": "api",
     "load_transformer": "api",
+    "TrainedTransformer": "transformers.trained",
+    "Place": "transformers.places",
     "permute": "api",
     "Zoo": "zoo.store",
     "make_zoo": "api",
@@ -98,6 +102,8 @@ __all__ = [
     "network_of_module",
     "load_network",
     "load_transformer",
+    "TrainedTransformer",
+    "Place",
     "permute",
     "Zoo",
     "make_zoo",
