@@ -316,8 +316,8 @@ def load_transformer(
     Args:
         source: of a trained one a folder of Hugging Face's (GPT-2, Llama, Mistral, Qwen2, BERT), its file with a
             config.json beside it, a GGUF file, or a state dict of TransformerLens; of a compiled one our safetensors,
-            an npz of Tracr's parameters, arrays by Tracr's names, or a compiled transformer, of which everything but its
-            weights and its readout is forgotten.
+            an npz of Tracr's parameters, arrays by Tracr's names, or a compiled transformer, of which everything but
+            its weights and its readout is forgotten.
         vocab: the texts of the tokens: of a trained one all of them, of a compiled one without BOS and PAD.
         config: settings of a trained one, or their file; settings replace those of a config.json one by one.
         num_heads, causal: of a compiled one, where the file does not say.
