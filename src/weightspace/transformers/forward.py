@@ -157,7 +157,7 @@ def _attention(
     if shape.rotary is not None and angles is not None:
         q = visit("rot_q", rotated(q, angles, shape.rotary), number)
         k = visit("rot_k", rotated(k, angles, shape.rotary), number)
-    k, v = (each.repeat_interleave(shape.group, 2) if shape.group > 1 else each for each in (k, v))
+    k, v = (each if each.shape[2] == shape.heads else each.repeat_interleave(shape.group, 2) for each in (k, v))
     scale = shape.scale / (number + 1) if shape.scale_by_layer else shape.scale
     scores = visit("scores", torch.einsum("bqhs,bkhs->bhqk", q * scale, k), number)
     # the lowest number and not minus infinity: a place that may see nothing has no NaN, but a uniform pattern
@@ -183,8 +183,9 @@ def _queries_keys_values(
     ):
         kind = f"{letter}_input"
         if visit.wants(kind, layer=number):
-            inputs = visit(kind, stream.unsqueeze(2).expand(-1, -1, len(matrix), -1), number)
+            inputs = visit(kind, stream.unsqueeze(2).expand(-1, -1, shape.heads, -1), number)
             normal = norm.of_heads(inputs, stream) if shape.norm_first else inputs
+            matrix, bias = _of_query_heads(matrix, shape.heads), _of_query_heads(bias, shape.heads)
             made = torch.einsum("bphw,hws->bphs", normal, matrix)
         else:
             if whole is None:
@@ -194,6 +195,11 @@ def _queries_keys_values(
     if whole is None and shape.norm_first and visit.wants("norm1", "norm1_scale", layer=number):
         norm(stream)  # nobody reads it, but for the caller
     return found[0], found[1], found[2]
+
+
+def _of_query_heads(weights: Tensor | None, heads: int) -> Tensor | None:
+    """The weights of key-value heads, once for every query head that shares them."""
+    return weights if weights is None else weights.repeat_interleave(heads // len(weights), 0)
 
 
 def _mlp(

@@ -48,8 +48,8 @@ Kind = Literal[
 
 - `embed`, `pos_embed` (b, p, w): rows of the token's and of the place's embedding
 - `resid_pre`, `resid_mid`, `resid_post` (b, p, w): the stream before a layer, between its halves, after it
-- `q_input`, `k_input`, `v_input` (b, p, heads, w): the stream as a single head reads it, before its norm; key-value
-  heads for the latter two. Changing one changes what this head reads and nothing else
+- `q_input`, `k_input`, `v_input` (b, p, heads, w): the stream as a single query head reads it, before its norm.
+  Changing one changes what this head reads and nothing else; where heads share keys and values, each has its own then
 - `mlp_input` (b, p, w): the stream as the MLP reads it, before its norm
 - `norm1_scale`, `norm2_scale`, `final_scale` (b, p, 1): what a norm divides by. With that of another run a norm is
   linear
@@ -70,8 +70,9 @@ HEAD_AXIS = dict.fromkeys(("q_input", "k_input", "v_input", "q", "k", "v", "rot_
     "pattern": 1,
 }
 """Kinds that have heads, and the axis on which they stand."""
-_KEYS = ("k_input", "v_input", "k", "v", "rot_k")
-_ENDS = ("embed", "pos_embed", "final_scale", "final", "logits")
+KEY_KINDS = ("k", "v", "rot_k")
+"""Kinds whose heads are the key-value heads, which groups of query heads share."""
+ENDS = ("embed", "pos_embed", "final_scale", "final", "logits")
 Replacement = Tensor | Callable[[Tensor], Tensor]
 """What is put at a place: a tensor that is laid over its shape, or a function of what stood there."""
 
@@ -93,7 +94,7 @@ class Place:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise NetworkError(f"there is no place {self.kind!r}: known are {', '.join(KINDS)}")
-        if (self.layer is None) != (self.kind in _ENDS):
+        if (self.layer is None) != (self.kind in ENDS):
             raise NetworkError(f"the place {self.kind} {'needs a' if self.layer is None else 'has no'} layer")
         if self.head is not None and self.kind not in HEAD_AXIS:
             raise NetworkError(f"the place {self.kind} has no heads: leave head out")
@@ -110,7 +111,7 @@ class Place:
         """
         if self.layer is not None and not 0 <= self.layer < shape.layers:
             raise NetworkError(f"there is no place {self}: the transformer has {shape.layers} layers, counted from 0")
-        heads = shape.key_heads if self.kind in _KEYS else shape.heads
+        heads = shape.key_heads if self.kind in KEY_KINDS else shape.heads
         if self.head is not None and not 0 <= self.head < heads:
             raise NetworkError(f"there is no place {self}: a layer has {heads} of these heads, counted from 0")
         why = _missing(self.kind, shape)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from weightspace.errors import NetworkError
 from weightspace.transformers.forward import allowed_keys, angles_of, embedded, layer_forward, logits_of
-from weightspace.transformers.places import HEAD_AXIS, Kind, Place, Replacement, Visits
+from weightspace.transformers.places import ENDS, HEAD_AXIS, KEY_KINDS, Kind, Place, Replacement, Visits
 from weightspace.transformers.shape import TransformerShape
 from weightspace.transformers.source import Source, weights_of
 from weightspace.transformers.weights import EndWeights, LayerWeights, Parts
@@ -232,9 +232,9 @@ class TrainedTransformer:
         found = []
         for layer in (None, *range(self.shape.layers)):
             for kind in kinds:
-                if (layer is None) != _at_an_end(kind):
+                if (layer is None) != (kind in ENDS):
                     continue
-                number = self.shape.key_heads if kind in ("k_input", "v_input", "k", "v", "rot_k") else self.shape.heads
+                number = self.shape.key_heads if kind in KEY_KINDS else self.shape.heads
                 split = range(number) if heads and kind in HEAD_AXIS else (None,)
                 found += [Place(kind, layer, head) for head in split]
         for place in found:
@@ -249,10 +249,6 @@ class TrainedTransformer:
         if self.shape.norm_first:
             kinds = (*kinds, "final_scale")
         return dict(self.run(inputs, read=self.places(*kinds), **options).values)
-
-
-def _at_an_end(kind: str) -> bool:
-    return kind in ("embed", "pos_embed", "final_scale", "final", "logits")
 
 
 def _last_layer(read: Sequence[Place], logits: bool, layers: int) -> int:
