@@ -80,14 +80,10 @@ def test_the_circuit_of_a_compiled_program_is_found_and_is_faithful() -> None:
     numbers = {value: row for row, value in enumerate(_tokens(program))}
     clean = torch.tensor([[numbers["BOS"], *(numbers[c] for c in text)] for text in ("aaba", "abca", "ccca")])
     corrupted = torch.tensor([[numbers["BOS"], *(numbers[c] for c in text)] for text in ("abbc", "cbca", "abca")])
-    layers = range(transformer.shape.layers)
-    writes = {f"a{n}.h{h}" for n in layers for h, w in enumerate(transformer.layer(n).w_o) if w.any()}
-    writes |= {f"m{n}" for n in layers if (w := transformer.layer(n).w_out) is not None and w.any()}
     other = written(transformer, corrupted)
     left = acdc(transformer, clean, other, 1e-4)
-    assert set(left.nodes) <= writes | {"input"}
-    assert writes - set(left.nodes) == set()
-    assert len(left.edges) < left.graph.edges / 2
+    # a head looks for equal tokens, and the MLP reads how many it found; what tokens they are is not read
+    assert set(left.edges) == {"input->a0.h0<q>", "input->a0.h0<k>", "a0.h0->m0", "m0->logits"}
 
     def right(logits: torch.Tensor) -> torch.Tensor:
         return -(logits - transformer.run(clean).logits).square().sum((1, 2))

@@ -1,4 +1,4 @@
-"""What is put at a place is what was said: zeros, means, other inputs' values, the best constants, or an interchange."""
+"""What is put at a place is what was said: zeros, means, other inputs, the best constants, or an interchange."""
 
 from __future__ import annotations
 

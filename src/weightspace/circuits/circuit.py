@@ -94,10 +94,8 @@ class Circuit:
     def to_json(self, path: str | Path) -> None:
         """Write MIB's JSON, which EAP-IG's `Graph.from_json` reads; the file appears whole or not at all."""
         alive = set(self.nodes)
-        nodes: dict[str, dict[str, Any]] = {
-            name: {"in_graph": name in alive} for name in (*self.graph.sources, "logits")
-        }
-        nodes["logits"]["in_graph"] = bool(self.kept[:, -1].any())
+        nodes: dict[str, dict[str, Any]] = {name: {"in_graph": name in alive} for name in self.graph.sources}
+        nodes["logits"] = {"in_graph": bool(self.kept[:, -1].any())}
         if self.node_scores is not None:
             for name, score in zip(self.graph.sources, self.node_scores.tolist(), strict=True):
                 nodes[name]["score"] = score

@@ -78,8 +78,8 @@ def optimal(
     least, best = float("inf"), {place: by.detach().clone() for place, by in constants.items()}
     for step in range(steps + 1):
         found = loss(transformer.run(inputs, replace=dict(constants), gradients=step < steps).logits).mean()
-        if float(found) < least:
-            least, best = float(found), {place: by.detach().clone() for place, by in constants.items()}
+        if found.item() < least:
+            least, best = found.item(), {place: by.detach().clone() for place, by in constants.items()}
         if step < steps:
             optimiser.zero_grad()
             found.backward()
