@@ -88,6 +88,29 @@ def test_a_network_is_scanned_as_its_file_is() -> None:
     assert by_object.findings[0].file == "network 1"
 
 
+def test_whatever_a_person_has_is_taken(tmp_path: Path) -> None:
+    """C18: a path as text or as a Path, an object, or a text, without a list around it."""
+    transformer = ws.compile_program(HIST, vocab="ab", max_seq_len=2)
+    ws.save_transformer(transformer, tmp_path / "x.safetensors")
+    for source in (transformer, tmp_path / "x.safetensors", str(tmp_path / "x.safetensors")):
+        assert ws.decompile(source).status == "certified"
+    model = ws.MetaModel.load(ws.EXAMPLES / "backdoor-detector.safetensors")
+    network = ws.load_network(CLEAN)
+    answers = [model.predict(one)["backdoor"] for one in (network, CLEAN, [network])]
+    assert all(np.array_equal(answer, answers[0]) for answer in answers)
+    assert [ws.scan(one).gravest for one in (CLEAN, str(CLEAN), network, [CLEAN])] == ["clean"] * 4
+
+
+def test_a_scan_takes_the_options_of_the_command(tmp_path: Path) -> None:
+    for name in ("clean", "backdoored"):
+        (tmp_path / f"{name}.bin").write_bytes((ws.EXAMPLES / f"example-{name}.safetensors").read_bytes())
+    assert ws.scan(tmp_path).counts == {"suspicious": 1, "clean": 1}
+    assert ws.scan(tmp_path, exclude="back*").counts == ws.scan(tmp_path, include=["clean*"]).counts == {"clean": 1}
+    found = ws.scan(tmp_path, cache=tmp_path / "kept").findings
+    (tmp_path / "allowed.txt").write_text("\n".join(str(one.sha256) for one in found))
+    assert ws.scan(tmp_path, allow=tmp_path / "allowed.txt", exclude="kept").counts == {"allowed": 2}
+
+
 def test_a_module_becomes_a_network_and_a_bare_file_is_read(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     network = ws.load_network(module, example=torch.zeros(1, 4))
@@ -111,6 +134,8 @@ WRONG: list[tuple[Any, str]] = [
     (lambda: ws.load_network(7), "int holds no network: give a path"),
     (lambda: ws.load_network(nn.Linear(2, 2)), "a module needs an example"),
     (lambda: ws.scan("no-such-file", detector="no.safetensors"), "there is no detector"),
+    (lambda: ws.scan("no-such-file"), "there is no file or folder no-such-file"),
+    (lambda: ws.inspect("no-such-file"), "there is no file"),
     (lambda: ws.decompile("no.npz"), "there is no file"),
     (lambda: ws.decompile({}), "do not say their tokens"),
     (lambda: ws.decompile(ws.compile_program(HIST, vocab="ab", max_seq_len=2), budget=0.0), "a budget is a number"),
@@ -139,6 +164,7 @@ def test_what_is_wrong_is_one_sentence(call: Any, said: str, tmp_path: Path, mon
     [
         ("ws.scan(7)", "int cannot be scanned"),
         ("ws.scan([7])", "int cannot be scanned"),
+        ("ws.inspect(7)", "int cannot be inspected"),
         ("ws.run('return Map(x + 1, indices)', 7)", "a text or a list of tokens, not 7"),
         ("ws.decompile(7)", "int holds no transformer"),
         ("ws.compile_program(7)", "int is no program"),

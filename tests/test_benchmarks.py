@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import decompile, gpu, interpreter, large, metamodel, rasp, record, store, zoo
+from benchmarks import decompile, gpu, interpreter, large, metamodel, rasp, record, scan, store, zoo
 from weightspace.files.workers import WorkerError
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.embed import TokenBatch
@@ -63,6 +63,13 @@ def test_the_compiler_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch
     assert len(KEPT.stores[0]) > 0
     rasp.cold()
     assert not any(KEPT.stores), "the plain alternative really has nothing kept"
+
+
+def test_the_scanner_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "FILES", 4)
+    scan.main()
+    figures = json.loads((results / "scan.json").read_text())
+    assert figures["ms_per_file"] > figures["ms_per_file_from_kept_results"] > 0
 
 
 def test_the_decompiler_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from weightspace.cli.dispatch import GROUPS, VERBS, main
 from weightspace.zoo.recipes import PROGRAM_RECIPES, ZOO_RECIPES
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:

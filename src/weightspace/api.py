@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from weightspace.rasp.program import Program
     from weightspace.rasp.validate import Mode
     from weightspace.transformers.trained import TrainedTransformer
+    from weightspace.weights.inspection import Inspection
     from weightspace.weights.network import Network
     from weightspace.weights.state_dict import Topology
     from weightspace.zoo.importers.imported import Imported
@@ -75,6 +76,27 @@ def load_network(source: str | Path | Network | Any, *, example: Any = None, top
     if found.kind == "safetensors":
         return load_state_dict(source, topology=topology)
     return load_state_dict(read(found, natural_order(found.floating)), topology=topology)
+
+
+def inspect(path: str | Path) -> Inspection:
+    """What a checkpoint file holds, without a verdict; nothing in it is executed.
+
+    Returns:
+        its kinds, size and hash; of each state dict in it the arrays, the number of weights, how they could be
+        connected, and the metadata. Of a file that is refused or damaged, why.
+    Raises:
+        UnreadableError: if there is no such file, or it is no ordinary one.
+
+    >>> import weightspace as ws
+    >>> found = ws.inspect(ws.EXAMPLES / "example-clean.safetensors")
+    >>> found.kinds, found.parts[0].weights
+    (('safetensors',), 18738)
+    """
+    from weightspace.weights.inspection import inspect
+
+    if not isinstance(path, str | Path):
+        raise NetworkError(f"{type(path).__name__} cannot be inspected: give the path of a file")
+    return inspect(path)
 
 
 def permute(network: Network, by: int | Mapping[str, np.ndarray] = 0) -> Network:
@@ -472,29 +494,43 @@ def scan(
     *,
     detector: Detector | str | Path | None = None,
     false_alarms: float = 0.05,
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    allow: str | Path | None = None,
+    cache: str | Path | None = None,
     show: bool = False,
 ) -> Scan:
     """Whether checkpoints look like networks with a backdoor; nothing in a file is executed.
 
     Args:
-        targets: files, folders (all checkpoints below them), hf://OWNER/NAME@REVISION, or networks, which are judged as
-            the files that they would be saved as.
+        targets: files, folders (everything below them), hf://OWNER/NAME@REVISION, or networks, which are judged as the
+            files that they would be saved as.
         detector: the one that comes with the package unless given.
         false_alarms: share of clean networks that may be called suspicious, up to 0.5.
+        include, exclude: globs that choose among the files of folders and repositories.
+        allow: a file of SHA-256 hashes, one a line, of files that are known and not judged.
+        cache: a folder in which results are kept by the hashes of file and detector.
     Returns:
-        a finding for each file: verdict, probability, which neurons it blames.
+        a finding for each file: verdict, how sure it is, which neurons it blames.
     Raises:
-        NetworkError: if the detector cannot be read.
+        NetworkError: if the detector cannot be read, or a target is missing.
         ValueError: if there is nothing to scan. What is wrong with a file is its finding.
 
     >>> import weightspace as ws
     >>> ws.scan(ws.EXAMPLES / "example-backdoored.safetensors").findings[0].verdict
     'suspicious'
     """
+    from weightspace.backdoors.allow_list import read_allow_list
     from weightspace.backdoors.detector import Detector
     from weightspace.backdoors.scan import scan
     from weightspace.weights.network import Network
 
+    options: dict[str, Any] = {
+        "include": (include,) if isinstance(include, str) else tuple(include),
+        "exclude": (exclude,) if isinstance(exclude, str) else tuple(exclude),
+        "allowed": frozenset() if allow is None else read_allow_list(allow),
+        "results": None if cache is None else Path(cache),
+    }
     several = list(targets) if isinstance(targets, Sequence) and not isinstance(targets, str) else [targets]
     judge = detector if isinstance(detector, Detector) else Detector.load(detector)
     with tempfile.TemporaryDirectory() as folder:
@@ -507,7 +543,7 @@ def scan(
                 names.append(str(target))
             else:
                 raise NetworkError(f"{type(target).__name__} cannot be scanned: give a path or a Network")
-        found = scan(names, judge, false_alarms=false_alarms, show=show)
+        found = scan(names, judge, false_alarms=false_alarms, show=show, **options)
     numbered = enumerate(zip(names, several, strict=True), 1)
     given = {name: f"network {number}" for number, (name, one) in numbered if isinstance(one, Network)}
     findings = (replace(finding, file=given.get(finding.file, finding.file)) for finding in found.findings)

@@ -93,10 +93,10 @@ def test_any_view_of_any_storage_is_what_pytorch_reads(data: st.DataObject, tmp_
 
 
 def test_an_older_file_is_read_however_long_its_pickle_is(tmp_path: Path) -> None:
-    many = {f"layer.{number}.weight": torch.full((2,), float(number)) for number in range(9000)}
+    many = {f"{'layer' * 250}.{number}.weight": torch.full((2,), float(number)) for number in range(900)}
     (found,) = outlined(many, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
-    assert len(found.shapes) == 9000
-    assert read(found, ["layer.8999.weight"])["layer.8999.weight"].tolist() == [8999, 8999]
+    last = list(many)[-1]
+    assert len(found.shapes) == 900 and read(found, [last])[last].tolist() == [899, 899]
 
 
 def test_numpy_inside_a_pytorch_file_is_read_over_and_the_model_is_found(tmp_path: Path) -> None:
@@ -328,8 +328,8 @@ def test_tied_weights_are_read_once_and_shared(tmp_path: Path) -> None:
 
 
 OBJECTS = {
-    "dictionaries": b"\x80\x02" + b"}" * 400_000 + b".",
-    "marks": b"\x80\x02" + b"(" * 400_000 + b".",
+    "dictionaries": b"\x80\x02" + b"}" * 40_000 + b".",
+    "marks": b"\x80\x02" + b"(" * 40_000 + b".",
     "a list in itself": b"\x80\x02]q\0h\0ah\0a.",
     "a tower of tuples": b"\x80\x02)" + b"\x85" * 100_000 + b".",
     "a long number": b"\x80\x02\x8b" + struct.pack("<i", 10**6) + b"\x7f" * 10**6 + b".",
@@ -345,14 +345,14 @@ OBJECTS = {
 def test_a_pickle_of_nothing_but_objects_ends_in_a_sentence_and_in_bounded_memory(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("weightspace.files.pickles.LARGEST_MEMORY", 25 * 10**6)  # a tenth, to be quick
+    monkeypatch.setattr("weightspace.files.pickles.LARGEST_MEMORY", 25 * 10**5)  # a hundredth, to be quick
     (tmp_path / "a.pt").write_bytes(OBJECTS[case])
     tracemalloc.start()
     with pytest.raises(UnreadableError, match=r"a\.pt"):
         outlines(tmp_path / "a.pt")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 4 * len(OBJECTS[case]) + 30 * 10**6
+    assert peak < 4 * len(OBJECTS[case]) + 3 * 10**6
 
 
 def test_any_change_of_a_byte_gives_the_same_numbers_or_a_sentence(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def import_(
     labels: tuple[str, ...] = (),
     csv: Path | None = None,
     topology: str = "unknown",
+    part: str | None = None,
     images: str | None = None,
     epochs: tuple[int, ...] = (),
     count: int | None = None,
@@ -138,6 +139,8 @@ def import_(
         labels: what to ask for; a network without one of them is skipped. Every column unless given.
         csv: labels of state-dicts (unless their folder holds one CSV file) and of huggingface.
         topology: how the arrays of state-dicts and huggingface are connected: unknown, chain or transformer.
+        part: of files with several networks, such as {"model": ..., "ema": ...}, the keys that lead to the one that is
+            meant, with dots between them; . is the file itself.
         images: image set that the networks were trained on, if the source does not say it.
         epochs: which checkpoints; all unless given.
         count: most networks, drawn at random.
@@ -147,7 +150,7 @@ def import_(
     """
     from weightspace.zoo.importers.imported import import_zoo, summary
 
-    given = {"labels": labels, "table": csv, "topology": topology, "images": images, "epochs": epochs}
+    given = {"labels": labels, "table": csv, "topology": topology, "part": part, "images": images, "epochs": epochs}
     found = import_zoo(kind, sources, out, count=count, seed=seed, shard_size=shard_size, **given)
     return say_json(found.to_json()) if json else say(f"{summary(found)}\n{out}")
 
