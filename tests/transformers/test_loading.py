@@ -68,6 +68,13 @@ WRONG: list[tuple[Callable[[], tuple[Arrays, dict[str, Any]]], str]] = [
         "rotary sizes disagree",
     ),
     (lambda: (llama_arrays(LLAMA), LLAMA | {"model_type": "mistral", "sliding_window": 4}), "sliding windows"),
+    (
+        lambda: (
+            changed(llama_arrays(LLAMA), "lm_head.weight", None),
+            LLAMA | {"architectures": ["LlamaForCausalLM"]},
+        ),
+        "no array 'lm_head.weight'",
+    ),
     (lambda: (changed(llama_arrays(LLAMA), "lm_head.weight", np.ones((8, 8), np.float32)), LLAMA), "another size"),
 ]
 
@@ -107,6 +114,14 @@ def test_inputs_that_are_too_long_or_unknown_are_one_sentence() -> None:
         found.run([[0] * 5], offset=6)
     with pytest.raises(ws.NetworkError, match="5 tokens were given"):
         load_trained(gpt2_arrays(GPT2), config=GPT2, vocab=list("abcde"))
+
+
+def test_a_bare_model_has_streams_and_no_logits() -> None:
+    found = load_trained(changed(llama_arrays(LLAMA), "lm_head.weight", None), config=LLAMA)
+    run = found.run([[1, 2]], read=[ws.Place("final")])
+    assert run[ws.Place("final")].shape == (1, 2, 8)
+    with pytest.raises(ws.NetworkError, match="no logits"):
+        _ = run.logits
 
 
 def test_folders_and_settings_that_cannot_be_used_are_said(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def shape(settings: Settings, names: Mapping[str, tuple[int, ...]]) -> Transform
     return TransformerShape(
         family=family,
         vocabulary=vocabulary,
-        outputs=vocabulary if settings.flag("tie_word_embeddings", False) or "lm_head.weight" in names else 0,
+        outputs=vocabulary if _has_logits(settings, names) else 0,
         positions=positions,
         width=width,
         layers=settings.integer("num_hidden_layers"),
@@ -56,6 +56,13 @@ def shape(settings: Settings, names: Mapping[str, tuple[int, ...]]) -> Transform
         gated=True,
         rotary=_rotary(settings, size, names),
     )
+
+
+def _has_logits(settings: Settings, names: Mapping[str, object]) -> bool:
+    """Whether there is a head for logits, or has to be one; a bare model is saved without."""
+    said = settings.said.get("architectures")
+    wanted = isinstance(said, list) and any(str(name).endswith("ForCausalLM") for name in said)
+    return wanted or settings.flag("tie_word_embeddings", False) or "lm_head.weight" in names
 
 
 def key_heads(heads: int, key_heads: int, where: str) -> int:
