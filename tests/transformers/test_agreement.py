@@ -14,7 +14,7 @@ from tests.transformers.random_models import SMALL, random_model, saved
 from weightspace.transformers.loading import load_trained
 from weightspace.transformers.places import Place
 
-CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 1e-4}
 TOKENS = torch.randint(0, 13, (3, 11), generator=torch.Generator().manual_seed(1))
 """The lightest input on which rotary positions, masks and heads all matter."""
 
