@@ -7,6 +7,7 @@ import torch
 
 import weightspace as ws
 from tests.circuits.planted import CLEAN, CORRUPTED, gpt2
+from tests.transformers.shared_models import shared_models
 from weightspace.circuits.interventions import interchange, mean, optimal, resample, zero
 from weightspace.transformers.places import Place
 
@@ -100,3 +101,30 @@ def test_what_cannot_be_done_is_one_sentence() -> None:
         interchange(transformer, CLEAN, CORRUPTED, [STREAM], directions={STREAM: torch.eye(3)})
     with pytest.raises(ws.WeightspaceError, match="axes are queries and keys"):
         mean(transformer, CLEAN, [Place("pattern", 0)])
+
+
+def test_a_trained_network_keeps_a_majority_along_one_direction() -> None:
+    folder = shared_models() / "bin_majority-@1l1h16d3lr01drop"
+    transformer = ws.load_transformer(folder, vocab=["0", "1", "<bos>", "<sep>", "<eos>", "<pad>"])
+    assert isinstance(transformer, ws.TrainedTransformer)
+    rng = torch.Generator().manual_seed(0)
+    bits = torch.randint(0, 2, (400, 21), generator=rng)
+    begin, end = torch.full((400, 1), 2), torch.full((400, 1), 3)
+    inputs, more_ones = torch.cat([begin, bits, end], 1), (2 * bits - 1).sum(1).float()
+    place = Place("resid_mid", 0)
+    run = transformer.run(inputs, read=[place])
+    answers = run.logits[:, -1].argmax(-1)
+    assert torch.equal(answers == 1, more_ones > 0)
+    # the direction along which the stream moves with the difference of the counts
+    counted = (run[place][:, -1] * (more_ones - more_ones.mean())[:, None]).mean(0)
+    base, source = inputs[:200], inputs[200:]
+    differ = answers[:200] != answers[200:]
+
+    def follows(direction: torch.Tensor) -> float:
+        """The share of pairs with different answers in which the answer becomes that of the source."""
+        swapped = interchange(transformer, base, source, [place], at=[22], directions={place: direction[:, None]})
+        return float((swapped.logits[:, -1].argmax(-1) == answers[200:])[differ].float().mean())
+
+    assert int(differ.sum()) > 50
+    assert follows(counted) == 1
+    assert follows(torch.randn(16, generator=rng)) < 0.6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.numpy import save_file
 
 import weightspace as ws
 from tests.transformers.hand_made import GPT2, LLAMA, gpt2_arrays, llama_arrays, written
+from tests.transformers.shared_models import shared_models
 from weightspace.transformers.loading import load_trained
 
 Arrays = dict[str, np.ndarray]
@@ -153,16 +153,8 @@ def test_weights_are_read_when_they_are_needed_and_take_no_more_than_twice_their
     assert size * 0.9 < kept <= most < 1.2 * size
 
 
-def shared_models() -> Path:
-    """The trained GPT-2s that are kept beside the repository, or below WEIGHTSPACE_DATA."""
-    beside = Path(__file__).parents[3] / "shared" / "data"
-    return Path(os.environ.get("WEIGHTSPACE_DATA", beside)) / "trained_gpt2"
-
-
 def test_trained_models_answer_as_accurately_as_was_published() -> None:
     folder = shared_models()
-    if not (folder / "index.json").is_file():
-        pytest.skip(f"no trained models in {folder}: set WEIGHTSPACE_DATA to a folder that holds trained_gpt2")
     entries = json.loads((folder / "index.json").read_text())
     assert len(entries) == 21
     for entry in entries:
