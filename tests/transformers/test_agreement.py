@@ -48,6 +48,8 @@ def test_an_encoder_that_sees_all_is_that_of_hugging_face_with_and_without_paddi
     found = ours.run(TOKENS, read=[last], mask=mask)[last]
     torch.testing.assert_close(found[mask], expected[mask], **CLOSE)
     assert not torch.allclose(ours.run(TOKENS, read=[last])[last][mask], expected[mask], **CLOSE)
+    rows = [row[:length] for row, length in zip(TOKENS.tolist(), (11, 4, 7), strict=True)]
+    torch.testing.assert_close(ours.run(rows, read=[last])[last][mask], expected[mask], **CLOSE)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
