@@ -15,6 +15,7 @@ NAMES = (
     "decompile",
     "large",
     "scan",
+    "trained",
 )
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import decompile, gpu, interpreter, large, metamodel, rasp, record, scan, store, zoo
+from benchmarks import decompile, gpu, interpreter, large, metamodel, rasp, record, scan, store, trained, zoo
 from weightspace.files.workers import WorkerError
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.embed import TokenBatch
@@ -44,6 +44,12 @@ def test_the_meta_model_is_measured(results: Path, monkeypatch: pytest.MonkeyPat
 def test_the_plain_loop_trains_the_networks_that_the_engines_train() -> None:
     config = zoo_recipe("digits-small", count=2)
     assert min(zoo.plain_loop([plan(config, i) for i in range(2)])) > 0.5
+
+
+def test_the_forward_pass_of_trained_transformers_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trained, "INPUTS", 100)
+    trained.main()
+    assert json.loads((results / "trained.json").read_text())["inputs_per_cpu_s"] > 0
 
 
 def test_the_interpreter_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

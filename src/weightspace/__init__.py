@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from weightspace.metamodels.metamodel import MetaModel
     from weightspace.rasp.compiler.storage import save_transformer
     from weightspace.rasp.program import Program
+    from weightspace.transformers.places import Place
+    from weightspace.transformers.trained import TrainedTransformer
     from weightspace.weights.modules import network_of_module
     from weightspace.weights.network import Network
     from weightspace.weights.spec import NetworkSpec
@@ -62,6 +64,8 @@ _HOMES = {
     "load_network": "api",
     "inspect": "api",
     "load_transformer": "api",
+    "TrainedTransformer": "transformers.trained",
+    "Place": "transformers.places",
     "permute": "api",
     "Zoo": "zoo.store",
     "make_zoo": "api",
@@ -101,6 +105,8 @@ __all__ = [
     "load_network",
     "inspect",
     "load_transformer",
+    "TrainedTransformer",
+    "Place",
     "permute",
     "Zoo",
     "make_zoo",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from weightspace.rasp.compiler.transformer import CompiledTransformer
     from weightspace.rasp.program import Program
     from weightspace.rasp.validate import Mode
+    from weightspace.transformers.trained import TrainedTransformer
     from weightspace.weights.inspection import Inspection
     from weightspace.weights.network import Network
     from weightspace.weights.state_dict import Topology
@@ -345,25 +346,64 @@ def run(program: Program | str | Path | Mapping[str, Any], inputs: Sequence[Any]
 
 
 def load_transformer(
-    source: str | Path | Mapping[str, np.ndarray] | CompiledTransformer | BareTransformer,
+    source: str | Path | Mapping[str, Any] | TrainedTransformer | CompiledTransformer | BareTransformer,
     *,
+    vocab: str | Sequence[Any] | None = None,
+    config: str | Path | Mapping[str, Any] | None = None,
+    num_heads: int | None = None,
+    causal: bool = False,
+    identifier: str | None = None,
+) -> TrainedTransformer | BareTransformer:
+    """A transformer out of what holds its weights, trained or compiled; nothing in a file is executed.
+
+    Args:
+        source: of a trained one a folder of Hugging Face's (GPT-2, Llama, Mistral, Qwen2, BERT), its file with a
+            config.json beside it, a GGUF file, or a state dict of TransformerLens; of a compiled one our safetensors,
+            an npz of Tracr's parameters, arrays by Tracr's names, or a compiled transformer, of which everything but
+            its weights and its readout is forgotten.
+        vocab: the texts of the tokens: of a trained one all of them, of a compiled one without BOS and PAD.
+        config: settings of a trained one, or their file; settings replace those of a config.json one by one.
+        num_heads, causal: of a compiled one, where the file does not say.
+        identifier: which of several transformers in one npz.
+    Returns:
+        a `TrainedTransformer`, which is run and looked into, or a `BareTransformer`, which is decompiled.
+    Raises:
+        NetworkError: if a file is damaged, not whole, or of an architecture that is not known; it names those that are.
+        RaspError: if there is no compiled transformer in what looks like one.
+    """
+    from weightspace.transformers.loading import load_trained
+    from weightspace.transformers.trained import TrainedTransformer
+
+    if isinstance(source, TrainedTransformer):
+        return source
+    if isinstance(source, str | Path | Mapping) and (config is not None or _is_trained(source)):
+        return load_trained(source, config=config, vocab=_vocabulary(vocab))
+    return _load_bare(source, vocab, num_heads, causal, identifier)
+
+
+def _is_trained(source: str | Path | Mapping[str, Any]) -> bool:
+    """Whether there is anything but what our compiler or Tracr names so."""
+    from weightspace.files.checkpoints import outlines
+    from weightspace.transformers.loading import recognised
+
+    if isinstance(source, Mapping):
+        return recognised(source)
+    path = Path(source)
+    if not path.is_file():
+        return path.is_dir()
+    if path.suffix == ".npz":
+        return False
+    return not any(name.endswith("token_embed/embeddings") for name in outlines(path)[0].shapes)
+
+
+def _load_bare(
+    source: str | Path | Mapping[str, Any] | CompiledTransformer | BareTransformer,
     vocab: str | Sequence[Any] | None = None,
     num_heads: int | None = None,
     causal: bool = False,
     identifier: str | None = None,
 ) -> BareTransformer:
-    """A transformer by its weights alone, as a decompiler gets it; nothing in a file is executed.
-
-    Args:
-        source: safetensors of ours or without description, an npz of Tracr's parameters, arrays by Tracr's names, or a
-            compiled transformer, of which everything but its weights and its readout is forgotten.
-        vocab: the tokens without BOS and PAD; needed unless the file says them.
-        num_heads: heads of each layer, where they cannot be read off.
-        causal: whether each place sees only itself and what is before it, unless the file says.
-        identifier: which of several transformers in one npz.
-    Raises:
-        RaspError: if there is no such transformer in it.
-    """
+    """A compiled transformer by its weights alone, as a decompiler gets it."""
     from weightspace.rasp.compiler.bare import BareTransformer
     from weightspace.rasp.compiler.storage import load_bare
     from weightspace.rasp.compiler.transformer import CompiledTransformer
@@ -414,7 +454,7 @@ def decompile(
 
     if not isinstance(budget, int | float) or not budget > 0:
         raise RaspError(f"a budget is a number of seconds above 0, not {budget!r}")
-    bare = load_transformer(source, vocab=vocab, num_heads=num_heads, causal=causal, identifier=identifier)
+    bare = _load_bare(source, vocab, num_heads, causal, identifier)
     return decompile(bare, float(budget), seed=seed)
 
 
@@ -439,7 +479,7 @@ def certify(
     """
     from weightspace.decompiler.proof.certificate import certify
 
-    return certify(_program(program), load_transformer(source, vocab=vocab))
+    return certify(_program(program), _load_bare(source, vocab))
 
 
 def _program(given: Program | str | Path | Mapping[str, Any]) -> Program:
