@@ -302,27 +302,32 @@ def run(program: Program | str | Path | Mapping[str, Any], inputs: Sequence[Any]
 
 
 def load_transformer(
-    source: str | Path | Mapping[str, np.ndarray] | CompiledTransformer | BareTransformer,
+    source: Any,
     *,
     vocab: str | Sequence[Any] | None = None,
     num_heads: int | None = None,
     causal: bool = False,
     identifier: str | None = None,
+    bos: str | None = None,
+    pad: str | None = None,
 ) -> BareTransformer:
     """A transformer by its weights alone, as a decompiler gets it; nothing in a file is executed.
 
     Args:
-        source: safetensors of ours or without description, an npz of Tracr's parameters, arrays by Tracr's names, or a
+        source: safetensors of ours or without description; an npz, a PyTorch file or another checkpoint of Tracr's
+            parameters; arrays by Tracr's names, flat or as Haiku nests them; the model that Tracr has assembled; or a
             compiled transformer, of which everything but its weights and its readout is forgotten.
-        vocab: the tokens without BOS and PAD; needed unless the file says them.
+        vocab: the tokens without BOS and PAD; needed unless the source says them.
         num_heads: heads of each layer, where they cannot be read off.
-        causal: whether each place sees only itself and what is before it, unless the file says.
-        identifier: which of several transformers in one npz.
+        causal: whether each place sees only itself and what is before it, unless the source says.
+        identifier: which of several transformers in one file.
+        bos, pad: what the two are called, where it cannot be read off the weights which rows they are.
     Raises:
         RaspError: if there is no such transformer in it.
     """
     from weightspace.rasp.compiler.bare import BareTransformer
-    from weightspace.rasp.compiler.storage import load_bare
+    from weightspace.rasp.compiler.parameters import of_assembled
+    from weightspace.rasp.compiler.storage import bare_of, load_bare
     from weightspace.rasp.compiler.transformer import CompiledTransformer
 
     tokens = _vocabulary(vocab)
@@ -330,29 +335,38 @@ def load_transformer(
         return source
     if isinstance(source, CompiledTransformer):
         return BareTransformer.of(source)
+    names: dict[str, Any] = {"bos": bos, "pad": pad}
+    if isinstance(source, str | Path):
+        return load_bare(source, vocab=tokens, num_heads=num_heads, causal=causal, identifier=identifier, **names)
     if isinstance(source, Mapping):
-        if tokens is None:
-            raise RaspError("arrays do not say their tokens: give vocab, such as vocab='abc'")
-        return BareTransformer.of_params(source, tokens, num_heads=num_heads, causal=causal)
-    if not isinstance(source, str | Path):
-        raise RaspError(f"{type(source).__name__} holds no transformer: give a path, arrays by name, or a transformer")
-    return load_bare(source, vocab=tokens, num_heads=num_heads, causal=causal, identifier=identifier)
+        return bare_of(source, tokens, num_heads=num_heads, causal=causal, **names)
+    said = of_assembled(source)
+    return bare_of(
+        said.params,
+        tokens if tokens is not None else said.vocab,
+        num_heads=num_heads or said.num_heads,
+        causal=causal or bool(said.causal),
+        bos=bos or said.bos,
+        pad=pad or said.pad,
+    )
 
 
 def decompile(
-    source: str | Path | Mapping[str, np.ndarray] | CompiledTransformer | BareTransformer,
+    source: Any,
     *,
     vocab: str | Sequence[Any] | None = None,
     budget: float = 30.0,
     num_heads: int | None = None,
     causal: bool = False,
     identifier: str | None = None,
+    bos: str | None = None,
+    pad: str | None = None,
     seed: int = 0,
 ) -> Decompilation:
     """The RASP program in a transformer's weights, and how far it is proved to be the one.
 
     Args:
-        source, vocab, num_heads, causal, identifier: see `load_transformer`.
+        source, vocab, num_heads, causal, identifier, bos, pad: see `load_transformer`.
         budget: seconds.
         seed: of whatever is drawn.
     Returns:
@@ -371,13 +385,15 @@ def decompile(
 
     if not isinstance(budget, int | float) or not budget > 0:
         raise RaspError(f"a budget is a number of seconds above 0, not {budget!r}")
-    bare = load_transformer(source, vocab=vocab, num_heads=num_heads, causal=causal, identifier=identifier)
+    bare = load_transformer(
+        source, vocab=vocab, num_heads=num_heads, causal=causal, identifier=identifier, bos=bos, pad=pad
+    )
     return decompile(bare, float(budget), seed=seed)
 
 
 def certify(
     program: Program | str | Path | Mapping[str, Any],
-    source: str | Path | Mapping[str, np.ndarray] | CompiledTransformer | BareTransformer,
+    source: Any,
     *,
     vocab: str | Sequence[Any] | None = None,
 ) -> Certificate | None:

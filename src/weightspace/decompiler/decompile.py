@@ -261,7 +261,7 @@ def decompile(
     seconds = time.monotonic() - started
     if best is None:
         return Decompilation("none", None, "", seconds=seconds, checked=checked, trace=tuple(trace))
-    notes = []
+    notes = list(bare.notes)
     if problem.aligned.kind != "directions":
         notes.append(f"The stream's directions: {_ALIGNED[problem.aligned.kind]}.")
     if bare.readout is None and not bare.causal:

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from weightspace.errors import RaspError
+from weightspace.rasp.compiler.parameters import POSITIONS, TOKENS, flattened, what_else, without_unembedding
+from weightspace.rasp.compiler.token_rows import row_order, special_rows
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import BOS, PAD
 from weightspace.rasp.validate import check_vocab
 from weightspace.rasp.values import token_space
 
-TOKENS, POSITIONS = "token_embed/embeddings", "pos_embed/embeddings"
 MATRICES = ("attn/query", "attn/key", "attn/value", "attn/linear", "mlp/linear_1", "mlp/linear_2")
 _LAYER = re.compile(r"transformer/layer_(\d+)/(.+)/([wb])")
 
@@ -64,6 +65,7 @@ class BareTransformer:
         causal: whether a place sees only itself and what is before it; not written in the parameters.
         mode: `fixed` or `tracr_compat`, by which compiler it was made, or None where that is not known.
         readout: where the answer stands, or None where that is not known.
+        notes: how it was read, where that is not plain, a sentence each.
     """
 
     params: Mapping[str, np.ndarray]
@@ -72,6 +74,7 @@ class BareTransformer:
     causal: bool = False
     mode: str | None = None
     readout: Readout | None = None
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def of(transformer: CompiledTransformer) -> BareTransformer:
@@ -91,27 +94,34 @@ class BareTransformer:
 
     @staticmethod
     def of_params(
-        params: Mapping[str, np.ndarray],
+        params: Mapping[str, Any],
         vocab: Sequence[Any],
         *,
         num_heads: int | None = None,
         causal: bool = False,
         mode: str | None = None,
         readout: Readout | None = None,
+        bos: str | None = None,
+        pad: str | None = None,
     ) -> BareTransformer:
         """A transformer out of arrays by Tracr's names.
 
         Args:
-            params: `token_embed/embeddings`, `pos_embed/embeddings` and `transformer/layer_I/...`; missing biases are
-                zero.
+            params: `token_embed/embeddings`, `pos_embed/embeddings` and `transformer/layer_I/...`, or as Haiku
+                nests them; missing biases are zero, and an `unembed` beside them is not read.
             vocab: the tokens without BOS and PAD, in any order.
             num_heads: unless given, read off the weights: each head of Tracr's has one column that looks to BOS.
+            bos, pad: what the two are called, which decides where their rows stand; unless given that is read off the
+                weights.
         Raises:
-            RaspError: if something is missing, of a wrong shape, or not finite; the message names it.
+            RaspError: if something is missing, of a wrong shape, or not finite, or if several rows could be BOS or PAD;
+                the message names it.
         """
         chosen = check_vocab(tuple(vocab))
-        arrays = _checked(params, chosen)
-        made = BareTransformer(arrays, 1, chosen, causal, mode, readout)
+        flat, notes = without_unembedding(flattened(params))
+        arrays = _checked(flat, chosen)
+        made = BareTransformer(arrays, 1, chosen, causal, mode, readout, notes)
+        made = made._with_rows_in_order(bos, pad)
         count = made.query.shape[2]
         if num_heads is not None:
             if num_heads < 1 or count % num_heads:
@@ -119,6 +129,27 @@ class BareTransformer:
             return replace(made, num_heads=num_heads)
         with np.errstate(all="ignore"):  # weights that overflow are refused where they are to be run
             return replace(made, num_heads=_heads_of(made))
+
+    def _with_rows_in_order(self, bos: str | None, pad: str | None) -> BareTransformer:
+        """The same with the rows of the token embedding in our order, whatever BOS and PAD were called."""
+        readers = {
+            which: list(stacked)
+            for which, stacked in (
+                ("query", self.query),
+                ("key", self.key),
+                ("value", self.value),
+                ("first", self.first),
+            )
+        }
+        with np.errstate(all="ignore"):
+            found = special_rows(self.tokens, readers, self.vocab, bos=bos, pad=pad)
+        order = row_order(self.vocab, found)
+        if np.array_equal(order, np.arange(len(order))):
+            return self
+        note = f"Row {found.bos} of the token embedding was taken for BOS and row {found.pad} for PAD"
+        note += ", as they are usually called." if found.guessed else ", as the weights read them."
+        params = {**self.params, TOKENS: self.tokens[order]}
+        return replace(self, params=params, notes=(*self.notes, note))
 
     # -- shapes -----------------------------------------------------------------------------------------------------
 
@@ -283,7 +314,7 @@ def _checked(params: Mapping[str, np.ndarray], vocab: tuple[Value, ...]) -> dict
     """
     for name in (TOKENS, POSITIONS):
         if name not in params:
-            raise RaspError(f"there is no {name!r}: these are not a transformer's parameters under Tracr's names")
+            raise RaspError(f"there is no {name!r}: {what_else(params)}")
     unknown = [n for n in params if n not in (TOKENS, POSITIONS) and not _is_known(n)]
     if unknown:
         raise RaspError(f"the parameter {sorted(unknown)[0]!r} is none of Tracr's")
