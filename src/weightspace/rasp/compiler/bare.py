@@ -14,7 +14,7 @@ import numpy as np
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.parameters import POSITIONS, TOKENS, flattened, what_else, without_unembedding
 from weightspace.rasp.compiler.token_rows import row_order, special_rows
-from weightspace.rasp.compiler.transformer import CompiledTransformer
+from weightspace.rasp.compiler.transformer import CompiledTransformer, LayerParts, final_stream, parts_of
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import BOS, PAD
 from weightspace.rasp.validate import check_vocab
@@ -252,14 +252,21 @@ class BareTransformer:
 
     def forward(self, codes: np.ndarray) -> np.ndarray:
         """(batch, places, width) the final stream, with the place of BOS."""
-        *_, (stream, _, _) = self._steps(codes)
-        return stream
+        places = codes.shape[1]
+        return final_stream(self._parts, self.tokens[codes] + self.positions[:places], self._mask(places))
+
+    @cached_property
+    def _parts(self) -> list[LayerParts]:
+        return parts_of(self.params, self.num_layers, self.num_heads)
+
+    def _mask(self, places: int) -> np.ndarray | None:
+        return np.triu(np.full((places, places), -np.inf, np.float32), 1) if self.causal else None
 
     def _steps(self, codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]:
         batch, places = codes.shape
         stream = self.tokens[codes] + self.positions[:places]
         heads, size = self.num_heads, self.key_size
-        mask = np.triu(np.full((places, places), -np.inf, np.float32), 1) if self.causal else None
+        mask = self._mask(places)
         b = self.biases
         for layer in range(self.num_layers):
             before = stream

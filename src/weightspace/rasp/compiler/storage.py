@@ -389,8 +389,8 @@ def _read_npz(path: Path, identifier: str | None) -> dict[str, np.ndarray]:
     except ValueError as error:
         if "Object arrays" in str(error):
             raise RaspError(
-                f"{path} holds pickled objects, which are never read unless they are dictionaries of arrays: save plain "
-                "arrays"
+                f"{path} holds pickled objects, which are never read unless they are dictionaries of arrays: save "
+                "plain arrays"
             ) from None
         raise RaspError(f"{path} is not a whole npz: {error}") from None
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
