@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import weightspace
+from weightspace import clock
 from weightspace.decompiler.lifting.align import Aligned, Kind, align
 from weightspace.decompiler.lifting.lift import NotLiftable, lift
-from weightspace.decompiler.proof.verify import Behaviour, behaviour, certify, distance, modes_of
+from weightspace.decompiler.proof.verify import Behaviour, Certificate, behaviour, certify, distance, modes_of
 from weightspace.decompiler.result import Decompilation
 from weightspace.decompiler.search.enumeration import enumerate_program
 from weightspace.decompiler.search.guided import Guided, ProgramFit, fitted, ranked
 from weightspace.decompiler.search.synthesis import match_activations, synthesise
 from weightspace.decompiler.search.target import MatchTarget
 from weightspace.errors import NetworkError, RaspError
+from weightspace.rasp.compiler.agreement import EVERY, SAMPLED
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Mode
@@ -36,6 +37,14 @@ ASKED: tuple[Method, ...] = ("lifter", "greedy", "search", "enumeration", "activ
 SAMPLES = 32
 """Programs drawn by `sampled`."""
 LEAST_SECONDS = 0.05
+GRACE = 0.5
+"""Seconds beyond the budget in which a program that was found at its end may still be proved."""
+FEW_INPUTS = 500
+"""Inputs on which answers are compared first, before as many as there is time for."""
+QUICK_WORK = 20_000_000_000
+"""So many such products are done at once, without a look at a few inputs first."""
+CERTIFIED_WORK = 50_000_000_000
+"""Products of inputs, places and parameters that are spent on the answers of weights that are proved."""
 PRETRAINED = Path(weightspace.__file__).parent / "pretrained" / "decompiler.safetensors"
 
 
@@ -124,9 +133,13 @@ def attempt(problem: Problem, method: Method, budget: float) -> Attempt:
     """Let one method propose a program.
 
     Args:
-        budget: seconds; a method that is not a search takes what it takes, which is less than a second.
+        budget: seconds. What was found by then is given; a method that has nothing by then gives nothing.
     """
-    return _ATTEMPTS[method](problem, budget)
+    try:
+        with clock.limited(budget):
+            return _ATTEMPTS[method](problem, budget)
+    except clock.OutOfTime:
+        return Attempt(None, trace=(f"{method}: its time was over",))
 
 
 def _lifter(problem: Problem, budget: float) -> Attempt:  # noqa: ARG001 - every method takes one
@@ -172,9 +185,9 @@ def _search(problem: Problem, budget: float) -> Attempt:
     modes = problem.modes
     for number, mode in enumerate(modes):
         guided = problem.guided(mode)
-        started = time.monotonic()
+        started = clock.now()
         found = guided.search(budget / (len(modes) - number))
-        budget -= time.monotonic() - started
+        budget -= clock.now() - started
         checked += found.checked
         trace += found.trace
         if found.program is not None and (best is None or found.score > best[0]):
@@ -239,29 +252,41 @@ def decompile(
     every input is the next best, and then the one that comes nearest.
 
     Args:
-        budget: seconds; one step may take a little longer.
+        budget: seconds, above 0. What was found last is proved within a second more.
         methods: who is asked, in this order.
         proposer: a trained network instead of the one that comes with the package.
         seed: of whatever is drawn.
+    Raises:
+        RaspError: if the budget is not above 0.
     """
-    started = time.monotonic()
+    if not budget > 0:
+        raise RaspError(f"a budget is a number of seconds above 0, not {budget!r}")
+    started = clock.now()
     problem = Problem(bare, seed, proposer)
-    trace: list[str] = [f"stream: {_ALIGNED[problem.aligned.kind]}"]
+    trace: list[str] = []
+    try:
+        with clock.limited(budget):
+            trace.append(f"stream: {_ALIGNED[problem.aligned.kind]}")
+    except clock.OutOfTime:
+        methods, trace = (), ["stream: the time was over before it was understood"]
     checked, best = 0, None
     for method, found in _attempts(problem, methods, started + budget, trace):
         checked += found.checked
         if found.program is None:
             continue
-        judged = judge(problem, found, method)
+        with clock.limited(max(started + budget - clock.now(), 0.0) + GRACE):
+            judged = judge(problem, found, method)
         trace.append(f"{method}: {judged.found.status.replace('_', ' ')}{', nothing but noise is left' * judged.fits}")
         if best is None or judged.rank > best.rank:
             best = judged
         if best.settled:
             break
-    seconds = time.monotonic() - started
+    seconds = clock.now() - started
     if best is None:
         return Decompilation("none", None, "", seconds=seconds, checked=checked, trace=tuple(trace))
     notes = list(bare.notes)
+    if best.hurried:
+        notes.append("The time was over before all was compared: a longer budget may prove more.")
     if problem.aligned.kind != "directions":
         notes.append(f"The stream's directions: {_ALIGNED[problem.aligned.kind]}.")
     if bare.readout is None and not bare.causal:
@@ -275,7 +300,7 @@ def _attempts(
     problem: Problem, methods: Sequence[Method], until: float, trace: list[str]
 ) -> Iterator[tuple[Method, Attempt]]:
     for method in methods:
-        left = until - time.monotonic()
+        left = until - clock.now()
         if left < LEAST_SECONDS and method != methods[0]:
             trace.append(f"{method}: no time left")
             continue
@@ -303,11 +328,13 @@ class Judged:
     Attributes:
         fits: whether it leaves nothing but noise of the weights.
         rank: to be compared; higher is better.
+        hurried: whether time was over before all was compared.
     """
 
     found: Decompilation
     fits: bool
     rank: tuple[int, float]
+    hurried: bool = False
 
     @property
     def settled(self) -> bool:
@@ -327,19 +354,61 @@ def judge(problem: Problem, found: Attempt, method: str, *, measure: bool = True
     """
     assert found.program is not None
     target, program = problem.aligned.bare, found.program
-    certificate = certify(program, target, mode=found.mode)
-    seen: Behaviour | None = behaviour(program, problem.bare, mode=found.mode)
-    if certificate is not None and (seen is None or not seen.equal):
-        seen = behaviour(program, target, mode=found.mode, certificate=certificate) or seen
+    hurry = _Hurry()
+    certificate = hurry.unless_over(lambda: certify(program, target, mode=found.mode))
+    seen = _seen(problem, found, certificate, hurry)
     places = 0.0 if seen is None or not seen.places else 1 - seen.differing_places / seen.places
     if certificate is not None:
         whole = Decompilation("certified", program, method, certificate, seen, tables=found.tables)
-        return Judged(whole, True, (3, places))
-    fit = problem.fit(program, found.mode)
+        return Judged(whole, True, (3, places), hurry.over)
+    fit = hurry.unless_over(lambda: problem.fit(program, found.mode))
     fits, equal = fit is not None and fit.complete, seen is not None and seen.equal
-    apart = distance(program, target, mode=found.mode) if measure else None
+    apart = hurry.unless_over(lambda: distance(program, target, mode=found.mode)) if measure else None
     judged = Decompilation(
         "behaviour_equal" if equal else "best_guess", program, method, None, seen, apart, tables=found.tables
     )
     likely = problem.aligned.kind == "directions" and fit is not None and fit.answers
-    return Judged(judged, fits, (2 if fits else int(equal), fit.gain if likely and fit is not None else places))
+    rank = (2 if fits else int(equal), fit.gain if likely and fit is not None else places)
+    return Judged(judged, fits, rank, hurry.over)
+
+
+T = TypeVar("T")
+
+
+class _Hurry:
+    """Steps of a proof of which those are left out for which there is no time."""
+
+    over = False
+
+    def unless_over(self, step: Callable[[], T]) -> T | None:
+        try:
+            clock.look()
+            return step()
+        except clock.OutOfTime:
+            self.over = True
+            return None
+
+
+def _seen(problem: Problem, found: Attempt, certificate: Certificate | None, hurry: _Hurry) -> Behaviour | None:
+    """How the program's answers compare with those of the weights: on a few inputs, then on as many as there is time.
+
+    Of weights that are proved to be the program's, large ones are asked about fewer inputs: that they answer alike is
+    known, and what is measured is only what rounding does.
+    """
+    program, bare, target = found.program, problem.bare, problem.aligned.bare
+    assert program is not None
+    most = EVERY
+    if certificate is not None:
+        places = bare.max_seq_len * bare.size
+        most = max(FEW_INPUTS, min(EVERY, CERTIFIED_WORK // places))
+    seen: Behaviour | None = None
+    long = most > FEW_INPUTS and SAMPLED * bare.max_seq_len * bare.size > QUICK_WORK
+    for count in (FEW_INPUTS, most) if long else (most,):
+        again = hurry.unless_over(lambda count=count: behaviour(program, bare, mode=found.mode, most=count))
+        seen = again or seen
+    if certificate is not None and (seen is None or not seen.equal):
+        seen = (
+            hurry.unless_over(lambda: behaviour(program, target, mode=found.mode, certificate=certificate, most=most))
+            or seen
+        )
+    return seen

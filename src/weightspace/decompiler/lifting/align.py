@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.decompiler.lifting.dictionary import CLOSE, find_dictionary
 from weightspace.rasp.compiler.bare import MATRICES, POSITIONS, TOKENS, BareTransformer
 
@@ -212,6 +213,7 @@ def _one_left(bare: BareTransformer, basis: _Basis, rows: np.ndarray) -> np.ndar
 def _add_written(basis: _Basis, written: np.ndarray) -> None:
     """Find the directions that hidden units write, those first that stand alone."""
     while basis.count < len(basis.rows):
+        clock.look()
         parts, rest = basis.split(written)
         lengths, held = np.linalg.norm(rest, axis=1), np.abs(parts).max(1, initial=0.0)
         new, alone, single = lengths > 10 * EXACT, held < EXACT, np.abs(lengths - 1) < EXACT
@@ -250,6 +252,7 @@ def _add_read(basis: _Basis, bare: BareTransformer) -> None:
     lengths = np.linalg.norm(columns, axis=1)
     columns = columns[lengths > EXACT] / lengths[lengths > EXACT, None]
     while basis.count < len(basis.rows) and len(columns):
+        clock.look()
         parts, rest = basis.split(columns)
         new = np.linalg.norm(rest, axis=1) > 10 * EXACT
         columns = columns[new]
@@ -275,6 +278,7 @@ def _signs(bare: BareTransformer, known: np.ndarray, written: np.ndarray) -> np.
     chained = (np.abs(writes) > 0).sum(1) > 1
     answers = np.zeros(len(known)) if bare.readout is None else (known @ bare.readout.directions).sum(1)
     for place in range(len(known)):
+        clock.look()
         own = writes[:, place]
         evidence = [answers[place], read[place]]
         if (own[chained] != 0).any():

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import POSITIONS, TOKENS, BareTransformer
@@ -442,6 +443,7 @@ class _CounterpartSearch:
         """Colours in which nodes of one colour have the same colours around them; None if the graphs differ."""
         nodes, count = self.both.nodes, -1
         while True:
+            clock.look()
             one, other = np.sort(colours[: self.size]), np.sort(colours[self.size :])
             if not np.array_equal(one, other):
                 return None

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.parameters import POSITIONS, TOKENS, flattened, what_else, without_unembedding
 from weightspace.rasp.compiler.token_rows import row_order, special_rows
@@ -158,6 +159,11 @@ class BareTransformer:
         return self.params[TOKENS].shape[1]
 
     @property
+    def size(self) -> int:
+        """The number of its parameters."""
+        return sum(array.size for array in self.params.values())
+
+    @property
     def num_layers(self) -> int:
         return len(self.query)
 
@@ -269,6 +275,7 @@ class BareTransformer:
         mask = self._mask(places)
         b = self.biases
         for layer in range(self.num_layers):
+            clock.look()
             before = stream
             query, key, value = (
                 (stream @ w[layer] + b[f"attn/{which}"][layer])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.errors import RaspError
 from weightspace.notebook import card
 from weightspace.rasp.functions import Value
@@ -339,6 +340,7 @@ class CompiledTransformer:
         yield "embedding", stream
         flat, mask = stream.reshape(-1, width), self._mask(places + 1)
         for layer, (heads, mlp) in enumerate(self._parts):
+            clock.look()
             after = flat.copy() if heads else flat
             for head in heads:
                 head.add(flat, after, head.pattern(flat, batch, mask))
@@ -458,6 +460,7 @@ def final_stream(parts: Sequence[LayerParts], stream: np.ndarray, mask: np.ndarr
     batch, places, width = stream.shape
     flat = stream.reshape(-1, width)
     for heads, mlp in parts:
+        clock.look()
         after = flat.copy() if heads else flat
         for head in heads:
             head.add(flat, after, head.pattern(flat, batch, mask))
