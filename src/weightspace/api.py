@@ -410,9 +410,14 @@ def certify(
     >>> ws.certify("return Map(x + 2, tokens)", transformer) is None
     True
     """
-    from weightspace.decompiler.proof.certificate import certify
+    from weightspace.decompiler.lifting.align import align
+    from weightspace.decompiler.proof.certificate import certify, certify_rewritten
 
-    return certify(_program(program), load_transformer(source, vocab=vocab))
+    bare = load_transformer(source, vocab=vocab)
+    aligned = align(bare)
+    if aligned.rewrite is None:
+        return certify(_program(program), bare)
+    return certify_rewritten(_program(program), bare, aligned.bare, aligned.rewrite)
 
 
 def _program(given: Program | str | Path | Mapping[str, Any]) -> Program:

@@ -12,7 +12,15 @@ import weightspace
 from weightspace import clock
 from weightspace.decompiler.lifting.align import Aligned, Kind, align
 from weightspace.decompiler.lifting.lift import NotLiftable, lift
-from weightspace.decompiler.proof.verify import Behaviour, Certificate, behaviour, certify, distance, modes_of
+from weightspace.decompiler.proof.verify import (
+    Behaviour,
+    Certificate,
+    behaviour,
+    certify,
+    certify_rewritten,
+    distance,
+    modes_of,
+)
 from weightspace.decompiler.result import Decompilation
 from weightspace.decompiler.search.enumeration import enumerate_program
 from weightspace.decompiler.search.guided import Guided, ProgramFit, fitted, ranked
@@ -355,7 +363,7 @@ def judge(problem: Problem, found: Attempt, method: str, *, measure: bool = True
     assert found.program is not None
     target, program = problem.aligned.bare, found.program
     hurry = _Hurry()
-    certificate = hurry.unless_over(lambda: certify(program, target, mode=found.mode))
+    certificate = hurry.unless_over(lambda: _certified(problem, found))
     seen = _seen(problem, found, certificate, hurry)
     places = 0.0 if seen is None or not seen.places else 1 - seen.differing_places / seen.places
     if certificate is not None:
@@ -373,6 +381,14 @@ def judge(problem: Problem, found: Attempt, method: str, *, measure: bool = True
 
 
 T = TypeVar("T")
+
+
+def _certified(problem: Problem, found: Attempt) -> Certificate | None:
+    aligned = problem.aligned
+    assert found.program is not None
+    if aligned.rewrite is None:
+        return certify(found.program, problem.bare, mode=found.mode)
+    return certify_rewritten(found.program, problem.bare, aligned.bare, aligned.rewrite, mode=found.mode)
 
 
 class _Hurry:

@@ -382,11 +382,40 @@ def _is_known(name: str) -> bool:
 
 
 def _heads_of(bare: BareTransformer) -> int:
-    """The number of heads, from how many columns look from everywhere to BOS; 1 if that does not come out even."""
+    """The number of heads, from how many columns look from everywhere to BOS; 1 if that does not come out even.
+
+    Where heads were changed inside by invertible maps, no column stands for BOS: then as many as there can be that each
+    look from every token to BOS alike.
+    """
     bos = bare.tokens[bare.space.index(BOS)] - bare.tokens[bare.space.index(PAD)]  # `one` goes out
-    most = 0
+    most, across = 0, bare.query.shape[2]
     for layer in range(bare.num_layers):
         looks = np.abs(bos @ bare.key[layer]) > 0.5 * max(1e-9, float(np.abs(bare.key[layer]).max()))
         used = np.abs(bare.query[layer]).max(0) > 1e-3
         most = max(most, int((looks & used).sum()))
-    return most if most and bare.query.shape[2] % most == 0 else 1
+    most = most if most and across % most == 0 else 1
+    if _look_alike(bare, most):
+        return most
+    others = (count for count in range(across, 0, -1) if across % count == 0)
+    return next((count for count in others if _look_alike(bare, count)), most)
+
+
+def _look_alike(bare: BareTransformer, heads: int) -> bool:
+    """Whether each of so many heads that are used lets `one` alone look to BOS, as a compiler does.
+
+    What looks to BOS is, summed over all columns of a layer, `one` however heads are cut; of half a head it is not.
+    """
+    size = bare.query.shape[2] // heads
+    bos = bare.tokens[bare.space.index(BOS)].astype(float)
+    for query, key in zip(bare.query, bare.key, strict=True):
+        looks = np.einsum(
+            "whs,hs->hw", query.reshape(len(query), heads, size).astype(float), (bos @ key).reshape(heads, size)
+        )
+        one = looks.sum(0)
+        along = looks @ one / max(float(one @ one), 1e-30)
+        aside = np.linalg.norm(looks - along[:, None] * one, axis=1) / max(float(np.linalg.norm(one)), 1e-30)
+        used = (np.abs(query) > 1e-3).any(0).reshape(heads, size).any(1)
+        used |= (np.abs(key) > 1e-3).any(0).reshape(heads, size).any(1)
+        if (used & ((along <= 1e-3) | (aside > 0.2 * along))).any():
+            return False
+    return True
