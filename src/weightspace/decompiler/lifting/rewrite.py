@@ -350,20 +350,28 @@ def _factors(first: np.ndarray, second: np.ndarray, one: int, bos: int) -> np.nd
     factors = np.ones(len(reads))
     for unit, (row, body) in enumerate(zip(reads, bodies, strict=True)):
         writes = np.abs(second[unit])
-        if not row or not writes.any():
+        if not row:
             continue
         if not body:
             if one in row and row[one] > 0:
                 factors[unit] = row[one]
+            elif row.get(bos, 0.0) > 0 and writes.any():
+                factors[unit] = row[bos] / _cleaned(row[bos] * writes)
         elif unit in opposite:
             factors[unit] = abs(row[body[0]])
         elif len(body) == 1 and body[0] in stepped and row[body[0]] > 0:
             factors[unit] = row[body[0]] / exactness
         elif len(body) > 1 or one not in row:
             used = writes[writes > 0]
-            if np.ptp(used) < EVEN * used.max():
+            if len(used) and np.ptp(used) < EVEN * used.max():
                 factors[unit] = 1 / used.mean()
     return np.where(np.abs(factors - 1) < EVEN, 1.0, factors)
+
+
+def _cleaned(products: np.ndarray) -> float:
+    """What a unit that cleans the place of BOS reads: 1, or how many SelectorWidths share it, each of which writes -1."""
+    least = float(products[products > 0].min())
+    return float(max(1, round(least))) if abs(least - round(least)) < EVEN * least else 1.0
 
 
 def _exactness(steps: list[tuple[int, float, float]]) -> float:
@@ -394,6 +402,6 @@ def _opposites(bodies: list[list[int]], reads: list[dict[int, float]], second: n
     alone: dict[tuple[int, bytes], dict[bool, list[int]]] = defaultdict(lambda: {True: [], False: []})
     for unit, body in enumerate(bodies):
         if len(body) == 1 and len(reads[unit]) == 1:
-            sign = np.sign(second[unit]) * np.sign(reads[unit][body[0]])
+            sign = np.sign(second[unit]) * np.sign(reads[unit][body[0]]) + 0.0  # of -0.0 it makes 0.0
             alone[body[0], sign.tobytes()][reads[unit][body[0]] > 0].append(unit)
     return {unit for some in alone.values() if some[True] and some[False] for units in some.values() for unit in units}
