@@ -369,7 +369,7 @@ def _factors(first: np.ndarray, second: np.ndarray, one: int, bos: int) -> np.nd
 
 
 def _cleaned(products: np.ndarray) -> float:
-    """What a unit that cleans the place of BOS reads: 1, or how many SelectorWidths share it, each of which writes -1."""
+    """What a unit that cleans the place of BOS reads: 1, or how many SelectorWidths share it, each writing -1."""
     least = float(products[products > 0].min())
     return float(max(1, round(least))) if abs(least - round(least)) < EVEN * least else 1.0
 
