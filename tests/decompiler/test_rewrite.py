@@ -35,7 +35,8 @@ vocab = [0, 1, 2, 3]
 max_seq_len = 4
 same = Select(PRED_EQ, tokens, tokens)
 count = SelectorWidth(same)
-share: numerical = Aggregate(same, Map(x > 1, tokens))
+large: numerical = Map(x > 1, tokens)
+share: numerical = Aggregate(same, large)
 much = Map(x > 0.5, share)
 both = SequenceMap(x * y, count, much)
 return both""")

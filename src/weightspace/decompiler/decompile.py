@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -44,6 +45,10 @@ ASKED: tuple[Method, ...] = ("lifter", "greedy", "search", "enumeration", "activ
 """Who is asked by default, in this order: the quick first. `search` tries what `sampled` would draw."""
 SAMPLES = 32
 """Programs drawn by `sampled`."""
+OF_NETWORK: tuple[Method, ...] = ("greedy", "sampled", "search")
+"""Who asks the network."""
+LOADING = 6.0
+"""Seconds that loading the network may take, with all that it needs; with less it is not begun, as nothing stops it."""
 LEAST_SECONDS = 0.05
 GRACE = 0.5
 """Seconds beyond the budget in which a program that was found at its end may still be proved."""
@@ -143,6 +148,8 @@ def attempt(problem: Problem, method: Method, budget: float) -> Attempt:
     Args:
         budget: seconds. What was found by then is given; a method that has nothing by then gives nothing.
     """
+    if method in OF_NETWORK and problem.proposer is None:
+        pretrained()  # once in a process, and not to the method's account
     try:
         with clock.limited(budget):
             return _ATTEMPTS[method](problem, budget)
@@ -247,7 +254,7 @@ SHARES: dict[Method, float] = {"search": 0.4, "enumeration": 0.5, "activations":
 
 def decompile(
     bare: BareTransformer,
-    budget: float = 30.0,
+    budget: float | int = 30.0,
     *,
     methods: Sequence[Method] = ASKED,
     proposer: Proposer | None = None,
@@ -309,6 +316,13 @@ def _attempts(
 ) -> Iterator[tuple[Method, Attempt]]:
     for method in methods:
         left = until - clock.now()
+        if method in OF_NETWORK and problem.proposer is None and not pretrained.cache_info().currsize:
+            if left < LOADING:
+                trace.append(f"{method}: no time to load the network")
+                continue
+            with suppress(NetworkError):  # which the attempt tells
+                pretrained()
+            left = until - clock.now()
         if left < LEAST_SECONDS and method != methods[0]:
             trace.append(f"{method}: no time left")
             continue
