@@ -3,7 +3,19 @@
 import importlib
 import sys
 
-NAMES = ("startup", "store", "permutations", "metamodel", "zoo", "gpu", "interpreter", "rasp", "decompile", "large")
+NAMES = (
+    "startup",
+    "store",
+    "permutations",
+    "metamodel",
+    "zoo",
+    "gpu",
+    "interpreter",
+    "rasp",
+    "decompile",
+    "lifter",
+    "large",
+)
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or NAMES

@@ -63,8 +63,9 @@ def test_decompiling_ends_a_second_after_its_budget_at_the_latest(kind: str, bud
     }[kind]()
     ticking.looks = 0
     found = decompile(bare, budget)
-    assert 2 <= ticking.looks * TICK <= 1.1 * budget + 1 or ticking.looks * TICK <= 1.1 * budget + 1
+    assert ticking.looks * TICK <= 1.1 * budget + 1
     assert found.seconds <= 1.1 * budget + 1
+    assert kind != "clean" or budget < 3 or found.status == "certified"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -76,7 +77,8 @@ def test_every_method_looks_at_the_clock_and_ends_when_time_is_over(method: str,
     assert 5 <= ticking.looks <= 160
 
 
-def test_the_lifter_and_the_certificate_stop_when_time_is_over(ticking: Ticking) -> None:
+@pytest.mark.usefixtures("ticking")
+def test_the_lifter_and_the_certificate_stop_when_time_is_over() -> None:
     bare = weights()
     problem = Problem(bare)
     problem.aligned  # noqa: B018 - not what is counted
@@ -119,7 +121,8 @@ def test_a_budget_of_nothing_is_refused(budget: float) -> None:
         ws.decompile(weights(), budget=budget)
 
 
-def test_an_inner_limit_never_outlives_an_outer_one(ticking: Ticking) -> None:
+@pytest.mark.usefixtures("ticking")
+def test_an_inner_limit_never_outlives_an_outer_one() -> None:
     with clock.limited(1.0):
         with clock.limited(100.0):
             assert clock.left() <= 1.0
