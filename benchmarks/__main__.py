@@ -13,6 +13,7 @@ NAMES = (
     "interpreter",
     "rasp",
     "decompile",
+    "lifter",
     "large",
     "scan",
     "trained",

@@ -155,7 +155,7 @@ WRONG: list[tuple[Any, str]] = [
     (lambda: ws.scan("no-such-file"), "there is no file or folder no-such-file"),
     (lambda: ws.inspect("no-such-file"), "there is no file"),
     (lambda: ws.decompile("no.npz"), "there is no file"),
-    (lambda: ws.decompile({}), "do not say their tokens"),
+    (lambda: ws.decompile({}), "no transformer under Tracr's names"),
     (lambda: ws.decompile(ws.compile_program(HIST, vocab="ab", max_seq_len=2), budget=0.0), "a budget is a number"),
     (lambda: ws.compile_program(HIST), "vocab"),
     (lambda: ws.compile_program("nonsense(", vocab="ab", max_seq_len=2), "line 1"),

@@ -346,25 +346,29 @@ def run(program: Program | str | Path | Mapping[str, Any], inputs: Sequence[Any]
 
 
 def load_transformer(
-    source: str | Path | Mapping[str, Any] | TrainedTransformer | CompiledTransformer | BareTransformer,
+    source: Any,
     *,
     vocab: str | Sequence[Any] | None = None,
     config: str | Path | Mapping[str, Any] | None = None,
     num_heads: int | None = None,
     causal: bool = False,
     identifier: str | None = None,
+    bos: str | None = None,
+    pad: str | None = None,
 ) -> TrainedTransformer | BareTransformer:
     """A transformer out of what holds its weights, trained or compiled; nothing in a file is executed.
 
     Args:
         source: of a trained one a folder of Hugging Face's (GPT-2, Llama, Mistral, Qwen2, BERT), its file with a
             config.json beside it, a GGUF file, or a state dict of TransformerLens; of a compiled one our safetensors,
-            an npz of Tracr's parameters, arrays by Tracr's names, or a compiled transformer, of which everything but
-            its weights and its readout is forgotten.
+            an npz, a PyTorch file or another checkpoint of Tracr's parameters, arrays by Tracr's names, flat or as
+            Haiku nests them, the model that Tracr has assembled, or a compiled transformer, of which everything but its
+            weights and its readout is forgotten.
         vocab: the texts of the tokens: of a trained one all of them, of a compiled one without BOS and PAD.
         config: settings of a trained one, or their file; settings replace those of a config.json one by one.
         num_heads, causal: of a compiled one, where the file does not say.
-        identifier: which of several transformers in one npz.
+        identifier: which of several transformers in one file.
+        bos, pad: of a compiled one, what the two are called, where the weights do not show which rows they are.
     Returns:
         a `TrainedTransformer`, which is run and looked into, or a `BareTransformer`, which is decompiled.
     Raises:
@@ -378,7 +382,7 @@ def load_transformer(
         return source
     if isinstance(source, str | Path | Mapping) and (config is not None or _is_trained(source)):
         return load_trained(source, config=config, vocab=_vocabulary(vocab))
-    return _load_bare(source, vocab, num_heads, causal, identifier)
+    return _load_bare(source, vocab, num_heads, causal, identifier, bos, pad)
 
 
 def _is_trained(source: str | Path | Mapping[str, Any]) -> bool:
@@ -397,15 +401,18 @@ def _is_trained(source: str | Path | Mapping[str, Any]) -> bool:
 
 
 def _load_bare(
-    source: str | Path | Mapping[str, Any] | CompiledTransformer | BareTransformer,
+    source: Any,
     vocab: str | Sequence[Any] | None = None,
     num_heads: int | None = None,
     causal: bool = False,
     identifier: str | None = None,
+    bos: str | None = None,
+    pad: str | None = None,
 ) -> BareTransformer:
     """A compiled transformer by its weights alone, as a decompiler gets it."""
     from weightspace.rasp.compiler.bare import BareTransformer
-    from weightspace.rasp.compiler.storage import load_bare
+    from weightspace.rasp.compiler.parameters import of_assembled
+    from weightspace.rasp.compiler.storage import bare_of, load_bare
     from weightspace.rasp.compiler.transformer import CompiledTransformer
 
     tokens = _vocabulary(vocab)
@@ -413,29 +420,38 @@ def _load_bare(
         return source
     if isinstance(source, CompiledTransformer):
         return BareTransformer.of(source)
+    names: dict[str, Any] = {"bos": bos, "pad": pad}
+    if isinstance(source, str | Path):
+        return load_bare(source, vocab=tokens, num_heads=num_heads, causal=causal, identifier=identifier, **names)
     if isinstance(source, Mapping):
-        if tokens is None:
-            raise RaspError("arrays do not say their tokens: give vocab, such as vocab='abc'")
-        return BareTransformer.of_params(source, tokens, num_heads=num_heads, causal=causal)
-    if not isinstance(source, str | Path):
-        raise RaspError(f"{type(source).__name__} holds no transformer: give a path, arrays by name, or a transformer")
-    return load_bare(source, vocab=tokens, num_heads=num_heads, causal=causal, identifier=identifier)
+        return bare_of(source, tokens, num_heads=num_heads, causal=causal, **names)
+    said = of_assembled(source)
+    return bare_of(
+        said.params,
+        tokens if tokens is not None else said.vocab,
+        num_heads=num_heads or said.num_heads,
+        causal=causal or bool(said.causal),
+        bos=bos or said.bos,
+        pad=pad or said.pad,
+    )
 
 
 def decompile(
-    source: str | Path | Mapping[str, np.ndarray] | CompiledTransformer | BareTransformer,
+    source: Any,
     *,
     vocab: str | Sequence[Any] | None = None,
     budget: float = 30.0,
     num_heads: int | None = None,
     causal: bool = False,
     identifier: str | None = None,
+    bos: str | None = None,
+    pad: str | None = None,
     seed: int = 0,
 ) -> Decompilation:
     """The RASP program in a transformer's weights, and how far it is proved to be the one.
 
     Args:
-        source, vocab, num_heads, causal, identifier: see `load_transformer`.
+        source, vocab, num_heads, causal, identifier, bos, pad: see `load_transformer`.
         budget: seconds.
         seed: of whatever is drawn.
     Returns:
@@ -454,13 +470,13 @@ def decompile(
 
     if not isinstance(budget, int | float) or not budget > 0:
         raise RaspError(f"a budget is a number of seconds above 0, not {budget!r}")
-    bare = _load_bare(source, vocab, num_heads, causal, identifier)
+    bare = _load_bare(source, vocab, num_heads, causal, identifier, bos, pad)
     return decompile(bare, float(budget), seed=seed)
 
 
 def certify(
     program: Program | str | Path | Mapping[str, Any],
-    source: str | Path | Mapping[str, np.ndarray] | CompiledTransformer | BareTransformer,
+    source: Any,
     *,
     vocab: str | Sequence[Any] | None = None,
 ) -> Certificate | None:
@@ -477,9 +493,14 @@ def certify(
     >>> ws.certify("return Map(x + 2, tokens)", transformer) is None
     True
     """
-    from weightspace.decompiler.proof.certificate import certify
+    from weightspace.decompiler.lifting.align import align
+    from weightspace.decompiler.proof.certificate import certify, certify_rewritten
 
-    return certify(_program(program), _load_bare(source, vocab))
+    bare = _load_bare(source, vocab)
+    aligned = align(bare)
+    if aligned.rewrite is None:
+        return certify(_program(program), bare)
+    return certify_rewritten(_program(program), bare, aligned.bare, aligned.rewrite)
 
 
 def _program(given: Program | str | Path | Mapping[str, Any]) -> Program:
