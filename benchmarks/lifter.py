@@ -64,9 +64,8 @@ def one(name: str, vocab: int, length: int, budget: float) -> dict[str, float | 
     cpu, wall = time.process_time() - started, time.monotonic() - clock
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     operations = 0 if found.program is None else len(found.program)
-    return {"parameters": bare.size, "cpu": cpu, "wall": wall, "peak_mb": peak, "status": found.status} | {
-        "operations": operations
-    }
+    found_out: dict[str, float | str] = {"parameters": bare.size, "cpu": cpu, "wall": wall, "peak_mb": peak}
+    return found_out | {"status": found.status, "operations": operations}
 
 
 def apart(*arguments: object) -> dict[str, float | str]:

@@ -111,7 +111,9 @@ def test_a_rewrite_is_undone_named_and_the_weights_as_given_are_compared(program
 def test_a_rewrite_keeps_every_answer(program: Program) -> None:
     bare = weights(program)
     given = rewritten(bare, rewrite_of(bare, "usqvr"))
-    codes = bare.encode([tuple(np.random.default_rng(1).choice(bare.vocab, bare.max_seq_len)) for _ in range(20)])
+    rows = [bare.space.index(token) for token in bare.vocab]
+    drawn = np.random.default_rng(1).choice(rows, (20, bare.max_seq_len))
+    codes = np.concatenate([bare.encode([()] * 20), drawn], axis=1)
     rewrite = rewrite_of(bare, "usqvr")
     assert rewrite.stream is not None
     expected = bare.forward(codes) @ rewrite.stream * rewrite.scale
