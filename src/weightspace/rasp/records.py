@@ -14,6 +14,7 @@ from weightspace.rasp.forms import (
     check_arity,
     check_child,
     check_variable,
+    check_written,
     form_of,
     is_comparison,
     make,
@@ -185,7 +186,7 @@ def _function(form: Form, value: object) -> Function:
             raise RaspError(f"unknown predicate {shown(value)}: there are {', '.join(COMPARISONS)}, and functions")
         return check_arity(Function.parse(value, form.arity), form)
     if isinstance(value, Mapping) and [*value] == ["table"]:
-        return check_arity(Function.from_table(_table(value["table"], form.arity)), form)
+        return check_arity(Function.from_table(_table(value["table"], form.arity), form.arity), form)
     example = "lambda x: x + 1" if form.arity == 1 else "lambda x, y: x + y"
     raise RaspError(f"{form.detail!r} is a function such as {example!r}, or a {{'table': [...]}}, not {shown(value)}")
 
@@ -226,6 +227,7 @@ def _operation_record(program: Statements, name: str, node: Expression) -> dict[
 
 
 def _function_record(function: Function) -> str | dict[str, Sequence[Any]]:
+    check_written(function)
     if function.table is None:
         return f"lambda {'x' if function.arity == 1 else 'x, y'}: {function.source}"
     rows = function.table.items()

@@ -18,6 +18,7 @@ from weightspace.rasp.forms import (
     check_arity,
     check_child,
     check_variable,
+    check_written,
     form_of,
     make,
     names_of,
@@ -96,11 +97,11 @@ def _call(program: Statements, node: Expression) -> str:
     after: list[str] = []
     match node:
         case Map() | SequenceMap():
-            before = [node.function.source]
+            before = [check_written(node.function).source]
         case LinearSequenceMap():
             before = [repr(node.first_factor), repr(node.second_factor)]
         case Select(predicate=predicate):
-            before = [PREDICATE + predicate if isinstance(predicate, str) else predicate.source]
+            before = [PREDICATE + predicate if isinstance(predicate, str) else check_written(predicate).source]
         case Aggregate(default=default) if repr(default) != repr(usual_default(node.encoding)):
             after = [f"default={default!r}"]
     return f"{type(node).__name__}({', '.join([*before, *names_of(program, node), *after])})"
