@@ -230,7 +230,7 @@ def canonical_program(
     else:
         chosen, length = None, 0
     while True:
-        traits = {} if chosen is None else analyse(known, chosen, length, "fixed").traits
+        traits = {} if chosen is None else analyse(known, chosen, length, "fixed", whole=False).traits
         merged = _without_copies(known, traits)
         if len(merged) == len(known):
             break

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from weightspace.errors import RaspError
+from weightspace.rasp.composites import Joined, without_composites
 from weightspace.rasp.functions import LARGEST, Value, is_number
 from weightspace.rasp.language import (
     BOS,
@@ -190,16 +191,18 @@ _vocabularies: dict[object, tuple[Value, ...]] = {}
 
 
 def validate(
-    program: Program, *, vocab: Sequence[Any] | None = None, max_seq_len: int | None = None, mode: Mode = "fixed"
+    program: Program | SOp, *, vocab: Sequence[Any] | None = None, max_seq_len: int | None = None, mode: Mode = "fixed"
 ) -> list[Reason]:
     """Every reason why a program cannot be compiled; empty if it can.
 
     Where a statement is at fault, those that read it are not judged.
 
     Args:
+        program: or the S-op that one computes.
         vocab, max_seq_len: instead of what the program says it is meant for.
     """
     check_mode(mode)
+    program = program_of(program)
     try:
         chosen, length = settings(program, vocab, max_seq_len)
     except RaspError as error:
@@ -207,8 +210,26 @@ def validate(
     return analyse(program, chosen, length, mode).reasons
 
 
-def analyse(program: Program, vocab: tuple[Value, ...], max_seq_len: int, mode: Mode) -> Analysis:
-    """The value sets of a program's S-ops, in one pass, and every reason why it cannot be compiled."""
+def program_of(given: Program | SOp) -> Program:
+    """The program, or the one that computes an S-op."""
+    return given if isinstance(given, Program) else Program.of(given)
+
+
+def analyse(
+    program: Program, vocab: tuple[Value, ...], max_seq_len: int, mode: Mode, *, whole: bool = True
+) -> Analysis:
+    """The value sets of a program's S-ops, in one pass, and every reason why it cannot be compiled.
+
+    Args:
+        whole: whether selectors of selectors that no head can do get an operation of their own first (`composites`);
+            the analysis is of the program with these.
+    """
+    joined: dict[int, Joined] = {}
+    if whole and mode == "fixed":
+        try:
+            program, joined = without_composites(program)
+        except RaspError as error:
+            return Analysis(program, vocab, max_seq_len, mode, {}, [Reason("", str(error))])
     traits: dict[int, Traits] = {}
     selections: dict[int, Selection] = {}
     reasons: list[Reason] = []
@@ -219,6 +240,8 @@ def analyse(program: Program, vocab: tuple[Value, ...], max_seq_len: int, mode: 
         try:
             if isinstance(node, Selector):
                 selection = selection_of(node, traits, selections)
+                if id(node) in joined:
+                    joined[id(node)].check({key: t.partial for key, t in traits.items()})
                 if selection is not None:
                     selections[id(node)] = selection
             elif node is tokens:
@@ -455,8 +478,7 @@ def selection_of(selector: Selector, known: dict[int, Traits], selections: dict[
             return None
         if first[0] is not second[0] or first[1] is not second[1]:
             raise RaspError(
-                "it joins two selectors that compare different S-ops, which no single attention head can: both must "
-                "have the same keys and the same queries"
+                "it joins two selectors that compare different S-ops, which Tracr cannot compile: mode='fixed' does"
             )
         joined = first[2] | second[2] if isinstance(selector, SelectorOr) else first[2] & second[2]
         return first[0], first[1], joined

@@ -1,0 +1,183 @@
+"""Selectors of selectors that compare different S-ops, as one selector that compares pairs of their values.
+
+A head compares one S-op with one other. `SelectorAnd(Select(EQ, tokens, tokens), Select(LT, indices, indices))` needs
+two of each: an MLP joins them, place by place, and the head compares (token, place) with (token, place).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from weightspace.errors import RaspError
+from weightspace.rasp.functions import Function, Value
+from weightspace.rasp.language import (
+    Expression,
+    Select,
+    Selector,
+    SelectorAnd,
+    SelectorNot,
+    SelectorOr,
+    SequenceMap,
+    SOp,
+    rebuild,
+)
+from weightspace.rasp.program import Program
+
+MOST_PARTS = 8
+"""A selector of more different Selects is refused: what it does where some are None is looked at case by case."""
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """A selector that took the place of a composite one.
+
+    Attributes:
+        parts: the Selects that it is made of, each once.
+        formula: what it selects, by what its parts select; None where a key or query is None.
+    """
+
+    parts: tuple[Select, ...]
+    formula: Callable[[Sequence[bool | None]], bool | None]
+
+    def check(self, partial: Mapping[int, bool]) -> None:
+        """Refuse it where it selects a pair of which a part is None: an S-op of pairs is None there.
+
+        Args:
+            partial: whether an S-op can be None, by its `id`.
+        Raises:
+            RaspError: that says so.
+        """
+        can_be = [partial.get(id(p.keys), False) or partial.get(id(p.queries), False) for p in self.parts]
+        options = [(False, True, None) if none else (False, True) for none in can_be]
+        for case in itertools.product(*options):
+            if None in case and self.formula(case) is True:
+                raise RaspError(
+                    "it joins selectors of different S-ops and selects even where one of them is None, which no S-op "
+                    "that joins them can say: use SelectorAnd, or an S-op that is never None"
+                )
+
+
+def without_composites(program: Program) -> tuple[Program, dict[int, Joined]]:
+    """The program with a Select of pairs for each composite selector that compares different S-ops.
+
+    Returns:
+        the program, which is the one given if there is no such selector, and by the `id` of each new Select what it
+        was made of.
+    """
+    wide = [node for node in program.nodes if isinstance(node, SelectorAnd | SelectorNot) and _is_wide(node)]
+    if not wide:
+        return program, {}
+    made: dict[int, Expression] = {}
+    pairs: dict[tuple[int, int], SequenceMap] = {}
+    joined: dict[int, Joined] = {}
+    names: list[tuple[str, Expression]] = []
+    selectors = {id(node) for node in wide}
+    order = {id(node): number for number, node in enumerate(program.nodes)}
+    for node in program.nodes:
+        if not node.children:
+            made[id(node)] = node
+            continue
+        if id(node) in selectors:
+            before = len(pairs)
+            new = _joined(node, made, pairs, order, joined)
+            fresh = [*pairs.values()][before:]
+            names += [(f"{program.name(node)}_pair{before + k + 1}", pair) for k, pair in enumerate(fresh)]
+        else:
+            children = [made[id(child)] for child in node.children]
+            same = all(a is b for a, b in zip(children, node.children, strict=True))
+            new = node if same else rebuild(node, children, node.label)
+        made[id(node)] = new
+        names.append((program.name(node), new))
+    output = made[id(program.output)]
+    assert isinstance(output, SOp)
+    return replace(program, output=output, statements=tuple(names)), joined
+
+
+def _is_wide(selector: Selector) -> bool:
+    parts = _parts(selector)
+    return len({(id(part.keys), id(part.queries)) for part in parts}) > 1
+
+
+def _parts(selector: Expression) -> list[Select]:
+    if isinstance(selector, Select):
+        return [selector]
+    return [*{id(part): part for child in selector.children for part in _parts(child)}.values()]
+
+
+def _formula(selector: Expression, place: Mapping[int, int]) -> Callable[[Sequence[Any]], bool | None]:
+    """What a selector makes of what its parts select, in three-valued logic."""
+    if isinstance(selector, Select):
+        number = place[id(selector)]
+        return lambda case: case[number]
+    inner = [_formula(child, place) for child in selector.children]
+    if isinstance(selector, SelectorNot):
+        negated = inner[0]
+        return lambda case: None if negated(case) is None else not negated(case)
+    decisive = isinstance(selector, SelectorOr)
+
+    def run(case: Sequence[Any]) -> bool | None:
+        some = [part(case) for part in inner]
+        return decisive if decisive in some else None if None in some else not decisive
+
+    return run
+
+
+def _joined(
+    selector: Selector,
+    made: Mapping[int, Expression],
+    pairs: dict[tuple[int, int], SequenceMap],
+    order: Mapping[int, int],
+    joined: dict[int, Joined],
+) -> Select:
+    parts = _parts(selector)
+    if len(parts) > MOST_PARTS:
+        raise RaspError(f"it joins {len(parts)} different Selects: at most {MOST_PARTS}")
+    formula = _formula(selector, {id(part): number for number, part in enumerate(parts)})
+    keys = _in_order([part.keys for part in parts], order)
+    queries = _in_order([part.queries for part in parts], order)
+    where = [(keys.index(part.keys), queries.index(part.queries), part.function) for part in parts]
+    of_key, of_query = _unpacker(len(keys)), _unpacker(len(queries))
+
+    def selects(key: Value, query: Value) -> bool:
+        a, b = of_key(key), of_query(query)
+        return bool(formula([bool(function(a[k], b[q])) for k, q, function in where]))
+
+    new = Select(
+        _packed([made[id(key)] for key in keys], pairs),
+        _packed([made[id(query)] for query in queries], pairs),
+        Function("<selectors joined>", 2, selects, native=True),
+        label=selector.label,
+    )
+    joined[id(new)] = Joined(tuple(parts), formula)
+    return new
+
+
+def _in_order(sops: Sequence[SOp], order: Mapping[int, int]) -> list[SOp]:
+    return sorted({id(sop): sop for sop in sops}.values(), key=lambda sop: order[id(sop)])
+
+
+def _packed(sops: Sequence[Expression], pairs: dict[tuple[int, int], SequenceMap]) -> SOp:
+    """One S-op of the values of several, as ((a, b), c)."""
+    first, *rest = sops
+    for second in rest:
+        key = (id(first), id(second))
+        if key not in pairs:
+            assert isinstance(first, SOp) and isinstance(second, SOp)
+            pairs[key] = SequenceMap("(x, y)", first, second)
+        first = pairs[key]
+    assert isinstance(first, SOp)
+    return first
+
+
+def _unpacker(count: int) -> Callable[[Any], list[Any]]:
+    def unpacked(value: Any) -> list[Any]:
+        last = []
+        for _ in range(count - 1):
+            value, entry = value
+            last.append(entry)
+        return [value, *reversed(last)]
+
+    return unpacked
