@@ -291,12 +291,14 @@ def _relations(keys: Sequence[tuple[Any, Any]], chosen: Sequence[bool], numbers:
                 spread = {abs(total): c for total, c in seen.items()}
                 if text == "x - y" and all(spread[abs(total)] == c for total, c in seen.items()):
                     for condition in _conditions([*spread], [*spread.values()], "x"):
-                        yield condition.replace("x", "abs(x - y)")
+                        yield _replaced(condition, "abs(x - y)")
     yield from _both(keys, chosen)
 
 
 def _of_sum(text: str, condition: str) -> str:
     """A condition on x as one on a sum of x and y; `x - y == 1` is written `x == y + 1`."""
+    if condition == "not x":
+        return "x == y" if text == "x - y" else f"{text} == 0"
     variable, _, rest = condition.partition(" ")
     sign, _, constant = rest.partition(" ")
     if text == "x - y" and variable == "x" and sign in ("==", "!=", "<", "<=", ">", ">="):

@@ -14,6 +14,7 @@ from weightspace.decompiler.lifting.blocks import NotLiftable
 from weightspace.decompiler.lifting.dissection import Dissection, Operation, Steps
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.bare import BareTransformer
+from weightspace.rasp.expressions import shortest
 from weightspace.rasp.functions import Function, Value, is_number
 from weightspace.rasp.language import (
     PREDICATES,
@@ -265,7 +266,8 @@ class _NamingSearch:
                 yield SequenceMap(function, inner, inner), False
         if self._table(number):
             names = self._names(number, results)
-            yield Map(_tabled(zip(values.values, results, strict=True), names), inner), True
+            function = _tabled(zip(values.values, results, strict=True), names, 1)
+            yield Map(function, inner), function.table is not None
 
     def _number(self, number: int, operation: Operation, reads: list[Named]) -> Iterator[tuple[SOp, bool]]:
         values = self._values(reads[0])
@@ -277,8 +279,9 @@ class _NamingSearch:
                 yield Map(function, inner, encoding="numerical"), False
                 return
         if self._table(number):
-            entries = zip(values.values, map(_nice, results), strict=True)
-            yield Map(Function.from_table(dict(entries)), inner, encoding="numerical"), True
+            entries = dict(zip(values.values, map(_nice, results), strict=True))
+            function = shortest(entries, 1) or Function.from_table(entries, 1)
+            yield Map(function, inner, encoding="numerical"), function.table is not None
 
     def _pairs(self, number: int, operation: Operation, reads: list[Named]) -> Iterator[tuple[SOp, bool]]:
         for function in SEQUENCE_FUNCTIONS:
@@ -290,8 +293,8 @@ class _NamingSearch:
             a, b = reads
             results = _pair_results(operation.data, a, b)
             pairs = ((x, y) for x in self._values(a).values for y in self._values(b).values)
-            function = _tabled(zip(pairs, results, strict=True), self._names(number, results))
-            yield SequenceMap(function, a.node, b.node), True
+            function = _tabled(zip(pairs, results, strict=True), self._names(number, results), 2)
+            yield SequenceMap(function, a.node, b.node), function.table is not None
 
     def _steps(self, number: int, operation: Operation, reads: list[Named]) -> Iterator[tuple[SOp, bool]]:
         values, inner, steps = self._values(reads[0]), reads[0].node, operation.data
@@ -320,8 +323,9 @@ class _NamingSearch:
                     yield Map(function, inner), False
         if self._table(number):
             names = {r: _nice(r) for r in results} if operation.numerical else self._names(number, results)
-            function = _tabled(zip(values.values, results, strict=True), names)
-            yield Map(function, inner, encoding="numerical" if operation.numerical else "categorical"), True
+            function = _tabled(zip(values.values, results, strict=True), names, 1)
+            encoding = "numerical" if operation.numerical else "categorical"
+            yield Map(function, inner, encoding=encoding), function.table is not None
 
     def _kept(self, read: Named) -> list[int]:
         """The places of the numbers that are told apart: in `fixed` not near twins."""
@@ -363,11 +367,12 @@ class _NamingSearch:
                 yield self._select(keys, queries, name), False
                 return
         if self._table(number):
-            pairs = {
-                (key_values.values[i], query_values.values[j]): True
-                for i, j in zip(*(part.tolist() for part in np.nonzero(wanted)), strict=True)
-            }
-            yield self._select(keys, queries, Function.from_table(pairs)), True
+            pairs = [(k, q) for k in key_values.values for q in query_values.values]
+            chosen = dict(zip(pairs, wanted.ravel().tolist(), strict=True))
+            function = shortest(chosen, 2, truth=True)
+            if function is None:
+                function = Function.from_table({pair: True for pair, is_chosen in chosen.items() if is_chosen}, 2)
+            yield self._select(keys, queries, function), function.table is not None
 
     def _select(self, keys: Named, queries: Named, predicate: Any) -> Select:
         key = (id(keys.node), id(queries.node), predicate)
@@ -511,8 +516,11 @@ def _step_results(steps: Steps, values: ValueSet, kept: Sequence[int]) -> list[A
     return [steps.levels[place] for place in places.tolist()]
 
 
-def _tabled(entries: Iterable[tuple[Any, Any]], names: Mapping[Any, Value]) -> Function:
-    return Function.from_table({key: names[result] for key, result in entries if result is not None})
+def _tabled(entries: Iterable[tuple[Any, Any]], names: Mapping[Any, Value], arity: int) -> Function:
+    """The function that gives these results: a short expression, or else a table."""
+    every = {key: None if result is None else names[result] for key, result in entries}
+    found = shortest(every, arity)
+    return found or Function.from_table({key: value for key, value in every.items() if value is not None}, arity)
 
 
 def _nice(value: int | float, digits: int = 7) -> int | float:
