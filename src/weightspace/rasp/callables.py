@@ -48,9 +48,7 @@ def tabled(program: Program, vocab: Sequence[Any] | None = None, max_seq_len: in
         statements.append((name, new))
     output = made.get(id(program.output), program.output)
     assert isinstance(output, SOp)
-    return Program(
-        output, tuple(statements), program.vocab, program.max_seq_len, program.causal, program.mlp_exactness
-    )
+    return Program(output, tuple(statements), program.vocab, program.max_seq_len, program.causal, program.mlp_exactness)
 
 
 def _function(node: Expression) -> Function | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -189,7 +190,11 @@ def _conditions(xs: Sequence[Any], chosen: Sequence[bool], x: str) -> Iterator[s
             if len(left) == 1:
                 yield f"{x} % {k} != {left.pop()!r}"
     for members, sign in ((some, "in"), (rest, "not in")):
-        if 1 < len(members) <= (2 * MOST_LISTED if all(isinstance(m, str) and len(m) == 1 for m in members) else MOST_LISTED):
+        if (
+            1
+            < len(members)
+            <= (2 * MOST_LISTED if all(isinstance(m, str) and len(m) == 1 for m in members) else MOST_LISTED)
+        ):
             if all(isinstance(m, str) and len(m) == 1 for m in members) and all(isinstance(v, str) and v for v in xs):
                 yield f"{x} {sign} {''.join(members)!r}"
             yield f"{x} {sign} {tuple(members)!r}"
@@ -293,6 +298,25 @@ def _relations(keys: Sequence[tuple[Any, Any]], chosen: Sequence[bool], numbers:
                     for condition in _conditions([*spread], [*spread.values()], "x"):
                         yield _replaced(condition, "abs(x - y)")
     yield from _both(keys, chosen)
+    yield from _entry_by_entry(keys, chosen)
+
+
+def _entry_by_entry(keys: Sequence[tuple[Any, Any]], chosen: Sequence[bool]) -> Iterator[str]:
+    """Tuples of which each entry is compared by itself: `x[0] == y[0] and x[1] < y[1]`."""
+    sizes = {len(entry) if isinstance(entry, tuple) else 0 for key in keys for entry in key}
+    if len(sizes) != 1 or not 1 < (size := sizes.pop()) <= 3:
+        return
+    some = [key for key, c in zip(keys, chosen, strict=True) if c]
+    parts = []
+    for k in range(size):
+        selected = {(x[k], y[k]) for x, y in some}
+        pairs = [*dict.fromkeys((x[k], y[k]) for x, y in keys)]
+        if len(selected) < len(pairs):
+            found = shortest({pair: pair in selected for pair in pairs}, 2)
+            if found is None:
+                return
+            parts.append(re.sub(r"\b[xy]\b", lambda match, k=k: f"{match[0]}[{k}]", found.source))
+    yield " and ".join(f"({part})" if " or " in part else part for part in parts)
 
 
 def _of_sum(text: str, condition: str) -> str:

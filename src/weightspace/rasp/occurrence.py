@@ -275,6 +275,3 @@ def tried_on_all(node: SOp, known: Mapping[int, Traits], length: int) -> set[Val
     for causal in (False, True):
         found |= set(evaluate_batch(program, batch, causal).values)
     return found
-
-
-

@@ -41,9 +41,7 @@ class Program(Statements):
         Raises:
             RaspError: if such a function has no value where it needs one.
         """
-        made = super().of(
-            output, vocab=vocab, max_seq_len=max_seq_len, causal=causal, mlp_exactness=mlp_exactness
-        )
+        made = super().of(output, vocab=vocab, max_seq_len=max_seq_len, causal=causal, mlp_exactness=mlp_exactness)
         if vocab is None or max_seq_len is None:
             return made
         from weightspace.rasp.callables import tabled  # which needs what programs are

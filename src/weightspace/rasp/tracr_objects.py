@@ -199,6 +199,3 @@ def _encoding(node: object, usual: Encoding) -> Encoding:
     if name in ("categorical", "numerical"):
         return name
     raise RaspError(f"the encoding {shown(given)} of a {type(node).__name__} is neither categorical nor numerical")
-
-
-

@@ -427,9 +427,7 @@ def _of_aggregate(
     return found
 
 
-def _means(
-    node: Aggregate, read: ValueSet, known: dict[int, Traits], selection: Selection, length: int
-) -> ValueSet:
+def _means(node: Aggregate, read: ValueSet, known: dict[int, Traits], selection: Selection, length: int) -> ValueSet:
     """The means that an Aggregate can find: of any of the values, and if these are too many, of those that meet."""
     try:
         return means(read, length)

@@ -116,6 +116,7 @@ class _NamingSearch:
         self.failures: Counter[int] = Counter()
         self.left = 0
         self.obstacle: str | None = None
+        self.readers: dict[int, frozenset[tuple[int, ...]]] = {}
         self.before = _ancestors(self.operations)
         self.pinned = self._pinned(dissection.output)
 
@@ -224,7 +225,57 @@ class _NamingSearch:
         for place, d in zip(traits.table.places.ravel().tolist(), self._results(operation, reads, traits), strict=True):
             if place >= 0:
                 found[place] = d
+        if len(found) < len(traits.values) and not self._met_alone(operation, traits, found):
+            return None
+        if len(found) < len(operation.directions):
+            return None
         return tuple(found[place] for place in range(len(traits.values)))
+
+    def _met_alone(self, operation: Operation, traits: Traits, found: dict[int, int]) -> bool:
+        """Give the values that nothing gives their directions, those that are read most like their neighbours'.
+
+        Args:
+            found: the direction of each value by its place; the others are added.
+        Returns:
+            whether there are as many of one as of the other.
+        """
+        from scipy.optimize import linear_sum_assignment  # a fifth of a second that a clean lift does without
+
+        free = [d for d in operation.directions if d not in found.values()]
+        missing = [place for place in range(len(traits.values)) if place not in found]
+        if len(free) != len(missing) or not found:
+            return False
+        pinned = self.pinned.get(self.operations.index(operation), {})
+        known = np.array(sorted(found))
+        cost = np.zeros((len(missing), len(free)))
+        for row, place in enumerate(missing):
+            at = int(np.searchsorted(known, place))
+            near = [found[int(known[k])] for k in (at - 1, at) if 0 <= k < len(known)]
+            for column, d in enumerate(free):
+                cost[row, column] = sum(len(self._readers(d) ^ self._readers(other)) for other in near)
+                if d in pinned and pinned[d] != traits.values.values[place]:
+                    cost[row, column] += 1e6
+        rows, columns = linear_sum_assignment(cost)
+        found.update({missing[row]: free[column] for row, column in zip(rows, columns, strict=True)})
+        return True
+
+    def _readers(self, d: int) -> frozenset[tuple[int, ...]]:
+        """What reads a direction, and what reads what that writes: units, and which keys and queries are compared."""
+        known = self.readers.get(d)
+        if known is None:
+            self.readers[d] = frozenset()  # a stream has no cycle, but noise may
+            found: set[tuple[int, ...]] = set()
+            for layer in range(self.bare.num_layers):
+                units = np.flatnonzero(self.bare.first[layer][d]).tolist()
+                found |= {(0, layer, unit) for unit in units}
+                for target in np.flatnonzero(self.bare.second[layer][units].any(0)).tolist() if units else ():
+                    found |= self._readers(target)
+                query, key = self.bare.query[layer], self.bare.key[layer]
+                found |= {(1, layer, column) for column in np.flatnonzero(query[d]).tolist()}
+                asked = query[:, np.flatnonzero(key[d])].any(1)
+                found |= {(2, layer, row) for row in np.flatnonzero(asked).tolist()}
+            known = self.readers[d] = frozenset(found)
+        return known
 
     def _results(self, operation: Operation, reads: list[Named], traits: Traits) -> list[Any]:
         """What an operation writes for each value, or pair of values, of what it reads; None is nothing."""
@@ -256,18 +307,39 @@ class _NamingSearch:
         wanted, inner = _pattern(results), reads[0].node
         pinned = self.pinned.get(number)
         targets = None if pinned is None else [pinned.get(r) for r in results]
-        for function in _functions(values, self.bare.vocab, len(set(wanted) - {-1}), targets):
+        unmet = len(operation.directions) - len(set(results) - {None})
+        for function in _functions(values, self.bare.vocab, len(set(wanted) - {-1}), targets) if not unmet else ():
             table = _try(tabulate, function, values)
             if table is not None and _pattern_of(table) == wanted:
                 yield Map(function, inner), False
         for function in SEQUENCE_FUNCTIONS:
-            table = _try(tabulate_twice, function, values)
+            table = _try(tabulate_twice, function, values, not self.fixed)
             if table is not None and _pattern_of(table) == wanted:
                 yield SequenceMap(function, inner, inner), False
-        if self._table(number):
+        if self._table(number) and unmet:
+            for function in _more_sequence_functions():
+                table = _try(tabulate_twice, function, values, True)
+                if table is not None and _pattern_of(table) == wanted:
+                    yield SequenceMap(function, inner, inner), False
+            yield self._twice(number, operation, values, results, inner)
+        elif self._table(number):
             names = self._names(number, results)
             function = _tabled(zip(values.values, results, strict=True), names, 1)
             yield Map(function, inner), function.table is not None
+
+    def _twice(
+        self, number: int, operation: Operation, values: ValueSet, results: list[Any], inner: SOp
+    ) -> tuple[SOp, bool]:
+        """A Map of which Tracr has more values than it gives, as a function of the same S-op twice."""
+        names = self._names(number, results)
+        taken = {name for name in names.values() if is_number(name)}
+        counted_up = (k for k in range(len(values) ** 2 + len(taken) + 1) if k not in taken)
+        more = [names.get(d, next(counted_up)) for d in operation.directions if d not in results]
+        table = {(x, x): names[r] for x, r in zip(values.values, results, strict=True) if r is not None}
+        for pair in ((x, y) for x in values.values for y in values.values if x != y):
+            if more:
+                table[pair] = more.pop()
+        return SequenceMap(Function.from_table(table, 2), inner, inner), True
 
     def _number(self, number: int, operation: Operation, reads: list[Named]) -> Iterator[tuple[SOp, bool]]:
         values = self._values(reads[0])
@@ -292,9 +364,16 @@ class _NamingSearch:
         if self._table(number):
             a, b = reads
             results = _pair_results(operation.data, a, b)
-            pairs = ((x, y) for x in self._values(a).values for y in self._values(b).values)
-            function = _tabled(zip(pairs, results, strict=True), self._names(number, results), 2)
-            yield SequenceMap(function, a.node, b.node), function.table is not None
+            pairs = [(x, y) for x in self._values(a).values for y in self._values(b).values]
+            named = _tabled(zip(pairs, results, strict=True), self._names(number, results), 2)
+            if named.table is not None and number not in self.pinned and len(pairs) <= MOST_PAIRS_TRIED:
+                wanted = _pattern(results)
+                for function in _more_sequence_functions():
+                    table = _try(tabulate_pairs, function, self._values(a), self._values(b))
+                    if table is not None and _pattern_of(table) == wanted:
+                        yield SequenceMap(function, a.node, b.node), False
+                        break
+            yield SequenceMap(named, a.node, b.node), named.table is not None
 
     def _steps(self, number: int, operation: Operation, reads: list[Named]) -> Iterator[tuple[SOp, bool]]:
         values, inner, steps = self._values(reads[0]), reads[0].node, operation.data
@@ -408,6 +487,21 @@ SEQUENCE_FUNCTIONS = tuple(
     Function.parse(source, 2)
     for source in sorted({*TYPED_SEQUENCE_MAPS, *PAPER_JOINS.values()}, key=lambda s: (len(s), s))
 )
+MOST_PAIRS_TRIED = 2_000
+"""Of more pairs of values only the table is printed where no published function fits."""
+
+
+@lru_cache(1)
+def _more_sequence_functions() -> tuple[Function, ...]:
+    """Functions of two values that people write and the published samplers do not."""
+    sources = ["x - y", "y - x", "x * y", "abs(x - y)", "min(x, y)", "max(x, y)", "x % y", "y % x", "(x, y)"]
+    for c in range(1, 11):
+        sources += [f"(x + {c}) % y", f"(x - {c}) % y", f"(y + {c}) % x", f"(y - {c}) % x"]
+        if c > 1:
+            sources += [f"(x + y) % {c}", f"(x - y) % {c}", f"{c} * x + y", f"x + {c} * y"]
+    return tuple(Function.parse(source, 2) for source in sources)
+
+
 _SHORT = tuple(Function.parse(source, 1) for source in sorted(TYPED_MAPS, key=lambda source: (len(source), source)))
 _BOOLEAN = [
     text for name, text in PAPER_LAMBDAS.items() if name in ("LAM_LT", "LAM_LE", "LAM_GT", "LAM_GE", "LAM_NE", "LAM_EQ")
