@@ -88,10 +88,8 @@ def _plain(name: str, node: Expression, traits: dict[int, Traits]) -> Expression
         return Map(_written(table, 1), node.inner, encoding=node.encoding)
     assert isinstance(node, SequenceMap)
     first, second = traits[id(node.first)].values.values, traits[id(node.second)].values.values
-    if node.first is node.second:
-        arguments = [(x, x) for x in first]
-    else:
-        arguments = [(x, y) for x in first for y in second]
+    twice = node.first is node.second
+    arguments = [(x, x) for x in first] if twice else [(x, y) for x in first for y in second]
     table = dict(zip(arguments, (values[p] for p in t.table.places.ravel().tolist()), strict=True))
     return SequenceMap(_written(table, 2), node.first, node.second, encoding=node.encoding)
 

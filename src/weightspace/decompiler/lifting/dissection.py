@@ -64,9 +64,9 @@ class Operation(NamedTuple):
             the weights do not show it.
         directions: its own.
         numerical: its encoding.
-        data: of a `map` direction by direction (its other directions are of values that nothing gives), of `pairs` direction by (first, second), of a `number` number by
-            direction, of `steps` a `Steps`, of a `linear` its factors, of an `aggregate` (chosen, moved), of a `width`
-            (chosen, direction by width).
+        data: of a `map` direction by direction (its other directions are of values that nothing gives), of `pairs`
+            direction by (first, second), of a `number` number by direction, of `steps` a `Steps`, of a `linear` its
+            factors, of an `aggregate` (chosen, moved), of a `width` (chosen, direction by width).
     """
 
     kind: Kind

@@ -447,10 +447,10 @@ class _NamingSearch:
                 return
         if self._table(number):
             pairs = [(k, q) for k in key_values.values for q in query_values.values]
-            chosen = dict(zip(pairs, wanted.ravel().tolist(), strict=True))
-            function = shortest(chosen, 2, truth=True)
+            selected = dict(zip(pairs, wanted.ravel().tolist(), strict=True))
+            function = shortest(selected, 2, truth=True)
             if function is None:
-                function = Function.from_table({pair: True for pair, is_chosen in chosen.items() if is_chosen}, 2)
+                function = Function.from_table({pair: True for pair, is_chosen in selected.items() if is_chosen}, 2)
             yield self._select(keys, queries, function), function.table is not None
 
     def _select(self, keys: Named, queries: Named, predicate: Any) -> Select:
