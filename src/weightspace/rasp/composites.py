@@ -67,22 +67,21 @@ def without_composites(program: Program) -> tuple[Program, dict[int, Joined]]:
         the program, which is the one given if there is no such selector, and by the `id` of each new Select what it
         was made of.
     """
-    wide = [node for node in program.nodes if isinstance(node, SelectorAnd | SelectorNot) and _is_wide(node)]
+    wide = {id(node): node for node in program.nodes if isinstance(node, SelectorAnd | SelectorNot) and _is_wide(node)}
     if not wide:
         return program, {}
     made: dict[int, Expression] = {}
     pairs: dict[tuple[int, int], SequenceMap] = {}
     joined: dict[int, Joined] = {}
     names: list[tuple[str, Expression]] = []
-    selectors = {id(node) for node in wide}
     order = {id(node): number for number, node in enumerate(program.nodes)}
     for node in program.nodes:
         if not node.children:
             made[id(node)] = node
             continue
-        if id(node) in selectors:
+        if id(node) in wide:
             before = len(pairs)
-            new = _joined(node, made, pairs, order, joined)
+            new = _joined(wide[id(node)], made, pairs, order, joined)
             fresh = [*pairs.values()][before:]
             names += [(f"{program.name(node)}_pair{before + k + 1}", pair) for k, pair in enumerate(fresh)]
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def shortest(table: Mapping[Any, Value], arity: int, *, truth: bool = False) -> 
 
 @lru_cache(maxsize=5_000)
 def _shortest(entries: tuple[tuple[Any, Value], ...], _: tuple[type, ...], arity: int, truth: bool) -> Function | None:
-    keys = [key if arity == 2 else (key,) for key, _ in entries]
+    keys: list[Any] = [key if arity == 2 else (key,) for key, _ in entries]
     results = [bool(value) if truth else value for _, value in entries]
     whole = sum(len(repr(entry)) for entry in entries)
     sources = _of_one([key[0] for key in keys], results, "x") if arity == 1 else _of_two(keys, results)
@@ -158,7 +159,7 @@ def _piecewise(xs: Sequence[Any], results: Sequence[Any], x: str) -> Iterator[st
     if not 2 < len(runs) <= 5 or len(runs) == len(xs):
         return
     levels = [level for _, level in runs]
-    if all(b - a == 1 for a, b in zip(levels, levels[1:], strict=False)):
+    if all(b - a == 1 for a, b in pairwise(levels)):
         total = " + ".join(f"({x} >= {start!r})" for start, _ in runs[1:])
         yield total if levels[0] == 0 else f"{levels[0]!r} + {total}"
     cases = [f"{level!r} if {x} < {runs[k + 1][0]!r}" for k, level in enumerate(levels[:-1])]
@@ -190,12 +191,9 @@ def _conditions(xs: Sequence[Any], chosen: Sequence[bool], x: str) -> Iterator[s
             if len(left) == 1:
                 yield f"{x} % {k} != {left.pop()!r}"
     for members, sign in ((some, "in"), (rest, "not in")):
-        if (
-            1
-            < len(members)
-            <= (2 * MOST_LISTED if all(isinstance(m, str) and len(m) == 1 for m in members) else MOST_LISTED)
-        ):
-            if all(isinstance(m, str) and len(m) == 1 for m in members) and all(isinstance(v, str) and v for v in xs):
+        letters = all(isinstance(value, str) and len(value) == 1 for value in members)
+        if 1 < len(members) <= (2 * MOST_LISTED if letters else MOST_LISTED):
+            if letters and all(isinstance(value, str) and value for value in xs):
                 yield f"{x} {sign} {''.join(members)!r}"
             yield f"{x} {sign} {tuple(members)!r}"
 

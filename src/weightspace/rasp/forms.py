@@ -237,10 +237,11 @@ def read_value(value: object, what: str) -> Value:
     Raises:
         RaspError: if it is no value; it calls it `what`.
     """
+    made: Any = value
     if isinstance(value, list | tuple):  # JSON knows lists only
-        value = tuple(read_value(part, f"a part of {what}") for part in value[:LONGEST_VALUE])
-    if is_value(value) and is_bounded(value):
-        return cast(Value, value)
+        made = tuple(read_value(part, f"a part of {what}") for part in value[: LONGEST_VALUE + 1])
+    if is_value(made) and is_bounded(made):
+        return made
     raise RaspError(f"{what} is a number within +-2^53, a string, True, False or None, not {shown(value)}")
 
 

@@ -13,8 +13,8 @@ The meaning is that of Tracr's evaluator wherever that one gives an answer, and 
   refuse; Not swaps the two, and so never selects a pair whose key or query is None.
 - `causal`: after all that, a query at place q sees the keys at places up to q only.
 - Aggregate: nothing selected gives the default; one value gives that value itself. Of several, numbers give
-  their sum from left to right divided by their number; strings and tuples must all be equal and give that one; among several
-  a None counts as 0 in a numerical Aggregate, and makes a categorical one None.
+  their sum from left to right divided by their number; strings and tuples must all be equal and give that one; among
+  several a None counts as 0 in a numerical Aggregate, and makes a categorical one None.
 - SelectorWidth: how many keys are selected.
 
 Numbers compare as in Python: 1, 1.0 and True are one value, and `batch_interpreter` may give any of them for another.

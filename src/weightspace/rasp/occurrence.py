@@ -1,4 +1,4 @@
-"""Which values an S-op can really have: place by place, for inputs of each length, and where these are few on all inputs.
+"""Which values an S-op can really have: place by place for inputs of each length, or by a try of all inputs.
 
 A value set holds whatever the functions before could give; not all of it need ever occur. A length is never 0, a place
 is always smaller than the length. What is found here is never too little: a value that it leaves out occurs in no
@@ -88,7 +88,7 @@ class Occurrence:
     def pairs(self, first: SOp, second: SOp) -> np.ndarray:
         """(values, values) booleans: which values can stand at one place."""
         a, b = self.of(first)[:, :-1], self.of(second)[:, :-1]
-        return (a.astype(np.float32).T @ b.astype(np.float32)) > 0
+        return np.greater(a.astype(np.float32).T @ b.astype(np.float32), 0)
 
     def _everything(self, t: Traits) -> np.ndarray:
         possible = np.ones((len(self.worlds), len(t.values) + 1), bool)
