@@ -231,16 +231,18 @@ def read_factor(value: object) -> int | float:
     return value
 
 
-def read_value(value: object, what: str) -> Value:
+def read_value(value: object, what: str, tuples: bool = False) -> Value:
     """A default, or a part of a table's entry.
 
+    Args:
+        tuples: whether it may be a tuple, as a list in JSON.
     Raises:
         RaspError: if it is no value; it calls it `what`.
     """
     made: Any = value
-    if isinstance(value, list | tuple):  # JSON knows lists only
-        made = tuple(read_value(part, f"a part of {what}") for part in value[: LONGEST_VALUE + 1])
-    if is_value(made) and is_bounded(made):
+    if tuples and isinstance(value, list | tuple) and value:
+        made = tuple(read_value(part, what, tuples) for part in value[: LONGEST_VALUE + 1])
+    if not (isinstance(made, tuple) and not tuples) and is_value(made) and is_bounded(made):
         return made
     raise RaspError(f"{what} is a number within +-2^53, a string, True, False or None, not {shown(value)}")
 

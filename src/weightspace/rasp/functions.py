@@ -9,6 +9,7 @@ import operator
 import reprlib
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, TypeGuard, cast
 
 from weightspace.errors import RaspError
@@ -417,18 +418,19 @@ def _contains(a: Any, b: Any) -> bool:
     raise TypeError
 
 
-def _is_none(a: Any, b: Any) -> bool:
+def _check_is(kinds: list[ast.cmpop], parts: list[ast.expr]) -> None:
     """`is` means something for None alone: of other values it depends on how Python stores them."""
-    if a is not None and b is not None:
-        raise FunctionError("'is' of two values: compare them with ==")
-    return a is b
+    for kind, sides in zip(kinds, pairwise(parts), strict=True):
+        none = any(isinstance(side, ast.Constant) and side.value is None for side in sides)
+        if isinstance(kind, ast.Is | ast.IsNot) and not none:
+            raise FunctionError("'is' compares with None alone: write == for other values")
 
 
 _COMPARE |= {
     ast.In: _contains,
     ast.NotIn: lambda a, b: not _contains(a, b),
-    ast.Is: _is_none,
-    ast.IsNot: lambda a, b: not _is_none(a, b),
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
 }
 _CALLS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "int": (int, 1, 1),
@@ -465,6 +467,7 @@ def _closure(tree: ast.expr, depth: int) -> Closure:
         case ast.BoolOp(op=kind, values=values):
             return _boolean(isinstance(kind, ast.And), [_closure(value, below) for value in values])
         case ast.Compare(left=left, ops=kinds, comparators=right) if all(type(kind) in _COMPARE for kind in kinds):
+            _check_is(kinds, [left, *right])
             parts = [_closure(part, below) for part in (left, *right)]
             return _comparison([_COMPARE[type(kind)] for kind in kinds], parts)
         case ast.IfExp(test=test, body=body, orelse=otherwise):

@@ -199,7 +199,7 @@ def _table(rows: object, arity: int) -> dict[Any, Value]:
     for entry in rows:
         if not isinstance(entry, list | tuple) or len(entry) != arity + 1:
             raise RaspError(f"a table's entry is {row}, not {shown(entry)}")
-        *arguments, value = [read_value(part, "a table's part") for part in entry]
+        *arguments, value = [read_value(part, "a table's part", tuples=True) for part in entry]
         key = arguments[0] if arity == 1 else tuple(arguments)
         if key in table:
             raise RaspError(f"a table has two entries for {shown(key)}: leave one out")
