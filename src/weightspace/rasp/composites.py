@@ -14,12 +14,13 @@ from typing import Any
 from weightspace.errors import RaspError
 from weightspace.rasp.functions import Function, Value
 from weightspace.rasp.language import (
+    Aggregate,
     Expression,
     Select,
     Selector,
-    SelectorAnd,
     SelectorNot,
     SelectorOr,
+    SelectorWidth,
     SequenceMap,
     SOp,
     rebuild,
@@ -67,7 +68,8 @@ def without_composites(program: Program) -> tuple[Program, dict[int, Joined]]:
         the program, which is the one given if there is no such selector, and by the `id` of each new Select what it
         was made of.
     """
-    wide = {id(node): node for node in program.nodes if isinstance(node, SelectorAnd | SelectorNot) and _is_wide(node)}
+    read = [node.selector for node in program.nodes if isinstance(node, Aggregate | SelectorWidth)]
+    wide = {id(node): node for node in read if not isinstance(node, Select) and _is_wide(node)}
     if not wide:
         return program, {}
     made: dict[int, Expression] = {}

@@ -354,7 +354,7 @@ def _both(keys: Sequence[tuple[Any, Any]], chosen: Sequence[bool]) -> Iterator[s
 
 
 def _is_whole(value: float) -> bool:
-    return abs(value - round(value)) < 1e-9
+    return bool(abs(value - round(value)) < 1e-9)
 
 
 def _rounded(value: float) -> float:
@@ -362,11 +362,11 @@ def _rounded(value: float) -> float:
     return float(round(value)) if _is_whole(value) else float(f"{value:.12g}")
 
 
-def _text(value: float) -> str:
+def _text(value: int | float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
-def _sum(terms: Sequence[tuple[float, str]], constant: float) -> str:
+def _sum(terms: Sequence[tuple[int | float, str]], constant: int | float) -> str:
     """A sum of multiples and a constant, with as few signs as it needs: `2 * x - y + 1`, `5 - x`."""
     parts = [(factor, name) for factor, name in terms if factor]
     if constant and (constant > 0 and all(factor < 0 for factor, _ in parts)):

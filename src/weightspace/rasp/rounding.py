@@ -36,6 +36,7 @@ def settled(value: int | float) -> int | float:
 def settled_all(values: np.ndarray) -> np.ndarray:
     """`settled` of each of an array of float64, of the same shape."""
     result, open_ = values.copy(), np.isfinite(values) & (values != np.rint(values))
+    values = np.where(open_, values, 0.0)
     for denominator in DENOMINATORS:
         scaled = values * denominator
         allowed = ULPS * np.spacing(np.abs(scaled))

@@ -252,7 +252,8 @@ class _Knife:
             for reads, writes in zip(units.reads, units.writes, strict=True):
                 if min(reads.values(), default=0) < 0 and any(writers[d] == 1 for d in writes) and one not in reads:
                     return "tracr_compat"
-        return "fixed"
+        silent = any(not row and w for units in self.units for row, w in zip(*units, strict=True))
+        return "tracr_compat" if silent else "fixed"  # Tracr alone has values that nothing gives
 
     def _is_width(self, head: AttentionHead) -> bool:
         return set(head.moved) == {self.anchors.bos}
