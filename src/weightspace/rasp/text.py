@@ -50,6 +50,8 @@ from weightspace.rasp.language import (
 
 LONGEST_TEXT = 200_000
 DEEPEST_CALLS = 40
+LONGEST_LINE, MOST_ENTRIES, FIRST_ENTRIES = 160, 8, 4
+"""A line of more characters is folded if its table has more entries than the second; so many are left."""
 PREDICATE = "PRED_"
 SPELLINGS: dict[str, Comparison] = {**{name: name for name in COMPARISONS}, "LE": "LEQ", "GE": "GEQ", "NE": "NEQ"}
 """Comparisons as they may be written, each also after `PRED_`; the paper writes LE, GE and NE."""
@@ -84,6 +86,23 @@ def to_text(program: Statements) -> str:
         lines.append(f"mlp_exactness = {program.mlp_exactness!r}")
     lines.extend(f"{name}{_annotation(node)} = {_call(program, node)}" for name, node in program.statements)
     return "\n".join([*lines, f"return {output_name(program)}"])
+
+
+def folded_text(program: Statements) -> str:
+    """The text of a program as a person looks at it: of a long table the first entries and how many more there are.
+
+    It is for reading; `to_text` is what can be parsed.
+    """
+    lines = to_text(program).splitlines()
+    first = len(lines) - 1 - len(program.statements)
+    for number, (_, node) in enumerate(program.statements, first):
+        function = getattr(node, "function", None)
+        table = None if function is None else function.table
+        if table is not None and len(table) > MOST_ENTRIES and len(lines[number]) > LONGEST_LINE:
+            shown = ", ".join(f"{key!r}: {value!r}" for key, value in list(table.items())[:FIRST_ENTRIES])
+            folded = f"{{{shown}, ... {len(table) - FIRST_ENTRIES:,} more}}"
+            lines[number] = lines[number].replace(function.source, folded)
+    return "\n".join(lines)
 
 
 def _annotation(node: Expression) -> str:
