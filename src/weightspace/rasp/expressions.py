@@ -18,6 +18,8 @@ LONGEST_EXPRESSION = 60
 """An expression of more characters, or one that is longer than the table, says less than the table."""
 MOST_LISTED = 6
 """So many values are listed in `x in (1, 3, 7)`."""
+MOST_DIGITS = 50
+"""The largest k of which `k * a + b` is tried."""
 PLAIN = (
     "x", "y", "x + y", "x - y", "y - x", "x * y", "x == y", "x != y", "x < y", "x <= y", "x > y", "x >= y", "(x, y)",
     "x and y", "x or y", "min(x, y)", "max(x, y)", "abs(x - y)", "x % y", "y % x", "x // y", "y // x", "x / y", "y / x",
@@ -295,8 +297,23 @@ def _relations(keys: Sequence[tuple[Any, Any]], chosen: Sequence[bool], numbers:
                 if text == "x - y" and all(spread[abs(total)] == c for total, c in seen.items()):
                     for condition in _conditions([*spread], [*spread.values()], "x"):
                         yield _replaced(condition, "abs(x - y)")
+        yield from _by_digits(keys, chosen)
     yield from _both(keys, chosen)
     yield from _entry_by_entry(keys, chosen)
+
+
+def _by_digits(keys: Sequence[tuple[Any, Any]], chosen: Sequence[bool]) -> Iterator[str]:
+    """Numbers that are pairs, `k * a + b`: of equal a or equal b, and one smaller than the other."""
+    xs, ys = (np.array([float(key[place]) for key in keys]) for place in (0, 1))
+    wanted = np.array(chosen, bool)
+    unequal = {"x < y": xs < ys, "x > y": xs > ys, "x <= y": xs <= ys, "x >= y": xs >= ys, "x != y": xs != ys}
+    for k in range(2, min(MOST_DIGITS, len({*xs.tolist()})) + 1):
+        for sign, halves in (("//", (xs // k == ys // k)), ("%", (xs % k == ys % k))):
+            if np.array_equal(halves, wanted):
+                yield f"x {sign} {k} == y {sign} {k}"
+            for text, relation in unequal.items():
+                if np.array_equal(halves & relation, wanted):
+                    yield f"x {sign} {k} == y {sign} {k} and {text}"
 
 
 def _entry_by_entry(keys: Sequence[tuple[Any, Any]], chosen: Sequence[bool]) -> Iterator[str]:

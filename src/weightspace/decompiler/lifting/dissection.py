@@ -756,7 +756,7 @@ def _ladder(units: Sequence[int], reads: Sequence[Mapping[int, float]], x: int, 
     biases = np.array(sorted(by_bias, reverse=True))
     left = {bias: len(by_bias[bias]) for bias in biases.tolist()}
     taken: dict[float, list[int]] = defaultdict(list)
-    thresholds, rising, falling, copies = [], [], [], 0
+    thresholds, rising, falling, counts = [], [], [], list[int]()
     for bias in biases.tolist():
         count = left[bias]
         if not count:
@@ -769,7 +769,8 @@ def _ladder(units: Sequence[int], reads: Sequence[Mapping[int, float]], x: int, 
         taken[second] = [*taken[second], len(thresholds)]
         thresholds.append((1 - bias) / steep)
         rising.append(by_bias[bias])
-        copies = max(copies, count)
+        counts.append(count)
+    copies = min(counts, default=0)  # a threshold of several units is one that rounding made of several
     return _Ladder(steep, tuple(thresholds), rising, falling, copies)
 
 

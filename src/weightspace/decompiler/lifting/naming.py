@@ -45,6 +45,10 @@ from weightspace.rasp.values import (
     value_set,
 )
 
+TWINS = 1e-12
+"""Thresholds nearer than this, relative to the larger of 1 and themselves, differ by rounding alone."""
+MOST_ROUNDINGS = 3
+"""So many expressions are tried whose numbers differ by rounding alone."""
 MOST_ASSIGNMENTS, FEWEST_ASSIGNMENTS = 400, 50
 """So many S-ops are named in a search before one more of them is allowed to be a table: in the first, in later ones."""
 CLOSE = 2e-5
@@ -200,7 +204,7 @@ class _NamingSearch:
             directions = self._directions(operation, reads, traits)
             if directions is None or not self._allowed(number, directions, traits.values):
                 continue
-            key = None if operation.numerical else (directions, traits.values.values)
+            key = (directions, traits.values.values)
             if key in seen:
                 continue
             seen.add(key)
@@ -222,9 +226,11 @@ class _NamingSearch:
             return tuple(operation.data[1][width] for width in range(self.length + 1))
         assert traits.table is not None
         found: dict[int, int] = {}
-        for place, d in zip(traits.table.places.ravel().tolist(), self._results(operation, reads, traits), strict=True):
-            if place >= 0:
-                found[place] = d
+        places = traits.table.places.ravel().tolist()
+        results = self._results(operation, reads, traits)
+        for k in self._kept(reads[0]) if operation.kind == "steps" else range(len(places)):
+            if places[k] >= 0:
+                found[places[k]] = results[k]
         if len(found) < len(traits.values) and not self._met_alone(operation, traits, found):
             return None
         if len(found) < len(operation.directions):
@@ -345,11 +351,20 @@ class _NamingSearch:
         values = self._values(reads[0])
         results = [operation.data.get(d, 0.0) for d in reads[0].directions]
         inner = reads[0].node
-        for function in _functions(values, self.bare.vocab, len(set(results)), results):
+        seen: list[list[float]] = []
+        for function in chain(
+            _functions(values, self.bare.vocab, len(set(results)), results), _shares(values, results)
+        ):
             table = _try(tabulate, function, values)
             if table is not None and table.values.numeric and _near(_numbers(table), results):
-                yield Map(function, inner, encoding="numerical"), False
-                return
+                numbers = _numbers(table).tolist()
+                if numbers not in seen:  # Tracr tells apart what rounding does: 0.1 * x and x / 10
+                    yield Map(function, inner, encoding="numerical"), False
+                    seen.append(numbers)
+                if self.fixed or len(seen) == MOST_ROUNDINGS:
+                    return
+        if seen:
+            return
         if self._table(number):
             entries = dict(zip(values.values, map(_nice, results), strict=True))
             function = shortest(entries, 1) or Function.from_table(entries, 1)
@@ -393,12 +408,12 @@ class _NamingSearch:
                     yield Map(function, inner, encoding="numerical"), False
                     return
         else:
-            wanted = _pattern(results)
+            wanted, some = _pattern(results[k] for k in kept), len(kept) < len(values)
             pinned = self.pinned.get(number)
             targets = None if pinned is None else [pinned.get(r) for r in results]
             for function in _functions(values, self.bare.vocab, len(set(wanted) - {-1}), targets):
                 table = _try(tabulate, function, values)
-                if table is not None and _pattern_of(table) == wanted:
+                if table is not None and (_pattern_at(table, kept) if some else _pattern_of(table)) == wanted:
                     yield Map(function, inner), False
         if self._table(number):
             names = {r: _nice(r) for r in results} if operation.numerical else self._names(number, results)
@@ -407,10 +422,13 @@ class _NamingSearch:
             yield Map(function, inner, encoding=encoding), function.table is not None
 
     def _kept(self, read: Named) -> list[int]:
-        """The places of the numbers that are told apart: in `fixed` not near twins."""
+        """The places of the numbers that are told apart: in `fixed` not near twins, in Tracr's two of each flock."""
         traits = self.known[id(read.node)]
         if not self.fixed:
-            return list(range(len(traits.values)))
+            numbers = traits.values.numbers
+            between = (numbers[1:] + numbers[:-1]) / 2  # thresholds that float32 rounds to the same are one
+            alike = np.diff(between) <= TWINS * np.maximum(1.0, np.abs(between[1:])) if len(between) else between
+            return [k for k in range(len(numbers)) if not (0 < k <= len(alike) and alike[k - 1])]
         near = np.diff(traits.values.numbers) < CLOSEST * max(1.0, traits.scale)
         return np.flatnonzero(np.concatenate([[True], ~near])).tolist()
 
@@ -560,6 +578,14 @@ def _solved(values: ValueSet, targets: Sequence[Any]) -> Iterator[Function]:
         yield Function.parse(text.format(c=repr(_nice(constant, 4))), 1)
 
 
+def _shares(values: ValueSet, targets: Sequence[Any]) -> Iterator[Function]:
+    """Quotients by a whole number, which are rounded otherwise than the product with its inverse."""
+    for x, target in zip(values.values, targets, strict=True):
+        if is_number(x) and target and abs(x / target - round(x / target)) < 1e-4 and round(x / target) not in (0, 1):
+            yield Function.parse(f"x / {round(x / target)}", 1)
+            return
+
+
 def _try(tabulate_: Any, *arguments: Any) -> Any:
     try:
         return tabulate_(*arguments)
@@ -581,6 +607,10 @@ def _pattern_of(table: Table) -> tuple[int, ...]:
     if known is None:
         known = table.blocks["pattern"] = _pattern(None if p < 0 else p for p in table.places.ravel().tolist())
     return known
+
+
+def _pattern_at(table: Table, kept: Sequence[int]) -> tuple[int, ...]:
+    return _pattern(None if p < 0 else p for p in table.places[list(kept)].tolist())
 
 
 def _numbers(table: Table) -> np.ndarray:
