@@ -22,7 +22,7 @@ from weightspace.rasp.validate import validate
 def test_a_function_of_pythons_becomes_an_expression_or_a_table() -> None:
     same = Select(tokens, tokens, lambda k, q: k == q)
     assert str(Program.of(SelectorWidth(same), vocab="ab", max_seq_len=3)).splitlines()[2:4] == [
-        "v1 = Select(x == y, tokens, tokens)",
+        "v1 = Select(PRED_EQ, tokens, tokens)",
         "v2 = SelectorWidth(v1)",
     ]
     spelled = Program.of(Map(lambda x: {1: "one", 2: "two"}.get(x, x), tokens), vocab=[1, 2, 3], max_seq_len=2)
@@ -160,7 +160,7 @@ def test_tracrs_own_objects_become_a_program() -> None:
     double = tracr("LinearSequenceMap", fst=share, snd=opened, fst_fac=2, snd_fac=-1, encoding=Encoding.NUMERICAL)
     some = tracr("SequenceMap", f=lambda x, y: x * y, fst=tracr("SelectorWidth", selector=same), snd=INDICES)
     assert str(Program.from_tracr(double, vocab="()", max_seq_len=3)).splitlines()[2:] == [
-        "v1 = Select(x <= y, indices, indices)",
+        "v1 = Select(PRED_LEQ, indices, indices)",
         "v2: numerical = Map(x == '(', tokens)",
         "v3: numerical = Aggregate(v1, v2)",
         "v4: numerical = LinearSequenceMap(2, -1, v3, v2)",

@@ -10,7 +10,16 @@ import numpy as np
 from weightspace.errors import RaspError
 from weightspace.rasp.expressions import shortest
 from weightspace.rasp.functions import Function, Value
-from weightspace.rasp.language import Expression, Map, Select, SequenceMap, SOp, Statements, rebuild
+from weightspace.rasp.language import (
+    PREDICATES,
+    Expression,
+    Map,
+    Select,
+    SequenceMap,
+    SOp,
+    Statements,
+    rebuild,
+)
 from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Traits, analyse, settings
 from weightspace.rasp.values import predicate_table
@@ -78,7 +87,9 @@ def _plain(name: str, node: Expression, traits: dict[int, Traits]) -> Expression
         pairs = [(x, y) for x in keys.values.values for y in queries.values.values]
         every = dict.fromkeys(pairs, False) | dict.fromkeys(rows, True)
         kept = dict.fromkeys(rows, True) or {pairs[0]: False}
-        return Select(node.keys, node.queries, shortest(every, 2, truth=True) or Function.from_table(kept, 2))
+        found = shortest(every, 2, truth=True) or Function.from_table(kept, 2)
+        named = next((name for name, other in PREDICATES.items() if other is found), None)
+        return Select(node.keys, node.queries, found if named is None else named)
     t = traits[id(node)]
     assert t.table is not None
     values: list[Value] = [*t.values.values, None]

@@ -272,7 +272,7 @@ class Select(Selector):
         return predicate if isinstance(predicate, Function) else PREDICATES[predicate]
 
 
-PREDICATES: dict[str, Function] = {name: Function.parse(text, 2) for name, text in SOURCE_OF_COMPARISON.items()}
+PREDICATES: dict[Comparison, Function] = {name: Function.parse(text, 2) for name, text in SOURCE_OF_COMPARISON.items()}
 
 
 class SelectorAnd(Selector):

@@ -88,7 +88,7 @@ class Occurrence:
     def pairs(self, first: SOp, second: SOp) -> np.ndarray:
         """(values, values) booleans: which values can stand at one place."""
         a, b = self.of(first)[:, :-1], self.of(second)[:, :-1]
-        return np.greater(a.astype(np.float32).T @ b.astype(np.float32), 0)
+        return np.asarray(a.astype(np.float32).T @ b.astype(np.float32) > 0)
 
     def _everything(self, t: Traits) -> np.ndarray:
         possible = np.ones((len(self.worlds), len(t.values) + 1), bool)

@@ -96,9 +96,14 @@ def folded_text(program: Statements) -> str:
     lines = to_text(program).splitlines()
     first = len(lines) - 1 - len(program.statements)
     for number, (_, node) in enumerate(program.statements, first):
-        function = getattr(node, "function", None)
+        function = node.function if isinstance(node, Map | SequenceMap | Select) else None
         table = None if function is None else function.table
-        if table is not None and len(table) > MOST_ENTRIES and len(lines[number]) > LONGEST_LINE:
+        if (
+            function is not None
+            and table is not None
+            and len(table) > MOST_ENTRIES
+            and len(lines[number]) > LONGEST_LINE
+        ):
             shown = ", ".join(f"{key!r}: {value!r}" for key, value in list(table.items())[:FIRST_ENTRIES])
             folded = f"{{{shown}, ... {len(table) - FIRST_ENTRIES:,} more}}"
             lines[number] = lines[number].replace(function.source, folded)
