@@ -73,3 +73,11 @@ def test_a_part_that_can_be_none_is_refused_only_where_it_matters() -> None:
     found = validate(Program.of(SelectorWidth(either), vocab=(0, 1), max_seq_len=3))
     assert len(found) == 1
     assert "selects even where one of them is None" in str(found[0])
+
+
+def test_a_selector_that_reads_one_twice_at_every_step_takes_no_time_to_speak_of() -> None:
+    nested: Selector = SelectorAnd(SAME, BEFORE)
+    for _ in range(60):
+        nested = SelectorAnd(nested, nested)
+    counted = Program.of(SelectorWidth(nested), vocab=(0, 1), max_seq_len=3)
+    assert means_what_it_says(counted)

@@ -24,6 +24,7 @@ from weightspace.rasp.language import (
     SequenceMap,
     SOp,
     rebuild,
+    walk,
 )
 from weightspace.rasp.program import Program
 
@@ -68,8 +69,15 @@ def without_composites(program: Program) -> tuple[Program, dict[int, Joined]]:
         the program, which is the one given if there is no such selector, and by the `id` of each new Select what it
         was made of.
     """
+    compared: dict[int, tuple[int, int] | None] = {}  # the keys and queries of a selector, None where it has several
+    for node in program.nodes:
+        if isinstance(node, Select):
+            compared[id(node)] = id(node.keys), id(node.queries)
+        elif isinstance(node, Selector):
+            parts = {compared[id(child)] for child in node.children}
+            compared[id(node)] = parts.pop() if len(parts) == 1 else None
     read = [node.selector for node in program.nodes if isinstance(node, Aggregate | SelectorWidth)]
-    wide = {id(node): node for node in read if not isinstance(node, Select) and _is_wide(node)}
+    wide = {id(node): node for node in read if compared[id(node)] is None}
     if not wide:
         return program, {}
     made: dict[int, Expression] = {}
@@ -97,31 +105,28 @@ def without_composites(program: Program) -> tuple[Program, dict[int, Joined]]:
     return replace(program, output=output, statements=tuple(names)), joined
 
 
-def _is_wide(selector: Selector) -> bool:
-    parts = _parts(selector)
-    return len({(id(part.keys), id(part.queries)) for part in parts}) > 1
+def _formula(nodes: Sequence[Selector]) -> Callable[[Sequence[bool | None]], bool | None]:
+    """What a selector makes of what its Selects select, in their order, in three-valued logic.
 
+    Args:
+        nodes: all selectors that it is made of, each after what it reads, itself last.
+    """
+    place = {id(node): number for number, node in enumerate(nodes)}
+    steps = [(node, [place[id(child)] for child in node.children if id(child) in place]) for node in nodes]
 
-def _parts(selector: Expression) -> list[Select]:
-    if isinstance(selector, Select):
-        return [selector]
-    return [*{id(part): part for child in selector.children for part in _parts(child)}.values()]
-
-
-def _formula(selector: Expression, place: Mapping[int, int]) -> Callable[[Sequence[Any]], bool | None]:
-    """What a selector makes of what its parts select, in three-valued logic."""
-    if isinstance(selector, Select):
-        number = place[id(selector)]
-        return lambda case: case[number]
-    inner = [_formula(child, place) for child in selector.children]
-    if isinstance(selector, SelectorNot):
-        negated = inner[0]
-        return lambda case: None if negated(case) is None else not negated(case)
-    decisive = isinstance(selector, SelectorOr)
-
-    def run(case: Sequence[Any]) -> bool | None:
-        some = [part(case) for part in inner]
-        return decisive if decisive in some else None if None in some else not decisive
+    def run(case: Sequence[bool | None]) -> bool | None:
+        given, found = iter(case), list[bool | None]()
+        for node, reads in steps:
+            if isinstance(node, Select):
+                found.append(next(given))
+                continue
+            some = [found[k] for k in reads]
+            if isinstance(node, SelectorNot):
+                found.append(None if some[0] is None else not some[0])
+            else:
+                decisive = isinstance(node, SelectorOr)
+                found.append(decisive if decisive in some else None if None in some else not decisive)
+        return found[-1]
 
     return run
 
@@ -133,10 +138,11 @@ def _joined(
     order: Mapping[int, int],
     joined: dict[int, Joined],
 ) -> Select:
-    parts = _parts(selector)
+    nodes = [node for node in walk(selector) if isinstance(node, Selector)]
+    parts = [node for node in nodes if isinstance(node, Select)]
     if len(parts) > MOST_PARTS:
-        raise RaspError(f"it joins {len(parts)} different Selects: at most {MOST_PARTS}")
-    formula = _formula(selector, {id(part): number for number, part in enumerate(parts)})
+        raise RaspError(f"a selector joins {len(parts)} different Selects: at most {MOST_PARTS} of different S-ops")
+    formula = _formula(nodes)
     keys = _in_order([part.keys for part in parts], order)
     queries = _in_order([part.queries for part in parts], order)
     where = [(keys.index(part.keys), queries.index(part.queries), part.function) for part in parts]
