@@ -73,14 +73,19 @@ def agrees(program: Program, inputs: list[tuple[Value, ...]], causal: bool | Non
 # -- against Tracr's recorded answers -------------------------------------------------------------------------------
 
 
+def rounded(answers: list[list[Value]]) -> list[list[Value]]:
+    return [[settled(value) if is_number(value) else value for value in answer] for answer in answers]
+
+
 def test_the_reference_and_the_batch_give_tracrs_recorded_answers() -> None:
     compared = 0
     for record in golden("tracr_random.json"):
         program = Program.from_record(record)
         inputs = [tuple(example["input"]) for example in record["examples"]]
         # The recorded answers of causal programs come from Tracr's evaluator that knows nothing of it.
-        recorded = [[settled(v) if is_number(v) else v for v in example["rasp"]] for example in record["examples"]]
-        assert agrees(program, inputs, causal=False) == recorded, program  # Tracr's evaluator keeps what rounding added
+        recorded = [example["rasp"] for example in record["examples"]]
+        # Tracr's evaluator keeps what rounding has added to a sum or a mean.
+        assert rounded(agrees(program, inputs, causal=False)) == rounded(recorded), program
         compared += len(inputs)
     assert compared > 900
 
