@@ -335,3 +335,9 @@ def test_sums_of_fractions_that_rounding_tells_apart_are_lifted(mode: Mode) -> N
     sums = LinearSequenceMap(LinearSequenceMap(tenths, tenths, 1, 2), thirds, 1, -3)
     program = Program.of(Map("x > 0.3", sums), vocab=(0, 1, 2, 3), max_seq_len=3)
     assert is_lifted(bare_of(program, mode))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_program_of_twenty_s_ops_whose_sums_fall_together_is_lifted(mode: Mode) -> None:
+    program = next(sample("typed", 0, lengths=[20]))
+    assert is_lifted(bare_of(program, mode, seed=None))
