@@ -21,7 +21,7 @@ from weightspace.rasp.compiler import storage as files
 from weightspace.rasp.compiler.assemble import LABELS, compile_program
 from weightspace.rasp.compiler.storage import from_parameters, load_compiled, load_npz, save_transformer
 from weightspace.rasp.compiler.transformer import CompiledTransformer
-from weightspace.rasp.functions import Function, Value
+from weightspace.rasp.functions import Function, Value, is_number
 from weightspace.rasp.language import (
     Aggregate,
     LinearSequenceMap,
@@ -59,7 +59,7 @@ def agree(meant: list[list[Value]], computed: list[list[Value]], tolerance: floa
     """Whether two lists of answers are equal; numbers of a numerical output within a tolerance."""
 
     def same(a: Value, b: Value) -> bool:
-        if a is None or b is None or not tolerance:
+        if not (is_number(a) and is_number(b) and tolerance):
             return a is b if a is None or b is None else a == b
         return abs(float(a) - float(b)) <= tolerance * max(1.0, abs(float(a)))
 

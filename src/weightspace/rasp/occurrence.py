@@ -88,7 +88,8 @@ class Occurrence:
     def pairs(self, first: SOp, second: SOp) -> np.ndarray:
         """(values, values) booleans: which values can stand at one place."""
         a, b = self.of(first)[:, :-1], self.of(second)[:, :-1]
-        return np.asarray(a.astype(np.float32).T @ b.astype(np.float32) > 0)
+        together: np.ndarray = np.matmul(a.T.astype(np.float32), b.astype(np.float32))
+        return together.astype(bool)
 
     def _everything(self, t: Traits) -> np.ndarray:
         possible = np.ones((len(self.worlds), len(t.values) + 1), bool)
