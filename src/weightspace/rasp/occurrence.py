@@ -83,7 +83,7 @@ class Occurrence:
 
     def values(self, sop: SOp) -> np.ndarray:
         """(values,) booleans: which can occur at all."""
-        return self.of(sop)[:, :-1].any(0)
+        return np.any(self.of(sop)[:, :-1], axis=0, keepdims=True)[0]
 
     def pairs(self, first: SOp, second: SOp) -> np.ndarray:
         """(values, values) booleans: which values can stand at one place."""
