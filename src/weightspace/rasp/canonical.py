@@ -187,6 +187,10 @@ def _tabulated(t: Traits, traits: dict[int, Traits], new: dict[int, SOp]) -> SOp
         case SequenceMap():
             assert t.table is not None
             rows = np.reshape(np.array(_results(t), dtype=object), t.table.places.shape)
+            first = new[id(node.first)]
+            if first is new[id(node.second)]:  # of what was two, only equal values meet
+                entries = {x: rows[x, x] for x in range(len(rows))}
+                return Map(Function("a table", 1, entries.get), first, encoding=encoding)
             function = Function("a table", 2, lambda x, y: rows[x, y])
             return SequenceMap(function, new[id(node.first)], new[id(node.second)])
         case LinearSequenceMap():
