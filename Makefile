@@ -25,7 +25,7 @@ demo: setup
 
 hyperparameters: setup
 	$(BIN)/weightspace zoo make eilertsen-varied $(if $(IMAGES),--images $(IMAGES)) $(if $(DATA),--data $(DATA))
-	$(BIN)/weightspace hyperparameters compare zoos/eilertsen-varied
+	$(BIN)/weightspace compare zoos/eilertsen-varied --methods all
 
 test: setup
 	$(BIN)/python -m pytest -n auto --dist loadfile

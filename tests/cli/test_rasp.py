@@ -97,7 +97,7 @@ def test_show_draws_the_graph_and_with_an_input_the_stream(
     suffix: str, hist: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "pictures" / f"hist.{suffix}"
-    graph, stream = (out.with_name(f"hist-{name}.{suffix}") for name in ("graph", "stream"))
+    graph, stream = out, out.with_name(f"hist-stream.{suffix}")
     shown = says(capsys, ["rasp", "show", hist, "--out", str(out)])
     assert str(graph) in shown and str(stream) not in shown and "--input" in shown
     assert [*out.parent.iterdir()] == [graph]

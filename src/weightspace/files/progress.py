@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from time import monotonic
 from typing import Any, TextIO
 
@@ -14,6 +15,20 @@ REDRAW = 0.1
 """Seconds between two drawings on a terminal."""
 REPEAT = 10.0
 """Seconds between two plain lines elsewhere, so that a log of CI stays readable."""
+
+QUIET, VERBOSE = 0, 2
+"""How much is shown: nothing; what is long (1); and also what is short, from its start."""
+_LOUDNESS: ContextVar[int] = ContextVar("loudness", default=1)
+
+
+@contextmanager
+def loudness(level: int) -> Iterator[None]:
+    """While it lasts progress is shown as `QUIET` or `VERBOSE` says, or as it is without (1)."""
+    token = _LOUDNESS.set(level)
+    try:
+        yield
+    finally:
+        _LOUDNESS.reset(token)
 
 
 @contextmanager
@@ -51,11 +66,13 @@ class _Line:
         self.bar: Any = None
         # Nothing may fail for want of a stderr: a daemon has none, a closed one raises ValueError.
         self.stream: TextIO | None = sys.stderr
-        self.shown = enabled and self.stream is not None
+        loud = _LOUDNESS.get()
+        self.patience = 0.0 if loud == VERBOSE else PATIENCE
+        self.shown = enabled and self.stream is not None and loud != QUIET
         self.terminal = False
         with suppress(OSError, ValueError):
             self.terminal = self.stream is not None and self.stream.isatty()
-        self.next = self.started + (PATIENCE if self.terminal else REPEAT)
+        self.next = self.started + (self.patience if self.terminal or loud == VERBOSE else REPEAT)
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count
@@ -67,7 +84,7 @@ class _Line:
 
     def close(self) -> None:
         elapsed = monotonic() - self.started
-        if self.shown and (self.bar is not None or elapsed > PATIENCE):
+        if self.shown and (self.bar is not None or elapsed > self.patience):
             self._draw(self.text(elapsed, closing=True))
         if self.bar is not None:
             with suppress(OSError, ValueError):
