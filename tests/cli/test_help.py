@@ -20,7 +20,7 @@ from weightspace.cli.help import STATUSES
 from weightspace.cli.output import say_tables
 from weightspace.cli.words import filled, read, required
 from weightspace.evaluation.tables import markdown_table, records
-from weightspace.files.progress import QUIET, VERBOSE, _bar, loudness, progress
+from weightspace.files.progress import QUIET, VERBOSE, _bar, loudness, progress, stage
 
 ROOT = Path(__file__).parent.parent.parent
 SILENT = {"completion"}
@@ -302,3 +302,44 @@ def test_help_is_read_where_nothing_is_known_of_the_terminal() -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "TERM", "LANG")}
     run = subprocess.run(words, capture_output=True, env=environment, check=True)
     assert run.stdout.isascii() and max(map(len, run.stdout.splitlines())) <= 120
+
+
+class Clock:
+    """A clock that tests set."""
+
+    now = 0.0
+
+
+def left(monkeypatch: pytest.MonkeyPatch, steps: list[tuple[float, int]], **options: float) -> list[str]:
+    """The time left that is shown after each step: seconds on the clock, and units done."""
+    clock, stream = Clock(), io.StringIO()
+    monkeypatch.setattr("weightspace.files.progress.monotonic", lambda: clock.now)
+    monkeypatch.setattr("sys.stderr", stream)
+    with loudness(VERBOSE), progress("counting", 100, "things", **options) as advance:  # pyright: ignore
+        for now, count in steps:
+            clock.now = now
+            advance(count)
+    return re.findall(r", ([^,]+) left", stream.getvalue())
+
+
+def test_workers_that_start_slowly_do_not_make_the_estimate_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was "about 2 min" beside "1 h left": the first network came after the start of every worker."""
+    assert left(monkeypatch, [(40, 1), (51, 10)]) == ["1 h 06 min", "6 min 53 s"]
+    with_estimate = left(monkeypatch, [(40, 1), (51, 10)], expected=100.0)
+    assert with_estimate == ["1 min 39 s", "1 min 33 s"], "what is measured is a second each, as expected"
+    slower = left(monkeypatch, [(40, 1), (80, 20), (120, 20), (220, 50)], expected=100.0)
+    assert slower == ["1 min 39 s", "2 min 12 s", "1 min 46 s", "17 s"], "two seconds each: it moves there"
+
+
+def test_stages_share_one_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, stream = Clock(), io.StringIO()
+    monkeypatch.setattr("weightspace.files.progress.monotonic", lambda: clock.now)
+    monkeypatch.setattr("sys.stderr", stream)
+    with loudness(VERBOSE), stage("stage 1 of 2 (first)", 100.0, 50.0), progress("counting", 10) as advance:
+        clock.now = 10.0
+        advance(5)
+        clock.now = 90.0
+        advance(4)
+    shown = stream.getvalue().splitlines()
+    assert shown[0].startswith("stage 1 of 2 (first), counting: 5/10 steps") and shown[0].endswith("2 min 20 s left")
+    assert shown[1].endswith("1 min 00 s left"), "10 s of this stage, which has 10 s of its own left, and 50 s behind"

@@ -43,7 +43,7 @@ def completion(shell: Positional[Shell]) -> int:
 
 
 VERBS: dict[str, tuple[Callable[..., int], str]] = {
-    "demo": (metamodels.demo, "digits to a trained meta-model, a table and a report, in minutes"),
+    "demo": (metamodels.demo, "decompile, scan, ask, in seconds (--quick); then digits to a trained meta-model"),
     "zoo make": (zoo.make, "make a population of networks or programs by a recipe, or what is missing of it"),
     "zoo info": (zoo.info, "what a zoo holds"),
     "zoo check": (zoo.check, "verify every checksum and look for leaks"),

@@ -13,36 +13,39 @@ from weightspace.metamodels.recipes import METAMODEL_RECIPES
 from weightspace.train.launch import Launch
 
 
-def demo(out: Path = Path("demo"), workers: int | None = None, json: bool = False) -> int:
-    """A meta-model trained on digits, and a transformer decompiled, in minutes on two CPU cores and with no download.
+def demo(out: Path = Path("demo"), workers: int | None = None, quick: bool = False, json: bool = False) -> int:
+    """Decompile a transformer, scan two checkpoints, ask how a network was trained; then make a zoo and a meta-model.
+
+    The first three are from shipped files and take seconds; --quick stops there. A zoo and a meta-model take minutes on
+    two CPU cores. Nothing is downloaded. A killed run goes on when it is called again.
 
     Args:
-        out: folder for results.json, report.html, the zoo and the meta-model.
+        out: folder of index.html, which links every page, and of all that is made.
         workers: processes that train base networks; one a core unless given.
-        json: print results.json instead of the table.
+        quick: only what shipped files show.
+        json: print JSON instead: results.json, or with --quick what the parts found.
 
     Examples:
-        weightspace demo
+        weightspace demo --quick
         weightspace demo --out first --workers 2
     """
-    from weightspace.backdoors.summary import summary as verdicts
-    from weightspace.decompiler.result import summary
-    from weightspace.evaluation.results import format_table
-    from weightspace.experiments.comparison import decompile_demo, scan_demo
-    from weightspace.experiments.comparison import demo as run
+    from weightspace.experiments.demo import INDEX, quick_demo, shown_results, write_index
+    from weightspace.experiments.demo import demo as run
     from weightspace.zoo.engine import ProcessEngine
 
-    results = run(out, ProcessEngine(workers=workers))
-    found = decompile_demo(out)
-    scanned = scan_demo(out)
+    parts = []
+    for part in quick_demo(out):
+        parts.append(part)
+        if not json:
+            say(f"{part.title}\n\n{part.text}\n")
+    if not quick:
+        parts.append(shown_results(run(out, ProcessEngine(workers=workers))))
+        write_index(out, parts)
+        if not json:
+            say(f"{parts[-1].title}\n\n{parts[-1].text}\n")
     if json:
-        return say_json(results.to_json())
-    files = ("report.html", "results.json", "unknown.safetensors", "decompiled.html", "scan.html")
-    listed = "\n".join(str(out / file) for file in files)
-    return say(
-        f"{format_table(results)}\n\nDecompiled, a transformer of unknown code:\n\n{summary(found)}\n\n"
-        f"Scanned, two checkpoints of which one has a backdoor:\n\n{verdicts(scanned)}\n\n{listed}"
-    )
+        return say_json({part.title: part.record for part in parts} if quick else parts[-1].record)
+    return say(str(out / INDEX))
 
 
 def train(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TextIO
 
@@ -31,9 +32,42 @@ def loudness(level: int) -> Iterator[None]:
         _LOUDNESS.reset(token)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One part of longer work.
+
+    Attributes:
+        name: such as `stage 2 of 5`, said before what is counted.
+        ends: when it should be over, on the clock of `monotonic`.
+        later: seconds that the stages behind it should take.
+    """
+
+    name: str
+    ends: float
+    later: float
+
+
+_STAGE: ContextVar[Stage | None] = ContextVar("stage", default=None)
+
+
+@contextmanager
+def stage(name: str, seconds: float, later: float) -> Iterator[None]:
+    """While it lasts every progress line says the stage, and one time left: that of all the work to its end.
+
+    Args:
+        name: such as `stage 2 of 5`.
+        seconds, later: what this stage and all those behind it should take; what is measured takes over.
+    """
+    token = _STAGE.set(Stage(name, monotonic() + seconds, later))
+    try:
+        yield
+    finally:
+        _STAGE.reset(token)
+
+
 @contextmanager
 def progress(
-    description: str, total: int, unit: str = "steps", enabled: bool = True, *, done: int = 0
+    description: str, total: int, unit: str = "steps", enabled: bool = True, *, done: int = 0, expected: float = 0.0
 ) -> Iterator[Callable[..., None]]:
     """Show on stderr how far a loop is: `with progress("training", 400, "networks") as advance: advance(1)`.
 
@@ -47,10 +81,11 @@ def progress(
         unit: what is counted, in the plural.
         enabled: False shows nothing.
         done: units that an earlier run did; they do not count towards the rate.
+        expected: seconds that the rest should take, if that is known; it counts as much as a tenth of the units.
     Returns:
         advance(count=1, note=""): say that `count` more units are done; `note` replaces the last note.
     """
-    line = _Line(description, total, unit, enabled, done)
+    line = _Line(description, total, unit, enabled, done, expected)
     try:
         yield line.advance
     finally:
@@ -58,9 +93,13 @@ def progress(
 
 
 class _Line:
-    def __init__(self, description: str, total: int, unit: str, enabled: bool, done: int) -> None:
-        self.description, self.total, self.unit = description, total, unit
+    def __init__(self, description: str, total: int, unit: str, enabled: bool, done: int, expected: float) -> None:
+        self.stage = _STAGE.get()
+        self.description = description if self.stage is None else f"{self.stage.name}, {description}"
+        self.total, self.unit = total, unit
         self.done = self.start = done
+        self.expected = expected
+        self.first: tuple[int, float] | None = None  # what was done, and when, at the first word of progress
         self.note = ""
         self.started = monotonic()
         self.bar: Any = None
@@ -78,6 +117,8 @@ class _Line:
         self.done += count
         self.note = note or self.note
         now = monotonic()
+        if self.first is None:
+            self.first = (self.done, now - self.started)
         if self.shown and now >= self.next:
             self.next = now + (REDRAW if self.terminal else REPEAT)
             self._draw(self.text(now - self.started))
@@ -100,8 +141,27 @@ class _Line:
         if closing:
             parts.append(f"in {duration(elapsed)}")
         elif rate > 0:
-            parts.append(f"{duration((self.total - self.done) / rate)} left")
+            parts.append(f"{duration(self.left(elapsed))} left")
         return ", ".join(parts)
+
+    def left(self, elapsed: float) -> float:
+        """Seconds to the end, of this line or of all the stages.
+
+        Workers that start before anything is done say nothing of the rate: where something was expected only what comes
+        behind the first word of progress is measured, and the expectation counts as a tenth of the units.
+        """
+        units = max(1, self.total - self.start)
+        if self.expected and self.first is not None:
+            share, prior = units / 10, self.expected / units
+            each = (share * prior + elapsed - self.first[1]) / (share + self.done - self.first[0])
+            slower = min(10.0, max(0.1, each / prior))
+        else:
+            each, slower = elapsed / max(1, self.done - self.start), 1.0
+        own = (self.total - self.done) * each
+        if self.stage is None:
+            return own
+        rest = self.stage.ends - self.started - elapsed
+        return max(own, rest) + self.stage.later * slower
 
     def _draw(self, text: str) -> None:
         try:
