@@ -9,10 +9,9 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from typing import Any
 
 from weightspace.cli.output import say, say_json
+from weightspace.files.extras import NEEDS
 
 NEEDED = ("torch", "numpy", "safetensors", "scikit-learn", "lightgbm", "pyarrow")
-EXTRAS = {"tensorboard": "tensorboard", "gguf": "gguf", "keras": "h5py", "hub": "huggingface-hub", "ray": "ray"}
-"""What each extra brings."""
 
 
 def env(json: bool = False) -> int:
@@ -51,7 +50,7 @@ def facts() -> dict[str, Any]:
         **{name: _version(name) for name in NEEDED},
         "threads of torch": torch.get_num_threads(),
         "GPUs": ", ".join(cuda) or "none",
-        "extras": ", ".join(f"{name} {_version(package)}" for name, package in EXTRAS.items() if _version(package)),
+        "extras": ", ".join(f"{name} {_version(package)}" for name, package in NEEDS.items() if _version(package)),
         "variables": ", ".join([*(f"{name}={value}" for name, value in settings.items()), *named]) or "none",
         "encoding": f"{sys.getfilesystemencoding()}, {getattr(sys.stdout, 'encoding', None)}",
         "installed": _installed(),
