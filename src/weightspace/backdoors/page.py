@@ -26,7 +26,7 @@ RULES: dict[Verdict, tuple[str, str, str]] = {
 are listed as artifacts."""
 HELP: dict[Verdict, str] = {
     "suspicious": "Do not use the file before somebody has looked at it. Ask where it comes from, compare its SHA-256 "
-    "with its publisher's, or train it again. A share of clean networks is called suspicious too: the result says which.",
+    "with its publisher's, or train it again. A share of clean networks is called suspicious too, as the result says.",
     "unreadable": "Do not load the file. Ask for it as safetensors, or look at it with weightspace inspect.",
     "out_of_scope": "Nothing is known about the file. weightspace backdoors train makes a detector for such networks.",
     "not_looked_at": "Nothing is known about the file. Name it alone, or leave it out with --exclude.",

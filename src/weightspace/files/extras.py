@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -25,12 +25,11 @@ def install_command(extra: str) -> str:
         return _local(extra)
     if found.read_text("RECORD") is None:  # the metadata of a checkout that is on the path
         return _local(extra)
-    return _from_origin(found, extra)
+    return _from_origin(found.read_text("direct_url.json"), extra)
 
 
-def _from_origin(found: Distribution, extra: str) -> str:
+def _from_origin(text: str | None, extra: str) -> str:
     """By what the installer wrote down (PEP 610); it writes nothing of what came from an index."""
-    text = found.read_text("direct_url.json")
     if text is None:
         return f"pip install 'weightspace[{extra}]'"
     origin = json.loads(text)
