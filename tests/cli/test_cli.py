@@ -285,7 +285,7 @@ def test_a_run_that_is_told_to_stop_says_one_sentence(tmp_path: Path, number: in
     _, errors = process.communicate(timeout=30)
     if number == signal.SIGINT:
         assert process.returncode == 130
-    lines = [line for line in errors.splitlines() if not line.startswith("training ")]
+    lines = [line for line in errors.splitlines() if not line.startswith("training:")]
     assert lines == ["weightspace: interrupted: run the same command again to go on"]
 
 

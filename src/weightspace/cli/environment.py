@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, distribution, version
 from typing import Any
 
 from weightspace.cli.output import say, say_json
-from weightspace.files.extras import NEEDS
 
 NEEDED = ("torch", "numpy", "safetensors", "scikit-learn", "lightgbm", "pyarrow")
 
@@ -36,6 +34,7 @@ def facts() -> dict[str, Any]:
     import torch
 
     from weightspace import __version__
+    from weightspace.files.extras import NEEDS
 
     cuda = (
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
@@ -58,6 +57,8 @@ def facts() -> dict[str, Any]:
 
 
 def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:
@@ -65,6 +66,8 @@ def _version(package: str) -> str:
 
 
 def _installed() -> str:
+    from importlib.metadata import PackageNotFoundError, distribution
+
     try:
         editable = "editable" in (distribution("weightspace").read_text("direct_url.json") or "")
     except PackageNotFoundError:

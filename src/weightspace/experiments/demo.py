@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -100,11 +101,11 @@ def demo(out: str | Path, engine: Engine | None = None, *, show: bool = True) ->
 
     The page of links is written again, with all that is in the folder.
     """
-    out = Path(out)
+    start, out = time.perf_counter(), Path(out)
     with stage("stage 1 of 2 (a zoo of 800 networks)", ZOO_SECONDS, FIT_SECONDS):
         zoo = make_zoo(zoo_recipe("digits-small"), out / "zoo", engine, show=show)
     with stage("stage 2 of 2 (a meta-model and its rivals)", FIT_SECONDS, 0.0):
-        return compare_on_zoo(zoo.folder, out, show=show)
+        return compare_on_zoo(zoo.folder, out, show=show, started=start)
 
 
 def shown_results(results: Results) -> Shown:
