@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    a zoo, a meta-model, a table and demo/report.html in minutes"
+	@echo "make demo    a program, a backdoor and a training told from weights, in seconds; a zoo and a meta-model in minutes"
 	@echo "make test    the default test suite"
 	@echo "make check   format, lint, types, floors, tests: exactly what CI runs"
 	@echo "also: hyperparameters setup format test-slow bench fuzz docs clean"
