@@ -54,7 +54,9 @@ def test_the_verb_stops_after_the_quick_parts_and_says_where_the_page_is(
     assert capsys.readouterr().out == f"Counted\n\n1, 2\n\n{tmp_path / 'index.html'}\n"
     assert main(["demo", "--quick", "--json", "--out", str(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out) == {"Counted": {"n": 2}}
-    results = Results(task="t", rows=(Row("a", "linear", 0.5, 0.4, 0.6, 0.5, 0.5, 10),))
+    figures = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "chance": 0.5, "majority": 0.5, "n": 10}
+    row = Row(target="a", predictor="linear", **figures)  # pyright: ignore[reportArgumentType]
+    results = Results(task="t", rows=(row,))
     monkeypatch.setattr(demo, "demo", lambda *_, **__: results)
     assert main(["demo", "--out", str(tmp_path)]) == 0
     assert "report.html" in (tmp_path / "index.html").read_text()

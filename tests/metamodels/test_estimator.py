@@ -47,6 +47,7 @@ def test_it_answers_in_the_classes_that_it_was_given(planted: tuple[list[Network
 def test_a_clone_has_the_same_settings_and_is_not_fitted(planted: tuple[list[Network], np.ndarray]) -> None:
     networks, _ = planted
     other = clone(NetworkClassifier(StatisticsBoosting, validation=0.3, seed=5))
+    assert isinstance(other, NetworkClassifier)
     assert (other.validation, other.seed) == (0.3, 5)
     with pytest.raises(NotFittedError, match="call fit"):
         other.predict(networks)
