@@ -10,7 +10,7 @@ from sklearn.model_selection import cross_val_score
 from torch.utils.data import DataLoader
 
 from weightspace.errors import TaskError
-from weightspace.metamodels.baselines.statistics import StatisticsBoosting
+from weightspace.metamodels.baselines.linear import StatisticsLinear
 from weightspace.metamodels.checks import planted_examples
 from weightspace.metamodels.estimator import NetworkClassifier
 from weightspace.weights.network import Network
@@ -26,7 +26,7 @@ def planted() -> tuple[list[Network], np.ndarray]:
 
 def test_it_learns_what_is_planted_and_is_cross_validated(planted: tuple[list[Network], np.ndarray]) -> None:
     networks, labels = planted
-    estimator = NetworkClassifier(StatisticsBoosting)
+    estimator = NetworkClassifier(StatisticsLinear)
     scores = cross_val_score(estimator, networks, labels, cv=3)  # pyright: ignore
     assert scores.mean() > 0.8
     shuffled = np.random.default_rng(0).permutation(labels)
@@ -36,17 +36,17 @@ def test_it_learns_what_is_planted_and_is_cross_validated(planted: tuple[list[Ne
 
 def test_it_answers_in_the_classes_that_it_was_given(planted: tuple[list[Network], np.ndarray]) -> None:
     networks, labels = planted
-    fitted = NetworkClassifier(StatisticsBoosting).fit(networks, labels)
+    fitted = NetworkClassifier(StatisticsLinear).fit(networks, labels)
     assert set(fitted.predict(networks[:10])) <= set(labels.tolist())
     chances = fitted.predict_proba(networks[:10])
     assert chances.shape == (10, len(fitted.classes_)) and np.allclose(chances.sum(1), 1)
-    numbers = NetworkClassifier(StatisticsBoosting).fit(networks, (labels == labels[0]).astype(int))
+    numbers = NetworkClassifier(StatisticsLinear).fit(networks, (labels == labels[0]).astype(int))
     assert numbers.predict(networks[:3]).dtype.kind == "i"
 
 
 def test_a_clone_has_the_same_settings_and_is_not_fitted(planted: tuple[list[Network], np.ndarray]) -> None:
     networks, _ = planted
-    other = clone(NetworkClassifier(StatisticsBoosting, validation=0.3, seed=5))
+    other = clone(NetworkClassifier(StatisticsLinear, validation=0.3, seed=5))
     assert isinstance(other, NetworkClassifier)
     assert (other.validation, other.seed) == (0.3, 5)
     with pytest.raises(NotFittedError, match="call fit"):
@@ -56,9 +56,9 @@ def test_a_clone_has_the_same_settings_and_is_not_fitted(planted: tuple[list[Net
 def test_labels_that_do_not_fit_are_one_sentence(planted: tuple[list[Network], np.ndarray]) -> None:
     networks, labels = planted
     with pytest.raises(TaskError, match="give one for each"):
-        NetworkClassifier(StatisticsBoosting).fit(networks, labels[:-1])
+        NetworkClassifier(StatisticsLinear).fit(networks, labels[:-1])
     with pytest.raises(TaskError, match="at least two classes"):
-        NetworkClassifier(StatisticsBoosting).fit(networks, labels[:1].repeat(len(networks)))
+        NetworkClassifier(StatisticsLinear).fit(networks, labels[:1].repeat(len(networks)))
 
 
 def test_networks_of_one_architecture_are_batched_by_a_data_loader(planted: tuple[list[Network], np.ndarray]) -> None:

@@ -72,4 +72,5 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Sequence[Network]) -> np.ndarray:
         """The most probable class of each network, as `y` had them."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        chances = self.predict_proba(X)
+        return self.classes_[chances.argmax(1)]
