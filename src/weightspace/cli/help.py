@@ -46,7 +46,7 @@ def verb_help(verb: Callable[..., int], name: str, known: Sequence[Argument]) ->
     needed = [f"--{a.name} {a.value}" for a in known if not a.operand and a.required]
     line = " ".join(["usage:", name, *(argument.value for argument in operands), *needed, "[options]"])
     own = [a for a in known if not a.operand and len(a.path) == 1]
-    parts = [line, *(textwrap.fill(paragraph, columns) for paragraph in said.text)]
+    parts = [line, *(textwrap.fill(paragraph, columns, break_on_hyphens=False) for paragraph in said.text)]
     parts += _section("operands", operands, columns) + _section("options", own, columns)
     for group in dict.fromkeys(a.path[0] for a in known if len(a.path) > 1):
         title = f"options of {group}: {said.parameters.get(group, '')}".rstrip(": .")
@@ -65,7 +65,7 @@ def _section(title: str, some: Iterable[Argument], columns: int) -> list[str]:
     width = min(22, max(len(left) for left, _ in rows))
     lines = [textwrap.fill(title, columns)]
     for left, right in rows:
-        text = textwrap.wrap(right, columns - width - 4) or [""]
+        text = textwrap.wrap(right, columns - width - 4, break_on_hyphens=False) or [""]
         if len(left) > width:
             lines.append(f"  {left}")
         else:
