@@ -28,16 +28,18 @@ from weightspace.rasp.language import (
     SelectorOr,
     SelectorWidth,
     SequenceMap,
+    Statements,
     Tokens,
     indices,
     tokens,
 )
 from weightspace.rasp.means import aggregate
-from weightspace.rasp.program import Program
 from weightspace.rasp.selection import Pairs, select, widths_of
 
 
-def evaluate_all(program: Program, inputs: Sequence[Sequence[Any]], *, causal: bool | None = None) -> list[list[Value]]:
+def evaluate_all(
+    program: Statements, inputs: Sequence[Sequence[Any]], *, causal: bool | None = None
+) -> list[list[Value]]:
     """What the program gives for each of many inputs, of any lengths: `evaluate` of each, many times faster.
 
     Raises:
@@ -46,7 +48,7 @@ def evaluate_all(program: Program, inputs: Sequence[Sequence[Any]], *, causal: b
     return evaluate_batch(program, Batch.of(inputs, program.vocab), causal).lists()
 
 
-def evaluate_batch(program: Program, batch: Batch, causal: bool | None = None) -> BatchValues:
+def evaluate_batch(program: Statements, batch: Batch, causal: bool | None = None) -> BatchValues:
     """What the program gives for a whole batch.
 
     Every S-op is held as small whole numbers, positions in the tuple of its different values, so that a function is
@@ -58,7 +60,7 @@ def evaluate_batch(program: Program, batch: Batch, causal: bool | None = None) -
     return _values(_columns(program, batch, causal)[id(program.output)], batch)
 
 
-def evaluate_nodes(program: Program, batch: Batch, causal: bool | None = None) -> dict[int, BatchValues]:
+def evaluate_nodes(program: Statements, batch: Batch, causal: bool | None = None) -> dict[int, BatchValues]:
     """What every S-op that the output needs gives for a whole batch, inputs and output included, by its `id`.
 
     Raises:
@@ -68,7 +70,7 @@ def evaluate_nodes(program: Program, batch: Batch, causal: bool | None = None) -
 
 
 def evaluate_swapped(
-    program: Program,
+    program: Statements,
     batch: Batch,
     put: Mapping[str, BatchValues],
     wanted: Sequence[str],
@@ -109,7 +111,7 @@ def _values(column: Column, batch: Batch) -> BatchValues:
 
 
 def _columns(
-    program: Program,
+    program: Statements,
     batch: Batch,
     causal: bool | None,
     nodes: Sequence[Expression] | None = None,
@@ -179,7 +181,7 @@ def _selector(
     raise RaspError(f"{name}: {type(node).__name__} is no operation that the interpreter knows")
 
 
-def _check_batch(program: Program, batch: Batch) -> None:
+def _check_batch(program: Statements, batch: Batch) -> None:
     check_length(program, int(batch.lengths.max(initial=0)))
     if program.vocab is not None and batch.vocab != program.vocab:
         for token in batch.tokens.values:
