@@ -13,7 +13,7 @@ from weightspace.circuits.hypothesis import Component
 from weightspace.circuits.readouts import Answers, same_answers
 from weightspace.errors import NetworkError
 from weightspace.evaluation.metrics import Interval, wilson_interval
-from weightspace.rasp.language import Aggregate, Expression, SelectorWidth, indices, tokens, walk
+from weightspace.rasp.language import Expression, Selector, indices, tokens, walk
 from weightspace.rasp.program import Program
 
 PAIRS = 256
@@ -200,9 +200,9 @@ def draw_pairs(
 
 
 def is_local(program: Program, variable: str) -> bool:
-    """Whether an S-op is a function of what stands at its own place: no Aggregate or SelectorWidth is part of it."""
+    """Whether an S-op is a function of what stands at its own place: no selector is part of it."""
     nodes: dict[str, Expression] = {"tokens": tokens, "indices": indices, **dict(program.statements)}
-    return not any(isinstance(node, Aggregate | SelectorWidth) for node in walk(nodes[variable]))
+    return not any(isinstance(node, Selector) for node in walk(nodes[variable]))
 
 
 def _some_places(
