@@ -155,3 +155,16 @@ def _row(what: str, trials_: Iterable[Trial]) -> PowerRow:
         if fault in faults:
             by[fault] = faults.count(fault)
     return PowerRow(what, Tally.of(np.array([fault is not None for fault in faults], bool)), by)
+
+
+def format_power(rows: list[PowerRow] | list[dict[str, Any]]) -> str:
+    """Power as a table in text."""
+    records = [row.to_record() if isinstance(row, PowerRow) else row for row in rows]
+    width = max(len(record["what"]) for record in records)
+    lines = [f"{'mutants':<{width}}  rejected       n    95% interval   by behaviour, interchange, scrubbing"]
+    for record in records:
+        share = f"{record['share']:.3f}" if record["share"] is not None else "-"
+        bounds = f"{record['low']:.3f} - {record['high']:.3f}" if "low" in record else "-"
+        by = ", ".join(str(record["by"].get(fault, 0)) for fault in ("behaviour", "interchange", "scrubbing"))
+        lines.append(f"{record['what']:<{width}}  {share:>8}  {record['n']:>6,}   {bounds:>13}   {by}")
+    return "\n".join(lines)

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from weightspace.circuits.interchanging import Tally
-from weightspace.circuits.power import PowerRow, Trial, power
+from weightspace.circuits.power import Trial, format_power, power
 from weightspace.decompiler.scrub import INPUTS, PAIRS, Scrub, scrub
 from weightspace.errors import PlaceError
 from weightspace.files.atomic import write_atomically
@@ -105,19 +105,6 @@ def _escape(trial: Trial) -> dict[str, Any]:
         "differing": trial.differing,
         "of": trial.inputs,
     }
-
-
-def format_power(rows: list[PowerRow] | list[dict[str, Any]]) -> str:
-    """Power as a table in text."""
-    records = [row.to_record() if isinstance(row, PowerRow) else row for row in rows]
-    width = max(len(record["what"]) for record in records)
-    lines = [f"{'mutants':<{width}}  rejected       n    95% interval   by behaviour, interchange, scrubbing"]
-    for record in records:
-        share = f"{record['share']:.3f}" if record["share"] is not None else "-"
-        bounds = f"{record['low']:.3f} - {record['high']:.3f}" if "low" in record else "-"
-        by = ", ".join(str(record["by"].get(fault, 0)) for fault in ("behaviour", "interchange", "scrubbing"))
-        lines.append(f"{record['what']:<{width}}  {share:>8}  {record['n']:>6,}   {bounds:>13}   {by}")
-    return "\n".join(lines)
 
 
 def format_scrubs(figures: dict[str, Any]) -> str:
