@@ -30,7 +30,7 @@ def test_what_depends_on_a_variable_follows_it() -> None:
     turned = BatchValues(own["flag"].codes[[2, 1, 0]], own["flag"].values, own["flag"].lengths)
     found = evaluate_swapped(PROGRAM, BATCH, {"flag": turned}, ["flag", "more", "unused", "tokens"])
     assert found["flag"].lists() == [[0, 1, 0], [0, 0], [1, 1, 0]]
-    assert found["more"].lists() == [each for each in evaluate_all(PROGRAM, ["bab", "bb", "aab"])]
+    assert found["more"].lists() == evaluate_all(PROGRAM, ["bab", "bb", "aab"])
     assert found["unused"].lists() == [[10, 11, 10], [10, 10], [11, 11, 10]]
     assert found["tokens"].lists() == [list(each) for each in INPUTS]
 
@@ -48,7 +48,7 @@ def test_what_stands_before_a_held_variable_is_not_asked() -> None:
 def test_what_is_no_s_op_or_does_not_fit_is_refused() -> None:
     with pytest.raises(RaspError, match="no S-op 'before': it has tokens, indices, flag"):
         evaluate_swapped(PROGRAM, BATCH, {}, ["before"])
-    with pytest.raises(RaspError, match="flag: values .* do not fit"):
+    with pytest.raises(RaspError, match=r"flag: values .* do not fit"):
         held = BatchValues(np.zeros((1, 3), np.int32), (5,), np.array([3]))
         evaluate_swapped(PROGRAM, BATCH, {"flag": held}, ["more"])
 
