@@ -48,13 +48,23 @@ def test_the_compilers_own_hypothesis_is_accepted() -> None:
     assert control is not None and control.share is not None and control.share < 0.5
 
 
+def _exchanged(hypothesis: Hypothesis, one: str, other: str) -> Hypothesis:
+    held = dict(hypothesis.components)
+    held[one], held[other] = held[other], held[one]
+    return Hypothesis(hypothesis.program, held)
+
+
 def test_a_variable_in_another_ones_place_is_found_by_interchange() -> None:
     alignment, hypothesis = _alignment()
-    held = dict(hypothesis.components)
-    held["count"], held["often"] = held["often"], held["count"]
-    found = judge(alignment, Hypothesis(hypothesis.program, held), pairs=48)
-    assert found.faults == ("interchange", "scrubbing")
-    assert judge(alignment, Hypothesis(hypothesis.program, held), pairs=48, whole=False).scrubbing is None
+    wrong = _exchanged(hypothesis, "count", "indices")
+    assert judge(alignment, wrong, pairs=48).faults == ("interchange", "scrubbing")
+    assert judge(alignment, wrong, pairs=48, whole=False).scrubbing is None
+
+
+def test_only_scrubbing_tells_a_variable_from_what_is_made_of_it_alone() -> None:
+    """Where one is swapped the other follows, so that both answers change alike; which comes first scrubbing says."""
+    alignment, hypothesis = _alignment()
+    assert judge(alignment, _exchanged(hypothesis, "count", "often"), pairs=48).faults == ("scrubbing",)
 
 
 def test_a_wrong_program_is_found_by_what_it_answers_and_an_equal_one_is_not() -> None:
