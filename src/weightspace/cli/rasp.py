@@ -312,6 +312,10 @@ def scrub(
         max_seq_len: longest input instead of the one that the program says.
         record: which record of a list, by its id.
         json: print JSON.
+
+    Examples:
+        weightspace rasp scrub examples/sort.rasp sort.safetensors
+        weightspace rasp scrub examples/sort.rasp sort.safetensors --mutants 20 --out hypothesis.json
     """
     from weightspace.circuits.hypothesis import Hypothesis
     from weightspace.decompiler.scrub import format_scrub, load_target
@@ -352,6 +356,10 @@ def scrubs(
         seed: of programs, inputs, pairs and mutants.
         out: a file for the figures, JSON; written every 50 programs.
         json: print the figures as JSON.
+
+    Examples:
+        weightspace rasp scrubs --count 100
+        weightspace rasp scrubs --count 1000 --mutants 3 --out scrubs.json
     """
     from weightspace.experiments.scrubbing import format_scrubs, scrub_many
 
