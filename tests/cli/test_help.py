@@ -327,6 +327,7 @@ def test_workers_that_start_slowly_do_not_make_the_estimate_an_hour(monkeypatch:
     assert left(monkeypatch, [(40, 1), (51, 10)]) == ["1 h 06 min", "6 min 53 s"]
     with_estimate = left(monkeypatch, [(40, 1), (51, 10)], expected=100.0)
     assert with_estimate == ["1 min 39 s", "1 min 33 s"], "what is measured is a second each, as expected"
+    assert left(monkeypatch, [(20, 0), (40, 1)], expected=100.0) == ["1 min 40 s", "1 min 39 s"], "nothing is done yet"
     slower = left(monkeypatch, [(40, 1), (80, 20), (120, 20), (220, 50)], expected=100.0)
     assert slower == ["1 min 39 s", "2 min 12 s", "1 min 46 s", "17 s"], "two seconds each: it moves there"
 

@@ -117,7 +117,7 @@ class _Line:
         self.done += count
         self.note = note or self.note
         now = monotonic()
-        if self.first is None:
+        if self.first is None and self.done > self.start:
             self.first = (self.done, now - self.started)
         if self.shown and now >= self.next:
             self.next = now + (REDRAW if self.terminal else REPEAT)
@@ -140,7 +140,7 @@ class _Line:
             parts.append(self.note)
         if closing:
             parts.append(f"in {duration(elapsed)}")
-        elif rate > 0:
+        elif rate > 0 or self.expected:
             parts.append(f"{duration(self.left(elapsed))} left")
         return ", ".join(parts)
 
@@ -151,9 +151,10 @@ class _Line:
         behind the first word of progress is measured, and the expectation counts as a tenth of the units.
         """
         units = max(1, self.total - self.start)
-        if self.expected and self.first is not None:
+        if self.expected:
             share, prior = units / 10, self.expected / units
-            each = (share * prior + elapsed - self.first[1]) / (share + self.done - self.first[0])
+            done, since = self.first or (self.done, elapsed)
+            each = (share * prior + elapsed - since) / (share + self.done - done)
             slower = min(10.0, max(0.1, each / prior))
         else:
             each, slower = elapsed / max(1, self.done - self.start), 1.0
