@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.test_cli import COMMAND, fails
 from weightspace.cli import main
+from weightspace.cli.dispatch import GROUPS
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.agreement import agreement, agrees
 from weightspace.rasp.compiler.assemble import compile_program
