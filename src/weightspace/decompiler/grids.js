@@ -22,7 +22,7 @@ function rgb(hex) {
 // describe(row, column) a sentence; rowsOf(line) and columnsOf(line) what a line of the program has of it;
 // owners(row, column) the lines that a cell belongs to; cuts, rows before which a thin line stands; high, in pixels.
 function makeGrid(spec, cell, hooks) {
-  const high = spec.high ?? Math.max(1, Math.min(cell, Math.floor(220 / spec.rows)));
+  const high = spec.high ?? Math.max(1, Math.min(cell, Math.floor(150 / spec.rows)));
   const [width, height] = [spec.columns * cell, spec.rows * high];
   const base = element("canvas", { "aria-hidden": "true" });
   const over = element("canvas", { "aria-hidden": "true" });

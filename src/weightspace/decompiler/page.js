@@ -132,7 +132,7 @@ function pin(name) {
 
 const hooks = {
   point(spec, at) {
-    byId("cell").textContent = at ? spec.describe(...at) : "";
+    byId("cell").textContent = at ? spec.describe(...at) : "Point at a picture to read its numbers.";
     const near = new Set(at ? spec.owners(...at).filter(Boolean).map((line) => line.name) : []);
     for (const button of document.querySelectorAll("button[data-line]")) button.classList.toggle("near", near.has(button.dataset.line));
   },
@@ -258,7 +258,7 @@ function showStream({ stages, places }, names) {
       describe: (r, c) => `After ${title}, ${names[r]}${r ? ` at place ${r - 1}` : ""}, ${directionName(c)}: ${shortNumber(at(r, c))}`,
       columnsOf: (line) => line.directions,
       owners: (r, c) => [owner[c]],
-    }, sizes.cell, hooks);
+    }, sizes.stream, hooks);
     const written = [...new Set(owner.filter((line, c) => line && names.some((_, r) => Math.abs(at(r, c) - (old ? old[r * t.width + c] : 0)) > 1e-4)).map((line) => line.name))];
     made.push(element("figure", {}, element("figcaption", {}, `after ${title}`, element("span", {}, written.length ? `writes ${written.join(", ")}` : "")),
       element("div", { class: "scroll labelled" }, element("div", { class: "labels", "aria-hidden": "true" }, ...names.map((name) => element("span", {}, name))), grid.frame)));
@@ -319,17 +319,24 @@ function offerTokens() {
 
 // -- the page ----------------------------------------------------------------------------------------------------------
 
-const sizes = { cell: 6 };
+const sizes = { cell: 6, stream: 6 };
 
 function drawWeights() {
   const box = byId("matrices");
   dropGrids(box);
   const wide = box.clientWidth;
   // Two matrices side by side where that leaves a direction at least three pixels
-  const side = (wide - 32) / 2 >= 3 * t.width;
+  const side = wide > 560 && (wide - 32) / 2 >= 3 * t.width;
   sizes.cell = Math.max(2, Math.min(8, Math.floor((side ? (wide - 32) / 2 : wide - 16) / t.width)));
+  sizes.stream = Math.max(2, Math.min(14, Math.floor((wide - 90) / t.width)));
   const groups = new Map();
+  const zeros = new Map();
   for (const matrix of matrices()) {
+    if (!t.arrays[matrix.name].values.some((x) => x !== 0)) {
+      zeros.set(matrix.group, [...(zeros.get(matrix.group) ?? []), matrix.title]);
+      groups.set(matrix.group, groups.get(matrix.group) ?? []);
+      continue;
+    }
     const grid = makeGrid(gridOf(matrix), sizes.cell, hooks);
     const figure = element("figure", {}, element("figcaption", {}, matrix.title, element("span", {}, matrix.note)),
       element("div", { class: "scroll" }, grid.frame));
@@ -339,7 +346,8 @@ function drawWeights() {
     element("figure", {}, element("figcaption", {}, "whose each is", element("span", {}, "in the colours of the lines")),
       element("div", { class: "scroll" }, makeGrid(ruler(), sizes.cell, hooks).frame)))] : [];
   box.replaceChildren(...ruled, ...[...groups].map(([title, figures]) => element("section", { class: "layer" },
-    element("h3", {}, title[0].toUpperCase() + title.slice(1)), element("div", { class: side ? "pair" : "" }, ...figures))));
+    element("h3", {}, title[0].toUpperCase() + title.slice(1)), element("div", { class: side ? "pair" : "" }, ...figures),
+    ...(zeros.has(title) ? [element("p", { class: "note" }, `Nothing but zeros: ${zeros.get(title).join(", ")}.`)] : []))));
 }
 
 function start() {
@@ -350,6 +358,7 @@ function start() {
   drawWeights();
   compute();
   pin(state.pinned);
+  byId("cell").textContent = "Point at a picture to read its numbers.";
   byId("input").addEventListener("input", () => { state.input = byId("input").value; compute(); keepAddress(); });
   window.addEventListener("hashchange", () => { readAddress(); compute(); pin(state.pinned); });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { redrawGrids(); compute(); });
