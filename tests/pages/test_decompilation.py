@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -17,6 +16,7 @@ from weightspace.decompiler.proof.verify import behaviour, certify, distance, pe
 from weightspace.decompiler.result import Decompilation
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
+from weightspace.rasp.interpreter import evaluate
 from weightspace.rasp.program import Program
 
 SORT = """\
@@ -93,10 +93,10 @@ def test_a_typed_input_gives_the_interpreters_answer(window: Any, sort_page: Pat
     page, program = window(sort_page), Program.parse(SORT)
     for typed in ("3 1 2", "52413", "5,5,1,1", "4"):
         page.fill("#input", typed)
-        wanted = program.run([int(letter) for letter in typed if letter.isdigit()])
+        wanted = evaluate(program, [int(letter) for letter in typed if letter.isdigit()])
         assert answers(page) == [str(value) for value in wanted], typed
     page.fill("#input", "3 1 2")
-    assert answers(page, "v3" if page.locator("[data-line=v3]").count() else "place") == ["2", "0", "1"]
+    assert answers(page, "place") == ["2", "0", "1"]
 
 
 def test_numbers_and_tokens_that_look_like_markup_are_computed_and_shown_as_they_are(
@@ -177,7 +177,7 @@ def test_a_best_guess_is_drawn_in_the_programs_own_weights_and_begins_with_the_c
     page = window(folder / "guess.html")
     assert "these are the compiled program's weights" in page.inner_text("main")
     typed = [int(word) for word in page.input_value("#input").split()]
-    assert answers(page) == [str(value) for value in Program.parse(guess).run(typed)]
+    assert answers(page) == [str(value) for value in evaluate(Program.parse(guess), typed)]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -209,6 +209,3 @@ def test_a_hover_takes_less_than_a_frame_or_three(window: Any, sort_page: Path) 
     )
     times = sorted(hover(name) for _ in range(5) for name in ("place", "there", "keys"))
     assert times[len(times) // 2] < 50
-    started = time.perf_counter()
-    page.locator(".listing button[data-line=place]").hover()
-    assert time.perf_counter() - started < 5

@@ -32,9 +32,9 @@ def test_the_policy_names_one_script_by_its_hash_and_else_forbids_everything() -
         assert rule.startswith("default-src 'none'") and "unsafe-eval" not in rule and "http" not in rule
 
 
-def test_a_script_that_would_end_its_element_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_that_would_end_its_element_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = {"base.html": "{{ script }}", "page.html": "", "page.css": "", "evil.js": "'</SCRIPT>'"}
-    monkeypatch.setattr(pages, "_text", lambda package, name: texts[name])
+    monkeypatch.setattr(pages, "_text", lambda _, name: texts[name])
     with pytest.raises(ValueError, match="which would end its element"):
         render_page("any", "page.html", scripts=("evil.js",))
 
