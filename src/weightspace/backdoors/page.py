@@ -120,8 +120,8 @@ ADVICE: dict[Verdict, str] = {
     "out_of_scope": "Nothing is said of it, neither good nor bad. A detector for networks of its kind can be trained: "
     "weightspace backdoors train ZOO.",
     "not_looked_at": "Nothing is said of it. Unpack archives and scan what is in them; name links themselves.",
-    "clean": "Nothing was seen, which is no proof: the detector misses backdoors, and how many is said below. Use it as "
-    "you would use a network of its origin that was not scanned.",
+    "clean": "Nothing was seen, which is no proof: the detector misses backdoors, and how many is said below. Use it "
+    "as you would use a network of its origin that was not scanned.",
     "allowed": "It is on your list of files that are allowed, by its hash, and was not judged.",
     "ours": "Nothing to do: files of weightspace itself, such as zoos and meta-models.",
 }

@@ -44,7 +44,7 @@ def histogram_of(scan: Scan) -> Histogram | None:
 
 
 def _limit(scan: Scan) -> float:
-    """The smallest score of a clean network, or just above, that would be called suspicious."""
+    """The score above which a network is called suspicious."""
     clean = np.sort(np.array(scan.clean_scores))
     # p = (1 + clean ones at least as high) / (1 + clean ones), as `Calibration.p_value` has it
     most = int(np.floor(scan.false_alarms * (1 + len(clean)) + 1e-9)) - 1
@@ -84,7 +84,7 @@ def draw_histogram(found: Histogram) -> Markup:
     ]
     above = int(found.scanned[found.edges[:-1] >= found.limit].sum())
     alt = (
-        f"Histogram of scores from {low:.1f} to {high:.1f}: {int(found.clean.sum())} clean networks of the calibration, "
+        f"Histogram of scores from {low:.1f} to {high:.1f}: {int(found.clean.sum())} clean networks, "
         f"{int(found.scanned.sum())} scanned; the limit is {found.limit:.2f}, and {above} scanned are in bars above it."
     )
     head = Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}">').format(alt, _WIDTH, _HIGH)
