@@ -43,31 +43,48 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
-@contextmanager
-def opened(running: Any, file: Path, *, width: int = 1280, scheme: str = "light", fragment: str = "") -> Iterator[Any]:
-    """A page in a window of its own; `page.faults` gathers errors, refusals of its policy and whatever it asks for.
+class Windows:
+    """Two windows of a running browser, of a desk and of a telephone, in which one page after the other is opened.
 
-    Args:
-        scheme: `light` or `dark`.
-        fragment: what stands behind the # of its address.
+    Attributes:
+        faults: errors, refusals of a page's policy, and whatever a page asks for beside itself, of all pages so far.
     """
-    context = running.new_context(
-        viewport={"width": width, "height": WIDTHS[width]}, color_scheme=scheme, has_touch=width < 600
-    )
-    page = context.new_page()
-    page.faults = []
-    page.on("console", lambda message: page.faults.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: page.faults.append(str(error)))
-    address = file.resolve().as_uri()
 
-    def asked(request: Any) -> None:
-        if not request.url.startswith((address, "data:")):
-            page.faults.append(f"it asks for {request.url}")
+    def __init__(self, running: Any) -> None:
+        self.faults: list[str] = []
+        self._running, self._windows, self._address = running, {}, ""
 
-    page.on("request", asked)
-    page.goto(f"{address}#{fragment}" if fragment else address)
-    yield page
-    context.close()
+    def open(self, file: Path, *, width: int = 1280, scheme: str = "light", fragment: str = "", ready: str = "") -> Any:
+        """A page, freshly loaded.
+
+        Args:
+            scheme: `light` or `dark`.
+            fragment: what stands behind the # of its address.
+            ready: a selector that is waited for.
+        """
+        touch = width < 600
+        if touch not in self._windows:
+            self._windows[touch] = self._running.new_page(has_touch=touch)
+            self._listen(self._windows[touch])
+        page = self._windows[touch]
+        page.goto("about:blank")  # else another fragment would not load the page again
+        page.set_viewport_size({"width": width, "height": WIDTHS[width]})
+        page.emulate_media(color_scheme=scheme)
+        self._address = file.resolve().as_uri()
+        page.goto(f"{self._address}#{fragment}" if fragment else self._address)
+        if ready:
+            page.wait_for_selector(ready)
+        return page
+
+    def _listen(self, page: Any) -> None:
+        def asked(request: Any) -> None:
+            if not request.url.startswith((self._address, "data:", "about:")):
+                self.faults.append(f"it asks for {request.url}")
+
+        page.on("console", lambda message: self.faults.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("request", asked)
+        page.set_default_timeout(120_000)  # a busy machine is no fault
 
 
 def violations(page: Any) -> list[str]:

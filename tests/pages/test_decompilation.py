@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,22 +63,9 @@ def share_page(folder: Path) -> Path:
 
 
 @pytest.fixture
-def window(browser: Any) -> Iterator[Any]:
-    """Opens pages, and says afterwards that none had an error or asked for anything."""
-    held: list[AbstractContextManager[Any]] = []
-    pages: list[Any] = []
-
-    def show(file: Path, **how: Any) -> Any:
-        held.append(chromium.opened(browser, file, **how))
-        pages.append(held[-1].__enter__())
-        pages[-1].wait_for_selector("html.alive", timeout=10_000)
-        return pages[-1]
-
-    yield show
-    faults = [fault for page in pages for fault in page.faults]
-    for one in held:
-        one.__exit__(None, None, None)
-    assert not faults
+def window(windows: chromium.Windows) -> Any:
+    """Opens a page whose script has started."""
+    return partial(windows.open, ready="html.alive")
 
 
 def answers(page: Any, line: str = "answer") -> list[str]:
@@ -124,10 +109,10 @@ def test_an_unknown_token_or_too_many_are_told_in_a_sentence_and_the_last_answer
 def test_a_line_lights_up_what_it_has_by_pointer_by_keyboard_and_by_touch(window: Any, sort_page: Path) -> None:
     page = window(sort_page)
     line = page.locator(".listing button[data-line=place]")
-    dark = page.evaluate("grids[4].over.toDataURL()")
+    dark = page.evaluate("grids.find((grid) => grid.near && grid.spec.columnsOf).over.toDataURL()")
     line.hover()
     assert "layer 1 head 0" in page.inner_text("#where-text") and "units" in page.inner_text("#where-text")
-    assert page.evaluate("grids[4].over.toDataURL()") != dark
+    assert page.evaluate("grids.find((grid) => grid.near && grid.spec.columnsOf).over.toDataURL()") != dark
     assert "lit" in page.locator("#values tr[data-line=place]").get_attribute("class")
     page.mouse.move(700, 5)
     assert "No line is chosen" in page.inner_text("#where-text")
@@ -189,7 +174,7 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
     assert chromium.violations(page) == [] and chromium.overflow(page) <= 0
 
 
-def test_what_axe_is_for_is_really_found(browser: Any, folder: Path) -> None:
+def test_what_axe_is_for_is_really_found(windows: chromium.Windows, folder: Path) -> None:
     broken = folder / "broken.html"
     broken.write_text(
         "<html><title>x</title><body><main><h1>x</h1><img src='data:,'><button></button></main></body></html>"

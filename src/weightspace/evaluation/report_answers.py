@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 
 from weightspace.evaluation import plots
-from weightspace.evaluation.results import Results
+from weightspace.evaluation.results import META_MODEL, Results
 from weightspace.evaluation.single_answers import SingleAnswers, area_under, calibration_of, roc_points
+
+FEWEST = 5
+"""Answers in a bin of probabilities from which its point is drawn: of fewer the share that is right says nothing."""
 
 
 def answer_pictures(results: Results) -> list[dict[str, Any]]:
@@ -18,10 +21,12 @@ def answer_pictures(results: Results) -> list[dict[str, Any]]:
         truth = np.array(answers.truth)
         if not len(truth):
             continue
-        said = {name: np.array(rows) for name, rows in answers.probabilities.items()}
+        names = sorted(answers.probabilities, key=lambda name: name != META_MODEL)  # it has the first line and colour
+        said = {name: np.array(answers.probabilities[name]) for name in names}
         curves = {name: roc_points(rows, truth) for name, rows in said.items()}
         calibrated = {name: calibration_of(rows, truth) for name, rows in said.items()}
-        roc, sure = plots.roc_and_calibration(curves, {name: (c.said, c.right) for name, c in calibrated.items()})
+        shown = {n: (c.said[c.count >= FEWEST], c.right[c.count >= FEWEST]) for n, c in calibrated.items()}
+        roc, sure = plots.roc_and_calibration(curves, shown)
         areas = "; ".join(f"{name} {area_under(points):.3f}" for name, points in curves.items())
         errors = "; ".join(f"{name} {100 * c.error:.1f} points" for name, c in calibrated.items())
         pictures += [
