@@ -18,7 +18,7 @@ from weightspace.transformers.settings import Settings
 from weightspace.transformers.source import MemorySource
 from weightspace.transformers.trained import TrainedTransformer
 
-BATCH = 32
+BATCH = 24
 LONGEST = 256
 
 
@@ -81,10 +81,10 @@ class SmallModel:
         random = np.random.default_rng((seed, number))
         heads = int(random.choice((4, 4, 8)))
         rotary = random.random() < 0.8
-        width = int(random.choice((64, 64, 96, 128)))
+        width = int(random.choice((64, 64, 64, 96)))
         return cls(
             seed=int(random.integers(2**31)),
-            layers=int(random.choice((2, 2, 3))),
+            layers=int(random.choice((2, 2, 2, 3))),
             width=width,
             heads=heads,
             key_heads=heads // int(random.choice((1, 2, 2, 4))),
@@ -97,7 +97,7 @@ class SmallModel:
             vocabulary=int(random.choice((64, 96, 128))),
             length=int(random.choice((64, 64, 96))),
             rate=float(5e-3 * (64 / width) ** 0.5),
-            steps=1500,
+            steps=1200,
             mixture=mixture(random),
         )
 
