@@ -52,7 +52,7 @@ class Language:
         """Sequences of one of `KINDS`."""
         random = torch.randint(MARKS, self.vocabulary, (count, length), generator=generator)
         if kind == "repeats":
-            period = torch.randint(6, max(8, length // 2), (count, 1), generator=generator)
+            period = torch.randint(4, max(8, length // 3), (count, 1), generator=generator)
             return random.gather(1, torch.arange(length)[None] % period)
         if kind == "seen before":
             return _marked(random)
@@ -116,4 +116,4 @@ def _english(vocabulary: int) -> Tensor:
 def mixture(generator: np.random.Generator) -> tuple[float, ...]:
     """Shares of the kinds for one language: repetitions are always frequent."""
     shares: Sequence[float] = generator.dirichlet(np.full(len(KINDS), 1.0)).tolist()
-    return tuple(0.4 * (kind == "repeats") + 0.6 * share for kind, share in zip(KINDS, shares, strict=True))
+    return tuple(0.5 * (kind == "repeats") + 0.5 * share for kind, share in zip(KINDS, shares, strict=True))

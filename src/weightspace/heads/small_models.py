@@ -18,7 +18,7 @@ from weightspace.transformers.settings import Settings
 from weightspace.transformers.source import MemorySource
 from weightspace.transformers.trained import TrainedTransformer
 
-BATCH = 24
+BATCH = 32
 LONGEST = 256
 
 
@@ -79,7 +79,7 @@ class SmallModel:
     def drawn(cls, seed: int, number: int) -> SmallModel:
         """The model of a number in a zoo: a pure function of both."""
         random = np.random.default_rng((seed, number))
-        heads = int(random.choice((4, 4, 8)))
+        heads = int(random.choice((4, 4, 4, 8)))
         rotary = random.random() < 0.8
         width = int(random.choice((64, 64, 64, 96)))
         return cls(
@@ -94,8 +94,8 @@ class SmallModel:
             hidden=2 * width if random.random() < 0.4 else 0,
             bias=bool(random.random() < 0.25),
             norm="RMS" if rotary and random.random() < 0.8 else "LN",
-            vocabulary=int(random.choice((64, 96, 128))),
-            length=int(random.choice((64, 64, 96))),
+            vocabulary=int(random.choice((48, 64, 96))),
+            length=int(random.choice((48, 64, 64))),
             rate=float(5e-3 * (64 / width) ** 0.5),
             steps=1200,
             mixture=mixture(random),
