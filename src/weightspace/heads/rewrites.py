@@ -37,6 +37,13 @@ def rewritten(transformer: TrainedTransformer, seed: int, *, permute: bool = Fal
     return transformer_of(shape, _turned_ends(transformer.ends, turn, shape), layers, transformer.vocab)
 
 
+def rewritten_layer(transformer: TrainedTransformer, number: int, seed: int) -> LayerWeights:
+    """One layer of a rewritten model; its stream is turned as if every other layer were too."""
+    shape, random = transformer.shape, torch.Generator().manual_seed(seed)
+    layer = _turned(_folded(_double(transformer.layer(number)), shape), _rotation(shape, random))
+    return _own_maps(layer, shape, random, transformer.ends.rotary_factors)
+
+
 def head_order(shape: TransformerShape, seed: int, number: int) -> list[int]:
     """Which head of the old layer stands at each place of the rewritten one."""
     order = torch.randperm(shape.key_heads, generator=torch.Generator().manual_seed(seed + 1000 * number)).tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ from weightspace.transformers.settings import Settings
 from weightspace.transformers.source import MemorySource
 from weightspace.transformers.trained import TrainedTransformer
 
-BATCH = 32
+BATCH = 24
+DRAWN = 40
+"""Batches that are drawn at a time."""
 LONGEST = 256
 
 
@@ -81,7 +83,7 @@ class SmallModel:
         random = np.random.default_rng((seed, number))
         heads = int(random.choice((4, 4, 4, 8)))
         rotary = random.random() < 0.8
-        width = int(random.choice((64, 64, 64, 96)))
+        width = int(random.choice((32, 48, 64)))
         return cls(
             seed=int(random.integers(2**31)),
             layers=int(random.choice((2, 2, 2, 3))),
@@ -94,10 +96,10 @@ class SmallModel:
             hidden=2 * width if random.random() < 0.4 else 0,
             bias=bool(random.random() < 0.25),
             norm="RMS" if rotary and random.random() < 0.8 else "LN",
-            vocabulary=int(random.choice((48, 64, 96))),
-            length=int(random.choice((48, 64, 64))),
-            rate=float(5e-3 * (64 / width) ** 0.5),
-            steps=1200,
+            vocabulary=int(random.choice((32, 48, 64))),
+            length=48,
+            rate=float(6e-3 * (48 / width) ** 0.5),
+            steps=1500,
             mixture=mixture(random),
         )
 
@@ -145,12 +147,14 @@ def trained(model: SmallModel) -> tuple[dict[str, np.ndarray], float]:
         fused=True,
     )
     random = torch.Generator().manual_seed(model.seed + 1)
-    losses = []
+    losses: list[float] = []
+    tokens: Sequence[Tensor] = ()
     for step in range(model.steps):
         for group in optimiser.param_groups:
             group["lr"] = model.rate * _height(step, model.steps)
-        tokens = model.language.draw(BATCH, model.length, random)
-        loss = _loss(model, weights, tokens)
+        if step % DRAWN == 0:
+            tokens = model.language.draw(BATCH * DRAWN, model.length, random).split(BATCH)
+        loss = _loss(model, weights, tokens[step % DRAWN])
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
