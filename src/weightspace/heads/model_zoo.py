@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.numpy import save
@@ -41,7 +42,12 @@ def make_model_zoo(folder: Path, count: int = COUNT, seed: int = 0, *, show: boo
     """Train what is missing of a zoo's models: one to three minutes of one core each.
 
     A model is a function of seed and number alone, on one kind of processor.
+
+    Raises:
+        ValueError: if there is nothing to make.
     """
+    if count < 1:
+        raise ValueError(f"a zoo of {count} models is none: give 1 or more")
     with writing(folder):
         missing = [number for number in range(count) if not _path(folder, number).exists()]
         with progress("models", count, "models", show, done=count - len(missing)) as advance:
@@ -72,6 +78,20 @@ def models_of(folder: Path) -> Iterator[ZooModel]:
         del record["zoo seed"]
         model = SmallModel(**{**record, "mixture": tuple(record["mixture"])})
         yield ZooModel(int(path.stem), model, load_trained(path, config=model.config), loss)
+
+
+def model_zoo_info(folder: Path) -> dict[str, Any]:
+    """What a zoo holds: models, heads, and how they differ."""
+    models = list(models_of(folder))
+    return {
+        "folder": str(folder),
+        "models": len(models),
+        "heads": sum(each.model.layers * each.model.heads for each in models),
+        "rotary": sum(each.model.positions == "rotary" for each in models),
+        "grouped queries": sum(each.model.key_heads != each.model.heads for each in models),
+        "with MLPs": sum(each.model.hidden > 0 for each in models),
+        "loss": " to ".join(f"{edge(each.loss for each in models):.2f}" for edge in (min, max)),
+    }
 
 
 def _path(folder: Path, number: int) -> Path:
