@@ -59,7 +59,14 @@ def make(
         json: print what the zoo holds as JSON.
     """
     if recipe == "heads-small":
-        given = {"images": images, "data": data, "epochs": epochs, "shard-size": shard_size, "stack": stack, "mode": mode}
+        given = {
+            "images": images,
+            "data": data,
+            "epochs": epochs,
+            "shard-size": shard_size,
+            "stack": stack,
+            "mode": mode,
+        }
         return _make_heads(out, count, seed, {**given, "lengths": lengths or None, "workers": workers}, json)
     from weightspace.zoo.orders import make_to_order
 
@@ -84,7 +91,9 @@ def _make_heads(out: str | None, count: int | None, seed: int | None, given: dic
         if value is not None:
             raise ValueError(f"--{option} says nothing of a zoo of small language models: leave it out")
     if out is not None and "://" in out:
-        raise ValueError(f"a zoo of small language models is made in a folder, and {out} is a URL: give a folder with --out")
+        raise ValueError(
+            f"a zoo of small language models is made in a folder, and {out} is a URL: give a folder with --out"
+        )
     folder = Path(out or "zoos/heads-small")
     make_model_zoo(folder, COUNT if count is None else count, seed or 0)
     facts = model_zoo_info(folder)

@@ -26,9 +26,7 @@ def train_head_reader(zoo: Path, out: Path) -> dict[str, Any]:
     """
     known = labelled_heads(zoo)
     sets = column_sets(known.names)
-    tried = {
-        (name, spread): left_out(known, sets[name], spread) for name, spread in product(sets, SPREADS)
-    }
+    tried = {(name, spread): left_out(known, sets[name], spread) for name, spread in product(sets, SPREADS)}
     best = max(tried, key=lambda setting: np.mean(list(tried[setting].values())))
     reader = train_reader(known, names=sets[best[0]], spread=best[1])
     reader.save(out)

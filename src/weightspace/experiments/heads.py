@@ -155,7 +155,13 @@ def draws(labels: np.ndarray, groups: np.ndarray, count: int, seed: int, *, most
 
 
 def few_label_table(
-    subject: Subject, found: Mapping[str, Method], tasks: Sequence[Task], count: int, *, seed: int = 0, shuffled: bool = False
+    subject: Subject,
+    found: Mapping[str, Method],
+    tasks: Sequence[Task],
+    count: int,
+    *,
+    seed: int = 0,
+    shuffled: bool = False,
 ) -> tuple[dict[str, dict[Task, np.ndarray]], str]:
     """AUROC of every method with `count` labelled heads of each behaviour: (draws,) of each, and the table.
 
@@ -189,7 +195,9 @@ def _mean_cell(areas: Mapping[Task, np.ndarray], tasks: Sequence[Task]) -> str:
     return _cell(np.mean([areas[task][:most] for task in tasks], 0))
 
 
-def difference(ours: Mapping[Task, np.ndarray], other: Mapping[Task, np.ndarray], *, seed: int = 0) -> tuple[float, float, float]:
+def difference(
+    ours: Mapping[Task, np.ndarray], other: Mapping[Task, np.ndarray], *, seed: int = 0
+) -> tuple[float, float, float]:
     """Ours minus another's mean AUROC over behaviours on the same draws, with a 95% bootstrap interval over draws."""
     tasks = list(ours)
     most = min(len(ours[task]) for task in tasks)
@@ -260,7 +268,9 @@ def fold_table(subject: Subject, found: Mapping[str, Method], tasks: Sequence[Ta
         base = subject.labels(task).mean()
         for name, method in found.items():
             each = five_folds(subject, method, task)
-            rows.append([task, name, f"{_text(each.precision)} (base {base:.2f})", _text(each.area), f"{each.within:.3f}"])
+            rows.append(
+                [task, name, f"{_text(each.precision)} (base {base:.2f})", _text(each.area), f"{each.within:.3f}"]
+            )
     return markdown_table(["behaviour", "method", "average precision", "AUROC", "within the layer"], rows)
 
 
@@ -293,7 +303,13 @@ def ablation_table(subject: Subject, path: Path, *, texts: int = 8, seed: int = 
         for layer, head in heads:
             free = [other for other in range(shape.heads) if not labels[layer, other] and (layer, other) not in others]
             others += [(layer, int(random.choice(free)))] if free else []
-        rows.append([f"others of the same layers, draw {draw}", len(others), f"{loss_on(subject.transformer, repeated, others):.2f}"])
+        rows.append(
+            [
+                f"others of the same layers, draw {draw}",
+                len(others),
+                f"{loss_on(subject.transformer, repeated, others):.2f}",
+            ]
+        )
     return markdown_table(["heads put to zero", "count", "loss, nats a token"], rows)
 
 
@@ -315,12 +331,21 @@ def study(path: Path | None, out: Path) -> str:
         areas, table = few_label_table(subject, found, (*TASKS, *BESIDE), count)
         parts += [f"{count} labelled heads and {NEGATIVES * count} others, AUROC, {DRAWS} draws", table]
         counted = {name: {task: each for task, each in by.items() if task in TASKS} for name, by in areas.items()}
-        gaps = [[name, "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference(counted["ours"], by))] for name, by in counted.items()]
-        parts += ["ours minus each, mean over behaviours, on the same draws", markdown_table(["method", "difference"], gaps)]
+        gaps = [
+            [name, "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference(counted["ours"], by))]
+            for name, by in counted.items()
+        ]
+        parts += [
+            "ours minus each, mean over behaviours, on the same draws",
+            markdown_table(["method", "difference"], gaps),
+        ]
     chosen = {name: found[name] for name in ("depth alone", "logistic regression on invariants", "ours")}
     parts += ["five folds by key-value group", fold_table(subject, chosen, TASKS)]
     shuffled = {name: found[name] for name in ("logistic regression on invariants", "ours, as a new behaviour")}
-    parts += ["control: shuffled labels, 3 labelled heads", few_label_table(subject, shuffled, TASKS, 3, shuffled=True)[1]]
+    parts += [
+        "control: shuffled labels, 3 labelled heads",
+        few_label_table(subject, shuffled, TASKS, 3, shuffled=True)[1],
+    ]
     parts += ["ablation", ablation_table(subject, where)]
     text = "\n\n".join(parts) + "\n"
     out.mkdir(parents=True, exist_ok=True)

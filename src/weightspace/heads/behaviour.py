@@ -133,7 +133,9 @@ def _diagonal(pattern: Tensor, offset: int) -> Tensor:
     return pattern.diagonal(offset, -2, -1)
 
 
-def _of_repeated(transformer: TrainedTransformer, repeated: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _of_repeated(
+    transformer: TrainedTransformer, repeated: Tensor, batch: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """induction, duplicate and copying, and how many places beside induction is largest."""
     shape, period = transformer.shape, repeated.shape[1] // 2
     reach = min(BESIDE, period - 2)
@@ -183,5 +185,7 @@ def loss_on(transformer: TrainedTransformer, repeated: Tensor, ablated: Sequence
     period, total = repeated.shape[1] // 2, 0.0
     for tokens in repeated.split(4):
         logits = transformer.run(tokens, replace=replace).logits[:, period - 1 : -1]
-        total += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, period:].flatten())) * len(tokens)
+        total += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, period:].flatten())) * len(
+            tokens
+        )
     return total / len(repeated)

@@ -125,7 +125,7 @@ def _of_composition(found: HeadInvariants, previous: Float[Tensor, " heads"]) ->
     scale = (found.width * found.size) ** 0.5
     matched = between.matched * scale
     heads = torch.arange(len(matched))
-    first = (heads // found.heads == 0)  # nothing is written before the first layer
+    first = heads // found.heads == 0  # nothing is written before the first layer
     looking = matched * previous[:, None]
 
     def most(products: Tensor) -> Tensor:

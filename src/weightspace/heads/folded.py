@@ -96,7 +96,9 @@ def check_heads(shape: TransformerShape, where: str) -> None:
             "models are read here"
         )
     if not shape.norm_first:
-        raise NetworkError(f"{where} normalises behind each half-layer: heads that read a normalised stream are read here")
+        raise NetworkError(
+            f"{where} normalises behind each half-layer: heads that read a normalised stream are read here"
+        )
 
 
 def folded_layers(transformer: TrainedTransformer) -> Iterator[FoldedLayer]:

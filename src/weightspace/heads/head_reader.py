@@ -109,7 +109,9 @@ class HeadReader:
         try:
             said = json.loads(metadata[_DESCRIPTION])
             if tuple(said["behaviours"]) != READ:
-                raise NetworkError(f"{where} reads the behaviours {', '.join(said['behaviours'])}: expected {', '.join(READ)}")
+                raise NetworkError(
+                    f"{where} reads the behaviours {', '.join(said['behaviours'])}: expected {', '.join(READ)}"
+                )
             known = LabelledHeads(
                 names=tuple(said["known names"]),
                 rows=arrays["known.rows"].astype(np.float64),

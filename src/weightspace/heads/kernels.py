@@ -31,7 +31,7 @@ class Kernels:
             which numbers that are not turned add a constant.
         energy: of each rotary pair, the squared norm of its part of M averaged over its phases; last of what is not
             turned: (heads, pairs + 1).
-        own_energy: of each pair, its part in `own` at its best phase, squared; (heads, pairs + 1).
+        own_energy: of each pair, its part of `own` squared, averaged over phases; last of what is not turned.
     """
 
     trace: Float[Tensor, "heads span"]
@@ -81,7 +81,7 @@ def kernels_of(layer: FoldedLayer, positions: Float[Tensor, "positions width"] |
 def _energy(layer: FoldedLayer, queries: Tensor, keys: Tensor) -> Float[Tensor, "heads bands"]:
     first, second, rest = layer.turning.first, layer.turning.second, layer.turning.rest
     q, k = queries.diagonal(0, 1, 2), keys.diagonal(0, 1, 2)
-    pairs = (q[:, first] + q[:, second]) * (k[:, first] + k[:, second])
+    pairs = (q[:, first] + q[:, second]) * (k[:, first] + k[:, second]) / 2
     still = (queries[:, rest][:, :, rest] * keys[:, rest][:, :, rest]).sum((1, 2))
     return torch.cat((pairs, still[:, None]), 1)
 
@@ -96,7 +96,7 @@ def _weighted(layer: FoldedLayer, rows: Tensor, other: Tensor) -> Tensor:
     first, second, rest = layer.turning.first, layer.turning.second, layer.turning.rest
     lengths = other.square().sum(2)
     found = rows.clone()
-    weight = (lengths[:, first] + lengths[:, second]).sqrt()[:, :, None]
+    weight = ((lengths[:, first] + lengths[:, second]) / 2).sqrt()[:, :, None]
     found[:, first], found[:, second] = rows[:, first] * weight, rows[:, second] * weight
     if len(rest):
         still = other[:, rest]
@@ -128,13 +128,13 @@ def top_direction(rows: Float[Tensor, "rows width"]) -> Float[Tensor, " width"]:
 
 
 def _along(layer: FoldedLayer, rotation: Tensor, directions: Float[Tensor, "heads width"]) -> tuple[Tensor, Tensor]:
-    """The kernel of a direction with that of the biases, and each pair's part of it at its best phase, squared."""
+    """The kernel of a direction with that of the biases, and each pair's part of it squared, averaged over phases."""
     query = torch.einsum("hsw,hw->hs", layer.q, directions)
     key = torch.einsum("hsw,hw->hs", layer.k, directions)
     kernel = torch.einsum("hi,dij,hj->hd", query, rotation, key)
     kernel = kernel + torch.einsum("hi,dij,hj->hd", layer.q_bias, rotation, layer.k_bias)
     first, second, rest = layer.turning.first, layer.turning.second, layer.turning.rest
-    pairs = (query[:, first] ** 2 + query[:, second] ** 2) * (key[:, first] ** 2 + key[:, second] ** 2)
+    pairs = (query[:, first] ** 2 + query[:, second] ** 2) * (key[:, first] ** 2 + key[:, second] ** 2) / 2
     still = (query[:, rest] * key[:, rest]).sum(1, keepdim=True) ** 2
     return kernel, torch.cat((pairs, still), 1)
 

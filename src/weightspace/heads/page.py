@@ -129,7 +129,8 @@ def _kernel(head: ReadHead) -> Markup:
         for distance, value in enumerate(head.by_content[:count])
     )
     return Markup(
-        f'<svg class="kernel" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="attention by distance">'
+        f'<svg class="kernel" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
+        f'aria-label="attention by distance">'
         f'<path d="{bars}"/><polyline points="{line}"/></svg>'
     )
 
@@ -158,7 +159,9 @@ def _circuit(found: HeadReading, across: int) -> Markup | None:
     parts += [f'<text x="0" y="{height[layer] - CIRCUIT_STEP / 2 + 4:.0f}">layer {layer}</text>' for layer in layers]
     for head in heads:
         x, y = at(head)
-        parts.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="11"/><text class="head" x="{x:.0f}" y="{y + 4:.0f}">{head[1]}</text>')
+        parts.append(
+            f'<circle cx="{x:.0f}" cy="{y:.0f}" r="11"/><text class="head" x="{x:.0f}" y="{y + 4:.0f}">{head[1]}</text>'
+        )
     width = 56 + CIRCUIT_STEP * across
     return Markup(
         f'<svg class="circuit" viewBox="0 0 {width} {CIRCUIT_STEP * len(layers)}" width="{width}" role="img" '

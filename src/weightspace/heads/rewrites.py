@@ -54,8 +54,15 @@ def transformer_of(
     shape: TransformerShape, ends: EndWeights, layers: Sequence[LayerWeights], vocab: Sequence[str] | None = None
 ) -> TrainedTransformer:
     """A transformer of given weights, which are rounded to float32."""
-    arrays = {f"blocks.{number}.{name}": array for number, layer in enumerate(layers) for name, array in _named(layer, shape)}
-    kinds = {"embed": "embed.W_E", "positions": "pos_embed.W_pos", "unembed": "unembed.W_U", "unembed_shift": "unembed.b_U"}
+    arrays = {
+        f"blocks.{number}.{name}": array for number, layer in enumerate(layers) for name, array in _named(layer, shape)
+    }
+    kinds = {
+        "embed": "embed.W_E",
+        "positions": "pos_embed.W_pos",
+        "unembed": "unembed.W_U",
+        "unembed_shift": "unembed.b_U",
+    }
     kinds |= {"final_gain": "ln_final.w", "final_shift": "ln_final.b"}
     arrays |= {kinds[name]: array for name in kinds if (array := getattr(ends, name)) is not None}
     return load_trained(arrays, config=_config(shape), vocab=vocab)
@@ -80,9 +87,21 @@ def _config(shape: TransformerShape) -> dict[str, object]:
 def _named(layer: LayerWeights, shape: TransformerShape) -> list[tuple[str, Tensor]]:
     """The weights of a layer by TransformerLens's names."""
     mark = "_" if shape.key_heads != shape.heads else ""
-    names = {"w_q": "attn.W_Q", "w_k": f"attn.{mark}W_K", "w_v": f"attn.{mark}W_V", "w_o": "attn.W_O", "b_o": "attn.b_O"}
+    names = {
+        "w_q": "attn.W_Q",
+        "w_k": f"attn.{mark}W_K",
+        "w_v": f"attn.{mark}W_V",
+        "w_o": "attn.W_O",
+        "b_o": "attn.b_O",
+    }
     names |= {"b_q": "attn.b_Q", "b_k": f"attn.{mark}b_K", "b_v": f"attn.{mark}b_V"}
-    names |= {"w_in": "mlp.W_in", "b_in": "mlp.b_in", "w_gate": "mlp.W_gate", "w_out": "mlp.W_out", "b_out": "mlp.b_out"}
+    names |= {
+        "w_in": "mlp.W_in",
+        "b_in": "mlp.b_in",
+        "w_gate": "mlp.W_gate",
+        "w_out": "mlp.W_out",
+        "b_out": "mlp.b_out",
+    }
     names |= {"norm1_gain": "ln1.w", "norm1_shift": "ln1.b", "norm2_gain": "ln2.w", "norm2_shift": "ln2.b"}
     return [(theirs, array) for ours, theirs in names.items() if (array := getattr(layer, ours)) is not None]
 
@@ -127,8 +146,14 @@ def _folded(layer: LayerWeights, shape: TransformerShape) -> LayerWeights:
 
 def _turned(layer: LayerWeights, turn: Tensor) -> LayerWeights:
     """Rows that read and columns that write, in the turned stream x -> x @ turn."""
-    reading = {name: turn.T @ array for name in ("w_q", "w_k", "w_v", "w_in", "w_gate") if (array := getattr(layer, name)) is not None}
-    writing = {name: array @ turn for name in ("w_o", "b_o", "w_out", "b_out") if (array := getattr(layer, name)) is not None}
+    reading = {
+        name: turn.T @ array
+        for name in ("w_q", "w_k", "w_v", "w_in", "w_gate")
+        if (array := getattr(layer, name)) is not None
+    }
+    writing = {
+        name: array @ turn for name in ("w_o", "b_o", "w_out", "b_out") if (array := getattr(layer, name)) is not None
+    }
     return replace(layer, **reading, **writing)
 
 
@@ -141,7 +166,9 @@ def _turned_ends(ends: EndWeights, turn: Tensor, shape: TransformerShape) -> End
         if ends.final_shift is not None and ends.final_shift.any():
             moved = ends.final_shift.double() @ unembed
             changed["unembed_shift"] = moved if ends.unembed_shift is None else ends.unembed_shift.double() + moved
-        changed["unembed"] = turn.T @ (unembed if ends.final_gain is None else unembed * ends.final_gain.double()[:, None])
+        changed["unembed"] = turn.T @ (
+            unembed if ends.final_gain is None else unembed * ends.final_gain.double()[:, None]
+        )
     if ends.final_gain is not None:
         changed["final_gain"] = torch.ones_like(ends.final_gain)
     if ends.final_shift is not None:
@@ -149,7 +176,9 @@ def _turned_ends(ends: EndWeights, turn: Tensor, shape: TransformerShape) -> End
     return replace(ends, **changed)
 
 
-def _own_maps(layer: LayerWeights, shape: TransformerShape, random: torch.Generator, factors: Tensor | None) -> LayerWeights:
+def _own_maps(
+    layer: LayerWeights, shape: TransformerShape, random: torch.Generator, factors: Tensor | None
+) -> LayerWeights:
     """Maps inside each key-value head that its query heads undo."""
     size, turning = shape.head_size, Turning.of(shape.rotary, shape.head_size, factors)
     made: Mapping[str, list[Tensor]] = {name: [] for name in ("key", "query", "value", "output")}
@@ -185,7 +214,9 @@ def _commuting(turning: Turning, size: int, random: torch.Generator) -> Float[Te
 
 def _invertible(size: int, random: torch.Generator) -> Float[Tensor, "size size"]:
     """A random map that stretches by a factor from a half to two, and turns."""
-    first, second = (torch.linalg.qr(torch.randn(size, size, generator=random, dtype=torch.float64))[0] for _ in range(2))
+    first, second = (
+        torch.linalg.qr(torch.randn(size, size, generator=random, dtype=torch.float64))[0] for _ in range(2)
+    )
     return first * torch.linspace(0.5, 2.0, size, dtype=torch.float64) @ second
 
 
@@ -193,4 +224,6 @@ def _ordered(layer: LayerWeights, shape: TransformerShape, order: list[int]) -> 
     groups = [head // shape.group for head in order[:: shape.group]]
     found = {name: getattr(layer, name)[order] for name in ("w_q", "b_q", "w_o") if getattr(layer, name) is not None}
     shared = ("w_k", "w_v", "b_k", "b_v")
-    return replace(layer, **found, **{name: getattr(layer, name)[groups] for name in shared if getattr(layer, name) is not None})
+    return replace(
+        layer, **found, **{name: getattr(layer, name)[groups] for name in shared if getattr(layer, name) is not None}
+    )

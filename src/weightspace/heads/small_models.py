@@ -127,7 +127,10 @@ def first_weights(model: SmallModel) -> dict[str, Tensor]:
             found[f"{at}.mlp.W_in"] = normal(width, model.hidden, scale=width**-0.5)
             found[f"{at}.mlp.b_in"] = torch.zeros(model.hidden)
             found[f"{at}.mlp.W_out"] = normal(model.hidden, width, scale=0.5 * model.hidden**-0.5)
-    for name in ["ln_final", *(f"blocks.{n}.ln{k}" for n in range(model.layers) for k in (1, 2)[: 1 + bool(model.hidden)])]:
+    for name in [
+        "ln_final",
+        *(f"blocks.{n}.ln{k}" for n in range(model.layers) for k in (1, 2)[: 1 + bool(model.hidden)]),
+    ]:
         found[f"{name}.w"] = torch.ones(width)
         if model.norm == "LN":
             found[f"{name}.b"] = torch.zeros(width)
@@ -160,7 +163,9 @@ def trained(model: SmallModel) -> tuple[dict[str, np.ndarray], float]:
         torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
         optimiser.step()
         losses.append(float(loss.detach()))
-    return {name: array.detach().numpy() for name, array in weights.items()}, float(np.mean(losses[-model.steps // 10 :]))
+    return {name: array.detach().numpy() for name, array in weights.items()}, float(
+        np.mean(losses[-model.steps // 10 :])
+    )
 
 
 def _height(step: int, steps: int) -> float:
