@@ -19,12 +19,14 @@ if TYPE_CHECKING:
         examples,
         import_zoo,
         inspect,
+        label_heads,
         load_network,
         load_transformer,
         make_zoo,
         permute,
         pull,
         push,
+        read_heads,
         run,
         scan,
     )
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 EXAMPLES = Path(__file__).parent / "pretrained"
-"""Folder of what comes with the package: a detector, a decompiler, and two checkpoints to try them on."""
+"""Folder of what comes with the package: a detector, a decompiler, a reader of heads, and two checkpoints to try them on."""
 
 _HOMES = {
     "Network": "weights.network",
@@ -66,6 +68,8 @@ _HOMES = {
     "load_transformer": "api",
     "TrainedTransformer": "transformers.trained",
     "Place": "transformers.places",
+    "read_heads": "api",
+    "label_heads": "api",
     "permute": "api",
     "Zoo": "zoo.store",
     "make_zoo": "api",
@@ -107,6 +111,8 @@ __all__ = [
     "load_transformer",
     "TrainedTransformer",
     "Place",
+    "read_heads",
+    "label_heads",
     "permute",
     "Zoo",
     "make_zoo",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,7 +83,16 @@ ONE_NUMBER = {
 def one_number(prints: Fingerprints) -> Method:
     """A rule for each behaviour."""
     columns = {name: prints.column(column).numpy() for name, column in ONE_NUMBER.items()}
-    return lambda chosen, labels, task: columns[task.behaviour]
+    return fixed(columns)
+
+
+def fixed(scores: Mapping[str, np.ndarray]) -> Method:
+    """Scores of each behaviour that no label changes."""
+
+    def given(chosen: np.ndarray, labels: np.ndarray, task: Task) -> np.ndarray:  # noqa: ARG001
+        return scores[task.behaviour]
+
+    return given
 
 
 def weight_statistics(transformer: TrainedTransformer, *, rewritten: bool = False) -> np.ndarray:
@@ -111,7 +120,7 @@ def _statistics(matrix: torch.Tensor) -> np.ndarray:
 
 
 def maps_scores(transformer: TrainedTransformer, *, sample: int = 1024, seed: int = 0) -> np.ndarray:
-    """Scores of each head's map from vocabulary to vocabulary, E W_V W_O U on a sample of tokens (Elhelo and Geva, 2024).
+    """Scores of each head's map from vocabulary to vocabulary, after Elhelo and Geva (2024): E W_V W_O U.
 
     How far a token's own logit lies above the others, how often it is the largest, how large all are, and the same for
     -E W_V W_O U: (heads, 4).

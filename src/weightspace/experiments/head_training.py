@@ -8,41 +8,71 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from weightspace.experiments.heads import area
-from weightspace.heads.head_reader import FURTHEST, READ, LabelledHeads, train_reader
-from weightspace.heads.labelling import labelled_heads
-from weightspace.heads.logistic import fit_weights
+from weightspace.heads.few_shot import few_shot
+from weightspace.heads.fingerprint import Fingerprints
+from weightspace.heads.head_reader import READ, LabelledHeads, train_reader
+from weightspace.heads.labelling import PLANTED, joined, labelled_heads, planted_heads
 
 COUNTED = ("previous", "induction", "duplicate", "current", "local")
-SPREADS = (0.03, 0.1, 0.3)
+SPREADS = (0.1, 0.3)
+COUNTS = (0.0, 0.1, 0.5)
+"""How often a planted head counts, beside a trained one."""
+STRETCHES = (0.5, 1.0, 2.0, 4.0)
+LABELLED = 3
+PLANTED_MODELS = 40
 
 
-def train_head_reader(zoo: Path, out: Path) -> dict[str, Any]:
-    """Train on every model of a zoo, with the columns and the prior that leaving out one model at a time likes best.
+def train_head_reader(zoo: Path, out: Path, *, planted: int = PLANTED_MODELS) -> dict[str, Any]:
+    """Train on every model of a zoo and on planted ones; settings are those that do best on trained models left out.
 
     Returns:
         how many models and heads there were, how many had each behaviour, and the AUROC of every setting.
     """
-    known = labelled_heads(zoo)
+    trained = labelled_heads(zoo)
+    known = joined(trained, planted_heads(planted)) if planted else trained
     sets = column_sets(known.names)
-    tried = {(name, spread): left_out(known, sets[name], spread) for name, spread in product(sets, SPREADS)}
+    tried = {
+        setting: left_out(known, sets[setting[0]], *setting[1:])
+        for setting in product(sets, SPREADS, COUNTS if planted else (0.0,))
+    }
     best = max(tried, key=lambda setting: np.mean(list(tried[setting].values())))
-    reader = train_reader(known, names=sets[best[0]], spread=best[1])
+    reader = train_reader(known, names=sets[best[0]], spread=best[1], counts=_counts(known, best[2]))
     reader.save(out)
-    having = (known.targets() >= 0.5).sum(0)
+    few = few_on_trained(known, sets[best[0]], best[1]) if planted else {}
     return {
-        "models": len(np.unique(known.models)),
-        "heads": len(known.rows),
-        "with each behaviour": dict(zip(READ, having.tolist(), strict=True)),
-        "AUROC, a model left out": {
-            f"{name}, spread {spread:g}": {key: round(value, 3) for key, value in areas.items()}
-            for (name, spread), areas in tried.items()
+        "trained models": len(np.unique(trained.models)),
+        "their heads": len(trained.rows),
+        "with each behaviour": _having(trained),
+        "planted heads": len(known.rows) - len(trained.rows),
+        "of them with each behaviour": _having(known, PLANTED),
+        "AUROC, a trained model left out": {
+            f"{name}, spread {spread:g}, planted count {count:g}": {
+                key: round(value, 3) for key, value in areas.items()
+            }
+            for (name, spread, count), areas in tried.items()
         },
-        "chosen": f"{best[0]}, spread {best[1]:g}",
+        "chosen": f"{best[0]}, spread {best[1]:g}, planted count {best[2]:g}",
+        "few labels on trained heads, planted ones as prior": few_on_trained(known, sets[best[0]], best[1])
+        if planted
+        else {},
         "file": str(out),
         "bytes": out.stat().st_size,
     }
+
+
+def _words(setting: tuple[str, float, float]) -> str:
+    return "{}, spread {:g}, planted count {:g}".format(*setting)
+
+
+def _having(known: LabelledHeads, first: int = 0) -> dict[str, int]:
+    return dict(zip(READ, (known.targets()[known.models >= first] >= 0.5).sum(0).tolist(), strict=True))
+
+
+def _counts(known: LabelledHeads, planted: float) -> np.ndarray:
+    return np.where(known.models >= PLANTED, planted, 1.0)
 
 
 def column_sets(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -51,21 +81,58 @@ def column_sets(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {"numbers": tuple(names[:half]), "ranks": tuple(names[half:]), "both": tuple(names)}
 
 
-def left_out(known: LabelledHeads, names: Sequence[str], spread: float) -> dict[str, float]:
-    """AUROC over all heads, each scored by what was trained on the other models."""
-    rows = known.rows[:, [known.names.index(name) for name in names]]
-    targets = known.targets()
-    scores = np.zeros_like(targets)
-    for model in np.unique(known.models):
-        test, train = known.models == model, known.models != model
-        mean, deviation = rows[train].mean(0), rows[train].std(0) + 1e-6
-        standard = np.clip((rows - mean) / deviation, -FURTHEST, FURTHEST)
-        for place in range(len(READ)):
-            weights = fit_weights(standard[train], targets[train, place], spread=spread)
-            scores[test, place] = standard[test] @ weights[:-1] + weights[-1]
-    found = {}
+def left_out(known: LabelledHeads, names: Sequence[str], spread: float, planted: float = 0.0) -> dict[str, float]:
+    """AUROC over the heads of trained models, each scored by what was trained on all others.
+
+    Args:
+        planted: how often a planted head counts in training.
+    """
+    counts = _counts(known, planted)
+    trained = np.unique(known.models[known.models < PLANTED])
+    scores = np.zeros_like(known.scores)
+    for model in trained:
+        train = (known.models != model) & (counts > 0)
+        reader = train_reader(_some(known, train), names=names, spread=spread, counts=counts[train], members=1)
+        test = known.models == model
+        rows = reader.standard(known.names, known.rows[test])
+        scores[test] = rows @ reader.weights[0, :, :-1].T + reader.weights[0, :, -1]
+    inside = known.models < PLANTED
+    return {
+        name: area(scores[inside, place], labels)
+        for place, name in enumerate(READ)
+        if name in COUNTED and 0 < (labels := _labels(known, place)[inside]).sum() < len(labels)
+    }
+
+
+def few_on_trained(known: LabelledHeads, names: Sequence[str], spread: float, *, draws: int = 20) -> dict[str, float]:
+    """Mean AUROC on trained heads with three labels of each behaviour, by how far labels may move planted priors."""
+    planted = known.models >= PLANTED
+    reader = train_reader(_some(known, planted), names=names, spread=spread, members=1)
+    heads = Fingerprints(known.names, torch.from_numpy(known.rows[~planted]))
+    random, found = np.random.default_rng(0), {}
+    episodes = []
     for place, name in enumerate(READ):
-        labels = (targets[:, place] >= 0.5).astype(int)
-        if name in COUNTED and 0 < labels.sum() < len(labels):
-            found[name] = area(scores[:, place], labels)
+        labels = _labels(known, place)[~planted]
+        own, others = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+        if name in COUNTED and len(own) > LABELLED and len(others) > 3 * LABELLED:
+            for _ in range(draws):
+                chosen = np.concatenate(
+                    (random.choice(own, LABELLED, False), random.choice(others, 3 * LABELLED, False))
+                )
+                episodes.append((name, labels, chosen, np.setdiff1d(np.arange(len(labels)), chosen)))
+    for stretch in STRETCHES:
+        areas = [
+            area(few_shot(reader, heads, chosen, labels[chosen], name, stretch=stretch)[test], labels[test])
+            for name, labels, chosen, test in episodes
+        ]
+        found[f"stretch {stretch:g}"] = round(float(np.mean(areas)), 4)
     return found
+
+
+def _labels(known: LabelledHeads, place: int) -> np.ndarray:
+    return (known.targets()[:, place] >= 0.5).astype(int)
+
+
+def _some(known: LabelledHeads, chosen: np.ndarray) -> LabelledHeads:
+    heads = tuple(name for name, inside in zip(known.heads, chosen, strict=True) if inside)
+    return LabelledHeads(known.names, known.rows[chosen], known.scores[chosen], known.models[chosen], heads)

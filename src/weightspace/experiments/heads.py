@@ -14,6 +14,7 @@ from weightspace.errors import NetworkError
 from weightspace.evaluation.tables import markdown_table
 from weightspace.experiments.head_baselines import (
     boosted,
+    fixed,
     forty_one_tokens,
     logistic,
     maps_scores,
@@ -122,14 +123,13 @@ def methods(subject: Subject, reader: HeadReader | None) -> dict[str, Method]:
     }
     if reader is not None:
         ready = reader
-        index = {name: place for place, name in enumerate(READ)}
         without = reader.scores(subject.prints)[0]
-        found["ours, no labels"] = lambda chosen, labels, task: without[:, index[task.behaviour]]
+        found["ours, no labels"] = fixed({name: without[:, place] for place, name in enumerate(READ)})
         found["ours"] = lambda chosen, labels, task: few_shot(ready, subject.prints, chosen, labels, task.behaviour)
         found["ours, as a new behaviour"] = lambda chosen, labels, task: few_shot(
             ready, subject.prints, chosen, labels, without=task.behaviour
         )
-    found["running the model on 41 tokens"] = lambda chosen, labels, task: run[task.behaviour]
+    found["running the model on 41 tokens"] = fixed(run)
     return found
 
 
@@ -300,7 +300,7 @@ def ablation_table(subject: Subject, path: Path, *, texts: int = 8, seed: int = 
     rows.append(["induction heads", len(heads), f"{loss_on(subject.transformer, repeated, heads):.2f}"])
     for draw in range(2):
         others = []
-        for layer, head in heads:
+        for layer, _ in heads:
             free = [other for other in range(shape.heads) if not labels[layer, other] and (layer, other) not in others]
             others += [(layer, int(random.choice(free)))] if free else []
         rows.append(

@@ -139,7 +139,7 @@ def _of_repeated(
     """induction, duplicate and copying, and how many places beside induction is largest."""
     shape, period = transformer.shape, repeated.shape[1] // 2
     reach = min(BESIDE, period - 2)
-    steps = [step for step in range(-reach, reach + 1)]
+    steps = range(-reach, reach + 1)
     beside = torch.zeros(len(steps), shape.layers, shape.heads)
     copying = torch.zeros(shape.layers, shape.heads)
     for tokens in repeated.split(batch):

@@ -49,7 +49,7 @@ class Turning:
         return cls(first, second, torch.arange(rotary.size, size), frequencies)
 
     def rotation(self, distances: Float[Tensor, " distances"], size: int) -> Float[Tensor, "distances size size"]:
-        """R_d with q R_d k the score of a query `d` places behind a key, for queries and keys before they are turned."""
+        """R_d with q R_d k the score of a query `d` places behind a key, both before they are turned."""
         found = torch.zeros(len(distances), size, size, dtype=torch.float64)
         found[:, self.rest, self.rest] = 1.0
         angles = distances.double()[:, None] * self.frequencies

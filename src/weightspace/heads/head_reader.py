@@ -79,7 +79,7 @@ class HeadReader:
         return np.einsum("hc,mbc->mhb", rows, self.weights[..., :-1]) + self.weights[:, None, :, -1]
 
     def scores(self, found: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
-        """Scores from 0 to 1, and the standard deviation of what the members say: both (heads, behaviours of `READ`)."""
+        """Scores from 0 to 1, and the standard deviation of what members say: both (heads, behaviours of `READ`)."""
         each = expit(self.log_odds(found))
         return expit(self.log_odds(found).mean(0)), each.std(0)
 
@@ -138,23 +138,37 @@ def soft_targets(scores: np.ndarray) -> np.ndarray:
     return np.clip(np.nan_to_num(scores) / (2 * np.array([THRESHOLDS[name] for name in READ])), 0, 1)
 
 
-def train_reader(known: LabelledHeads, *, names: Sequence[str], spread: float, seed: int = 0) -> HeadReader:
+def train_reader(
+    known: LabelledHeads,
+    *,
+    names: Sequence[str],
+    spread: float,
+    counts: np.ndarray | None = None,
+    members: int = MEMBERS,
+    seed: int = 0,
+) -> HeadReader:
     """A reader of labelled heads.
 
     Args:
+        counts: how often each head counts, 1 unless given.
+        members: of which the reader is the mean; one alone sees every model once.
         names: of the columns that it reads.
         spread: standard deviation of the prior of every weight.
         seed: of which models each member sees: as many as there are, drawn with replacement.
     """
     random = np.random.default_rng(seed)
     rows = known.rows[:, [known.names.index(name) for name in names]]
-    mean, deviation = rows.mean(0), rows.std(0) + 1e-6
+    times = np.ones(len(rows)) if counts is None else counts
+    mean = np.average(rows, axis=0, weights=times)
+    deviation = np.sqrt(np.average(np.square(rows - mean), axis=0, weights=times)) + 1e-6
     standard = np.clip((rows - mean) / deviation, -FURTHEST, FURTHEST)
     targets, models = known.targets(), np.unique(known.models)
-    weights = np.zeros((MEMBERS, len(READ), len(names) + 1))
-    for member in range(MEMBERS):
-        drawn = random.choice(models, len(models))
+    weights = np.zeros((members, len(READ), len(names) + 1))
+    for member in range(members):
+        drawn = models if members == 1 else random.choice(models, len(models))
         chosen = np.concatenate([np.flatnonzero(known.models == model) for model in drawn])
         for place in range(len(READ)):
-            weights[member, place] = fit_weights(standard[chosen], targets[chosen, place], spread=spread)
+            weights[member, place] = fit_weights(
+                standard[chosen], targets[chosen, place], counts=times[chosen], spread=spread
+            )
     return HeadReader(tuple(names), mean, deviation, weights, known)

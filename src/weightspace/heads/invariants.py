@@ -62,7 +62,8 @@ def head_invariants(transformer: TrainedTransformer) -> HeadInvariants:
     """Read every head of a model; only its attention is held in memory, in float64.
 
     The same up to rounding (1e-5 relative) under maps of queries and keys that commute with rotary positions,
-    invertible maps of values and outputs, and rotations of the stream that its norms allow; permuted heads are permuted.
+    invertible maps of values and outputs, and rotations of the stream that its norms allow; heads in another order come
+    out in that order.
 
     Raises:
         NetworkError: if the model is an encoder, or normalises behind its halves.

@@ -150,7 +150,7 @@ def _of_positions(layer: FoldedLayer, positions: Tensor) -> Float[Tensor, "heads
 
 
 def positions_seen(positions: Tensor | None, embed: Tensor) -> Float[Tensor, "positions width"] | None:
-    """The first 2 * SPAN learned positions as parts of the normalised stream of the first layer: rows shorter than 1."""
+    """The first 2 * SPAN learned positions as parts of the first layer's normalised stream: rows shorter than 1."""
     if positions is None:
         return None
     rows = positions[: 2 * SPAN].double()

@@ -29,7 +29,7 @@ def write_labels(found: HeadBehaviour, path: Path) -> None:
 def read_labels(path: Path) -> Labels:
     """Labels by behaviour: columns `layer`, `head`, and one for each behaviour, of any name.
 
-    A number says yes from the behaviour's threshold on, or from 1/2 on where it is a new one; an empty cell says nothing.
+    A number says yes from the behaviour's threshold on, or from 1/2 on where it is new; an empty cell says nothing.
 
     Raises:
         UnreadableError: if there is no such file, or it is no such table.

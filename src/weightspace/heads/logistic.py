@@ -7,13 +7,19 @@ from scipy.optimize import minimize
 
 
 def fit_weights(
-    rows: np.ndarray, targets: np.ndarray, *, prior: np.ndarray | None = None, spread: np.ndarray | float = 1.0
+    rows: np.ndarray,
+    targets: np.ndarray,
+    *,
+    counts: np.ndarray | float = 1.0,
+    prior: np.ndarray | None = None,
+    spread: np.ndarray | float = 1.0,
 ) -> np.ndarray:
     """The most probable weights under a normal prior, the constant last.
 
     Args:
         rows: (n, columns), standardised.
         targets: (n,) probabilities from 0 to 1; a label is 0 or 1.
+        counts: how often each row counts.
         prior: (columns + 1,) mean of the prior; zeros unless given.
         spread: standard deviations of the prior, of each column or of all; the constant's is 10.
     Returns:
@@ -27,8 +33,8 @@ def fit_weights(
 
     def loss(change: np.ndarray) -> tuple[float, np.ndarray]:
         odds = offset + scaled @ change
-        value = np.logaddexp(0, odds).sum() - targets @ odds + change @ change / 2
-        return float(value), scaled.T @ (expit(odds) - targets) + change
+        value = np.sum(counts * (np.logaddexp(0, odds) - targets * odds)) + change @ change / 2
+        return float(value), scaled.T @ (counts * (expit(odds) - targets)) + change
 
     found = minimize(loss, np.zeros(columns + 1), jac=True, method="L-BFGS-B", options={"maxiter": 500})
     return start + widths * found.x
@@ -36,4 +42,4 @@ def fit_weights(
 
 def expit(odds: np.ndarray) -> np.ndarray:
     """Probabilities of log-odds."""
-    return 1 / (1 + np.exp(-np.clip(odds, -60, 60)))
+    return np.asarray(1 / (1 + np.exp(-np.clip(odds, -60, 60))))

@@ -79,7 +79,7 @@ def behaviour_records(found: HeadBehaviour) -> list[dict[str, Any]]:
 def write_heads(found: HeadReading, path: str | Path, *, name: str) -> None:
     """Write the page, whole or not at all.
 
-    It loads nothing and runs nothing (its own policy forbids it), follows light and dark mode, and reads from 360 px on.
+    It loads and runs nothing (its own policy forbids it), follows light and dark mode, and reads from 360 px on.
 
     Args:
         name: of the model, as a heading.
@@ -153,7 +153,8 @@ def _circuit(found: HeadReading, across: int) -> Markup | None:
         title = f"{edge.earlier[0]}.{edge.earlier[1]} to {edge.later[0]}.{edge.later[1]}: {edge.strength:.1f}"
         parts.append(
             f'<path d="M{x:.0f} {y:.0f}C{x:.0f} {(y + v) / 2:.0f} {u:.0f} {(y + v) / 2:.0f} {u:.0f} {v:.0f}" '
-            f'stroke-width="{0.6 + 3 * share:.1f}" stroke-opacity="{0.25 + 0.6 * share:.2f}"><title>{title}</title></path>'
+            f'stroke-width="{0.6 + 3 * share:.1f}" stroke-opacity="{0.25 + 0.6 * share:.2f}">'
+            f"<title>{title}</title></path>"
         )
     heads = sorted({head for edge in found.edges for head in (edge.earlier, edge.later)})
     parts += [f'<text x="0" y="{height[layer] - CIRCUIT_STEP / 2 + 4:.0f}">layer {layer}</text>' for layer in layers]

@@ -163,8 +163,8 @@ def _check_labels(labels: Labels, layers: int, heads: int) -> None:
         for layer, head in given:
             if not (0 <= layer < layers and 0 <= head < heads):
                 raise NetworkError(
-                    f"labels of {name} name layer {layer}, head {head}: the model has {layers} layers of {heads} heads, "
-                    "counted from 0"
+                    f"labels of {name} name layer {layer}, head {head}: the model has {layers} layers of {heads} "
+                    "heads, counted from 0"
                 )
         if len(set(given.values())) < 2:
             raise NetworkError(f"labels of {name} are all alike: give heads that have it and heads that have not")

@@ -32,15 +32,15 @@ def rewritten(transformer: TrainedTransformer, seed: int, *, permute: bool = Fal
     layers = []
     for number in range(shape.layers):
         layer = _double(transformer.layer(number))
-        layer = _own_maps(_turned(_folded(layer, shape), turn), shape, random, transformer.ends.rotary_factors)
+        layer = _own_maps(_turned(_folded(layer), turn), shape, random, transformer.ends.rotary_factors)
         layers.append(_ordered(layer, shape, head_order(shape, seed, number)) if permute else layer)
-    return transformer_of(shape, _turned_ends(transformer.ends, turn, shape), layers, transformer.vocab)
+    return transformer_of(shape, _turned_ends(transformer.ends, turn), layers, transformer.vocab)
 
 
 def rewritten_layer(transformer: TrainedTransformer, number: int, seed: int) -> LayerWeights:
     """One layer of a rewritten model; its stream is turned as if every other layer were too."""
     shape, random = transformer.shape, torch.Generator().manual_seed(seed)
-    layer = _turned(_folded(_double(transformer.layer(number)), shape), _rotation(shape, random))
+    layer = _turned(_folded(_double(transformer.layer(number))), _rotation(shape, random))
     return _own_maps(layer, shape, random, transformer.ends.rotary_factors)
 
 
@@ -124,7 +124,7 @@ def _rotation(shape: TransformerShape, random: torch.Generator) -> Float[Tensor,
     return basis @ inner @ basis.T
 
 
-def _folded(layer: LayerWeights, shape: TransformerShape) -> LayerWeights:
+def _folded(layer: LayerWeights) -> LayerWeights:
     """Gains and shifts of norms moved into what reads them; gains of 1 are left."""
     changed: dict[str, Tensor | None] = {}
     for norm, readers in (("norm1", ("q", "k", "v")), ("norm2", ("in", "gate"))):
@@ -157,7 +157,7 @@ def _turned(layer: LayerWeights, turn: Tensor) -> LayerWeights:
     return replace(layer, **reading, **writing)
 
 
-def _turned_ends(ends: EndWeights, turn: Tensor, shape: TransformerShape) -> EndWeights:
+def _turned_ends(ends: EndWeights, turn: Tensor) -> EndWeights:
     changed: dict[str, Tensor] = {"embed": ends.embed.double() @ turn}
     if ends.positions is not None:
         changed["positions"] = ends.positions.double() @ turn

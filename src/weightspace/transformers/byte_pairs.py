@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class BytePairs:
 
     def _merged(self, parts: list[str]) -> list[str]:
         while len(parts) > 1:
-            ranks = [self.ranks.get(pair, len(self.ranks)) for pair in zip(parts, parts[1:], strict=False)]
+            ranks = [self.ranks.get(pair, len(self.ranks)) for pair in pairwise(parts)]
             place = min(range(len(ranks)), key=ranks.__getitem__)
             if ranks[place] == len(self.ranks):
                 break
