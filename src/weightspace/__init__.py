@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 EXAMPLES = Path(__file__).parent / "pretrained"
-"""Folder of what comes with the package: a detector, a decompiler, a reader of heads, and two checkpoints to try them on."""
+"""Folder of what comes with the package: a detector, a decompiler, a reader of heads, and two checkpoints."""
 
 _HOMES = {
     "Network": "weights.network",

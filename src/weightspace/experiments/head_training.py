@@ -49,15 +49,11 @@ def train_head_reader(zoo: Path, out: Path, *, planted: int = PLANTED_MODELS) ->
         "planted heads": len(known.rows) - len(trained.rows),
         "of them with each behaviour": _having(known, PLANTED),
         "AUROC, a trained model left out": {
-            f"{name}, spread {spread:g}, planted count {count:g}": {
-                key: round(value, 3) for key, value in areas.items()
-            }
-            for (name, spread, count), areas in tried.items()
+            _words(setting): {name: round(value, 3) for name, value in areas.items()}
+            for setting, areas in tried.items()
         },
-        "chosen": f"{best[0]}, spread {best[1]:g}, planted count {best[2]:g}",
-        "few labels on trained heads, planted ones as prior": few_on_trained(known, sets[best[0]], best[1])
-        if planted
-        else {},
+        "chosen": _words(best),
+        "few labels on trained heads, planted ones as prior": few,
         "file": str(out),
         "bytes": out.stat().st_size,
     }
@@ -116,9 +112,8 @@ def few_on_trained(known: LabelledHeads, names: Sequence[str], spread: float, *,
         own, others = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
         if name in COUNTED and len(own) > LABELLED and len(others) > 3 * LABELLED:
             for _ in range(draws):
-                chosen = np.concatenate(
-                    (random.choice(own, LABELLED, False), random.choice(others, 3 * LABELLED, False))
-                )
+                some = random.choice(own, LABELLED, False), random.choice(others, 3 * LABELLED, False)
+                chosen = np.concatenate(some)
                 episodes.append((name, labels, chosen, np.setdiff1d(np.arange(len(labels)), chosen)))
     for stretch in STRETCHES:
         areas = [
