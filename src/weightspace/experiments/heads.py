@@ -22,6 +22,7 @@ from weightspace.experiments.head_baselines import (
     shuffled_weights,
     weight_statistics,
 )
+from weightspace.experiments.head_picture import write_grid
 from weightspace.files.atomic import write_atomically
 from weightspace.heads.behaviour import BEHAVIOURS, THRESHOLDS, Behaviour, HeadBehaviour, head_behaviour, loss_on
 from weightspace.heads.few_shot import few_shot
@@ -322,10 +323,21 @@ def study(path: Path | None, out: Path) -> str:
     """
     where = path or smollm()
     subject, parts = subject_of(where), []
+    _draw(subject, out / "grid.svg")
     for part in _parts(subject, where):
         parts.append(part)
         write_atomically(out / "tables.md", ("\n\n".join(parts) + "\n").encode())
     return "\n\n".join(parts)
+
+
+def _draw(subject: Subject, path: Path) -> None:
+    """The grid of the behaviours that count, twice the threshold is darkest."""
+    scores, _ = pretrained().scores(subject.prints)
+    names = ("previous", "induction", "duplicate", "current", "local")
+    shape = subject.behaviour.of("previous").shape
+    read = {name: scores[:, READ.index(name)].reshape(shape) for name in names}
+    measured = {name: subject.behaviour.of(name).numpy() / (2 * THRESHOLDS[name]) for name in names}
+    write_grid(read, measured, path)
 
 
 def _parts(subject: Subject, where: Path) -> Iterator[str]:
