@@ -16,7 +16,7 @@ from weightspace.cli.dispatch import main
 from weightspace.errors import NetworkError, UnreadableError
 from weightspace.heads.behaviour import BEHAVIOURS, HeadInputs, head_behaviour, repeated_texts
 from weightspace.heads.few_shot import few_shot
-from weightspace.heads.fingerprint import fingerprints
+from weightspace.heads.fingerprint import Fingerprints, fingerprints
 from weightspace.heads.head_reader import READ, HeadReader, LabelledHeads, pretrained, train_reader
 from weightspace.heads.invariants import head_invariants
 from weightspace.heads.label_table import read_labels, write_labels
@@ -87,7 +87,8 @@ def test_labels_that_do_not_fit_are_refused() -> None:
 
 def test_few_labels_are_learnt_from_the_columns_that_mattered_before() -> None:
     random = np.random.default_rng(0)
-    found = fingerprints(head_invariants(random_model(replace(PLAIN, heads=8, layers=3))))
+    names = fingerprints(head_invariants(random_model(PLAIN))).names
+    found = Fingerprints(names, torch.from_numpy(random.normal(size=(100, len(names)))))
     rows = random.normal(size=(200, len(found.names)))
     scores = np.zeros((200, len(READ)))
     scores[:, 0] = 0.8 * (rows[:, 5] > 0)  # one column decides about `previous`
