@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from weightspace.experiments.heads import area
-from weightspace.heads.few_shot import few_shot
+from weightspace.heads.few_shot import Prior, few_shot
 from weightspace.heads.fingerprint import Fingerprints
 from weightspace.heads.head_reader import READ, LabelledHeads, train_reader
 from weightspace.heads.labelling import PLANTED, joined, labelled_heads, planted_heads
@@ -20,7 +20,7 @@ COUNTED = ("previous", "induction", "duplicate", "current", "local")
 SPREADS = (0.1, 0.3)
 COUNTS = (0.0, 0.1, 0.5)
 """How often a planted head counts, beside a trained one."""
-STRETCHES = (0.5, 1.0, 2.0, 4.0)
+PRIORS = tuple(Prior(own, 0.5, columns) for own in (1.0, 3.0) for columns in (0.1, 0.3, 1.0))
 LABELLED = 3
 PLANTED_MODELS = 40
 
@@ -101,7 +101,7 @@ def left_out(known: LabelledHeads, names: Sequence[str], spread: float, planted:
 
 
 def few_on_trained(known: LabelledHeads, names: Sequence[str], spread: float, *, draws: int = 20) -> dict[str, float]:
-    """Mean AUROC on trained heads with three labels of each behaviour, by how far labels may move planted priors."""
+    """Mean AUROC on trained heads with three labels of each behaviour, by the prior; the reader knows planted heads."""
     planted = known.models >= PLANTED
     reader = train_reader(_some(known, planted), names=names, spread=spread, members=1)
     heads = Fingerprints(known.names, torch.from_numpy(known.rows[~planted]))
@@ -115,12 +115,12 @@ def few_on_trained(known: LabelledHeads, names: Sequence[str], spread: float, *,
                 some = random.choice(own, LABELLED, False), random.choice(others, 3 * LABELLED, False)
                 chosen = np.concatenate(some)
                 episodes.append((name, labels, chosen, np.setdiff1d(np.arange(len(labels)), chosen)))
-    for stretch in STRETCHES:
+    for prior in PRIORS:
         areas = [
-            area(few_shot(reader, heads, chosen, labels[chosen], name, stretch=stretch)[test], labels[test])
+            area(few_shot(reader, heads, chosen, labels[chosen], name, prior=prior)[test], labels[test])
             for name, labels, chosen, test in episodes
         ]
-        found[f"stretch {stretch:g}"] = round(float(np.mean(areas)), 4)
+        found[f"own {prior.own:g}, columns {prior.columns:g}"] = round(float(np.mean(areas)), 4)
     return found
 
 

@@ -83,8 +83,18 @@ def reach_of(layer: FoldedLayer) -> Reach:
         "matched": matching,
         "written": (values * outputs).sum((1, 2)).clamp(min=0).sqrt(),
     }
-    flat = [each.flatten(0, 1) for each in (read_q, read_k, read_v, layer.q, layer.k, layer.v, layer.o)]
-    return Reach(*flat, values, far, norms)
+    return Reach(
+        read_q=read_q.flatten(0, 1),
+        read_k=read_k.flatten(0, 1),
+        read_v=read_v.flatten(0, 1),
+        q=layer.q.flatten(0, 1),
+        k=layer.k.flatten(0, 1),
+        v=layer.v.flatten(0, 1),
+        o=layer.o.flatten(0, 1),
+        values=values,
+        far=far,
+        norms=norms,
+    )
 
 
 def _root_times(gram: Tensor, rows: Tensor) -> Tensor:

@@ -119,8 +119,8 @@ class HeadReader:
                 models=arrays["known.models"],
                 heads=tuple(said["heads"]),
             )
-            parts = (arrays[name].astype(np.float64) for name in ("mean", "deviation", "weights"))
-            return cls(tuple(said["names"]), *parts, known)
+            mean, deviation, weights = (arrays[name].astype(np.float64) for name in ("mean", "deviation", "weights"))
+            return cls(tuple(said["names"]), mean, deviation, weights, known)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, NetworkError):
                 raise

@@ -73,7 +73,9 @@ def head_invariants(transformer: TrainedTransformer) -> HeadInvariants:
     if seen is not None and shape.norm in ("layer", "scale"):
         seen = seen - seen.mean(1, keepdim=True)
     kernels, values, reaches = [], [], []
+    frequencies = torch.zeros(0)
     for layer in folded_layers(transformer):
+        frequencies = layer.turning.frequencies
         kernels.append(kernels_of(layer, seen))
         values.append(_values(layer))
         reaches.append(reach_of(layer))
@@ -82,7 +84,7 @@ def head_invariants(transformer: TrainedTransformer) -> HeadInvariants:
         heads=shape.heads,
         width=shape.width,
         size=shape.head_size,
-        frequencies=layer.turning.frequencies,
+        frequencies=frequencies,
         kernels=tuple(kernels),
         values=tuple(values),
         composition=compositions(reaches),

@@ -48,8 +48,13 @@ def planted_heads(count: int, seed: int = 0) -> LabelledHeads:
 
 def joined(one: LabelledHeads, other: LabelledHeads) -> LabelledHeads:
     """The heads of both."""
-    parts = ((getattr(one, name), getattr(other, name)) for name in ("rows", "scores", "models"))
-    return LabelledHeads(one.names, *(np.concatenate(part) for part in parts), one.heads + other.heads)
+    return LabelledHeads(
+        one.names,
+        np.concatenate((one.rows, other.rows)),
+        np.concatenate((one.scores, other.scores)),
+        np.concatenate((one.models, other.models)),
+        one.heads + other.heads,
+    )
 
 
 def _planted(count: int, seed: int) -> Iterator[_Labelled]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from weightspace.errors import NetworkError
-from weightspace.heads.behaviour import THRESHOLDS
+from weightspace.heads.behaviour import THRESHOLDS, Behaviour
 from weightspace.heads.few_shot import few_shot
 from weightspace.heads.fingerprint import Fingerprints, fingerprints, predicted_previous
 from weightspace.heads.head_reader import READ, HeadReader, pretrained, soft_targets
@@ -136,7 +136,7 @@ def read_heads(
     unsure = {name: spread[:, place] for place, name in enumerate(READ)}
     for name, of_heads in given.items():
         chosen = np.array([layer * shape.heads + head for layer, head in of_heads])
-        known = next((each for each in READ if each == name), None)
+        known: Behaviour | None = next((each for each in READ if each == name), None)
         scores[name] = few_shot(judge, prints, chosen, np.array(list(of_heads.values()), int), known)
         unsure[name] = np.zeros(len(scores[name]))
     near = _neighbours(judge, prints)

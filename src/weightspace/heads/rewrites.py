@@ -108,7 +108,7 @@ def _named(layer: LayerWeights, shape: TransformerShape) -> list[tuple[str, Tens
 
 def _double(layer: LayerWeights) -> LayerWeights:
     arrays = {field.name: getattr(layer, field.name) for field in fields(layer)}
-    return LayerWeights(**{name: None if array is None else array.double() for name, array in arrays.items()})
+    return replace(layer, **{name: array.double() for name, array in arrays.items() if array is not None})
 
 
 def _rotation(shape: TransformerShape, random: torch.Generator) -> Float[Tensor, "width width"]:

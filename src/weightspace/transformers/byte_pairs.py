@@ -82,8 +82,9 @@ def byte_pairs_of(path: Path) -> BytePairs | None:
     if path.is_file() and path.suffix == ".gguf":
         said = gguf_header(path)
         tokens, merges = said.get("tokenizer.ggml.tokens"), said.get("tokenizer.ggml.merges")
-        known = said.get("tokenizer.ggml.model") == "gpt2" and isinstance(tokens, list) and isinstance(merges, list)
-        return BytePairs.of(tokens, merges) if known else None
+        if said.get("tokenizer.ggml.model") != "gpt2" or not isinstance(tokens, list) or not isinstance(merges, list):
+            return None
+        return BytePairs.of(tokens, merges)
     beside = (path if path.is_dir() else path.parent) / "tokenizer.json"
     return _beside(beside) if beside.is_file() else None
 
