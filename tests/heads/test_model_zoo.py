@@ -93,9 +93,10 @@ def test_a_reader_is_trained_on_a_zoo_and_its_settings_chosen_there(tmp_path: Pa
     known = labelled_heads(tmp_path / "zoo")
     assert known.rows.shape == (24, len(known.names)) and known.scores.shape == (24, len(READ))
     assert np.isfinite(known.rows).all()
-    facts = train_head_reader(tmp_path / "zoo", tmp_path / "reader.safetensors")
-    assert facts["models"] == 3 and facts["heads"] == 24
-    assert len(HeadReader.load(tmp_path / "reader.safetensors").known.rows) == 24
+    facts = train_head_reader(tmp_path / "zoo", tmp_path / "reader.safetensors", planted=2)
+    assert facts["trained models"] == 3 and facts["their heads"] == 24
+    known_heads = HeadReader.load(tmp_path / "reader.safetensors").known.heads
+    assert len(known_heads) == 24 + facts["planted heads"] and known_heads[-1].startswith("planted model 1")
 
 
 @pytest.mark.usefixtures("_quick")
@@ -107,7 +108,8 @@ def test_leaving_out_a_model_finds_a_planted_behaviour_and_none_in_noise(tmp_pat
     scores = np.zeros((200, len(READ)))
     scores[:, READ.index("previous")] = rows[:, 3] > 0.5
     scores[:, READ.index("induction")] = random.random(200) > 0.5
-    planted = replace(known, rows=rows, scores=scores, models=np.arange(200) % 8)
+    heads = tuple(map(str, range(200)))
+    planted = replace(known, rows=rows, scores=scores, models=np.arange(200) % 8, heads=heads)
     found = left_out(planted, column_sets(known.names)["numbers"], 0.1)
     assert found["previous"] > 0.95 and 0.3 < found["induction"] < 0.7
 

@@ -30,6 +30,7 @@ from weightspace.heads.fingerprint import Fingerprints, fingerprints
 from weightspace.heads.head_reader import READ, HeadReader, pretrained
 from weightspace.heads.inputs import inputs_of
 from weightspace.heads.invariants import head_invariants
+from weightspace.heads.rewrites import rewritten
 from weightspace.transformers.loading import load_trained
 from weightspace.transformers.trained import TrainedTransformer
 
@@ -359,6 +360,9 @@ def _parts(subject: Subject, where: Path) -> Iterator[str]:
     chosen = {name: found[name] for name in ("depth alone", "logistic regression on invariants", "ours")}
     yield "## Five folds by key-value group\n\n" + fold_table(subject, chosen, TASKS)
     yield "## Ablation\n\n" + ablation_table(subject, where)
+    turned = fingerprints(head_invariants(rewritten(subject.transformer, seed=1)))
+    change = float(np.abs(reader.scores(turned)[0] - reader.scores(subject.prints)[0]).max())
+    yield f"## Rewritten\n\nThe largest change of any score of ours, no labels, in another basis: {change:.1e}"
     other = replace(subject, prints=fingerprints(head_invariants(shuffled_weights(subject.transformer, seed=0))))
     table = zero_label_table(other, reader, TASKS)
     yield f"## Control: the same model with the numbers of each array shuffled, no labels\n\n{table}"

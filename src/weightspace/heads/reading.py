@@ -173,7 +173,9 @@ def _check_labels(labels: Labels, layers: int, heads: int) -> None:
 def _neighbours(reader: HeadReader, prints: Fingerprints) -> list[tuple[Neighbour, ...]]:
     rows = reader.standard(prints.names, prints.rows.numpy())
     known = reader.standard(reader.known.names, reader.known.rows)
-    distances = np.sqrt(np.square(rows[:, None] - known[None]).mean(2))
+    # not the differences of all pairs, which of a large model take gigabytes
+    squares = np.square(rows).sum(1)[:, None] + np.square(known).sum(1)[None] - 2 * rows @ known.T
+    distances = np.sqrt(squares.clip(min=0) / rows.shape[1])
     having = soft_targets(reader.known.scores) >= 0.5
     found = []
     for row in distances:
