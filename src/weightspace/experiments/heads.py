@@ -183,8 +183,9 @@ def few_label_table(
             if each:
                 areas[name][task] = np.array(each)
     shown = [task for task in tasks if areas[next(iter(found))].get(task) is not None]
-    rows = [[name, *(_cell(areas[name][task]) for task in shown), _mean_cell(areas[name], shown)] for name in found]
-    header = ["method", *(f"{task} ({int(subject.labels(task).sum())})" for task in shown), "mean"]
+    counted = [task for task in shown if task in TASKS]
+    rows = [[name, *(_cell(areas[name][task]) for task in shown), _mean_cell(areas[name], counted)] for name in found]
+    header = ["method", *(f"{task} ({int(subject.labels(task).sum())})" for task in shown), f"mean of {len(counted)}"]
     return areas, markdown_table(header, rows)
 
 
