@@ -111,7 +111,7 @@ def test_leaving_out_a_model_finds_a_planted_behaviour_and_none_in_noise(tmp_pat
     heads = tuple(map(str, range(200)))
     planted = replace(known, rows=rows, scores=scores, models=np.arange(200) % 8, heads=heads)
     found = left_out(planted, column_sets(known.names)["numbers"], 0.1)
-    assert found["previous"] > 0.95 and 0.3 < found["induction"] < 0.7
+    assert found["previous"] > 0.85 and 0.3 < found["induction"] < 0.7
 
 
 @pytest.mark.usefixtures("_quick")

@@ -38,7 +38,7 @@ def train_head_reader(zoo: Path, out: Path, *, planted: int = PLANTED_MODELS) ->
         setting: left_out(known, sets[setting[0]], *setting[1:])
         for setting in product(sets, SPREADS, COUNTS if planted else (0.0,))
     }
-    best = max(tried, key=lambda setting: np.mean(list(tried[setting].values())))
+    best = max(tried, key=lambda setting: _mean(list(tried[setting].values())))
     reader = train_reader(known, names=sets[best[0]], spread=best[1], counts=_counts(known, best[2]))
     reader.save(out)
     few = few_on_trained(known, sets[best[0]], best[1]) if planted else {}
@@ -57,6 +57,11 @@ def train_head_reader(zoo: Path, out: Path, *, planted: int = PLANTED_MODELS) ->
         "file": str(out),
         "bytes": out.stat().st_size,
     }
+
+
+def _mean(areas: Sequence[float]) -> float:
+    """Their mean; 0 where no behaviour has heads of both kinds."""
+    return float(np.mean(areas)) if areas else 0.0
 
 
 def _words(setting: tuple[str, float, float]) -> str:
@@ -120,7 +125,7 @@ def few_on_trained(known: LabelledHeads, names: Sequence[str], spread: float, *,
             area(few_shot(reader, heads, chosen, labels[chosen], name, prior=prior)[test], labels[test])
             for name, labels, chosen, test in episodes
         ]
-        found[f"own {prior.own:g}, columns {prior.columns:g}"] = round(float(np.mean(areas)), 4)
+        found[f"own {prior.own:g}, columns {prior.columns:g}"] = round(_mean(areas), 4)
     return found
 
 

@@ -167,7 +167,7 @@ class _Builder:
     def _by_place(self, back: int, wide: bool) -> tuple[np.ndarray, np.ndarray]:
         """Constant queries and keys whose phases agree `back` places apart."""
         random, model = self.random, self.model
-        weights = self._weights(12, 120) if wide else self._weights(2, 40 * math.exp(random.normal(0, 0.5)))
+        weights = self._weights(12.0, 120.0) if wide else self._weights(2.0, 40 * math.exp(random.normal(0, 0.5)))
         # along the constant direction scores have to reach some units at the peak
         reach = random.uniform(3, 14) * model.head_size**0.5 / weights.sum()
         share = model.constant**2 / (1 + model.constant**2) * model.width
@@ -189,7 +189,7 @@ class _Builder:
             here: if not, fast pairs take away from the place itself what slow ones give to all.
         """
         random, model = self.random, self.model
-        weights = self._weights(80 * math.exp(random.normal(0, 0.5)), 1e12) if slow else self._weights(2, 60)
+        weights = self._weights(80 * math.exp(random.normal(0, 0.5)), 1e12) if slow else self._weights(2.0, 60.0)
         both = np.sqrt(np.concatenate((weights, weights)))
         project = random.standard_normal((model.tokens, model.head_size)) * both
         units = np.square(project).sum(1).mean()  # what a token scores with itself
@@ -197,7 +197,7 @@ class _Builder:
         strength = times * random.uniform(4, 16) * model.head_size**0.5 / (units * share * model.tokens)
         query, key = (project.T @ own).T * math.sqrt(strength), (project.T @ other).T * math.sqrt(strength)
         if not here:
-            fast = np.sqrt(np.tile(self._weights(2, 30), 2))
+            fast = np.sqrt(np.tile(self._weights(2.0, 30.0), 2))
             against = random.standard_normal((model.tokens, model.head_size)) * fast
             against *= math.sqrt(random.uniform(0.5, 1.5) * strength * units / np.square(against).sum(1).mean())
             query, key = query + (against.T @ own).T, key - (against.T @ other).T
