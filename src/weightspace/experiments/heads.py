@@ -208,7 +208,8 @@ def difference(
     gaps = np.mean([ours[task][:most] - other[task][:most] for task in tasks], 0)
     random = np.random.default_rng(seed)
     means = gaps[random.integers(0, most, (2000, most))].mean(1)
-    return float(gaps.mean()), *(float(edge) for edge in np.quantile(means, (0.025, 0.975)))
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(gaps.mean()), float(low), float(high)
 
 
 def area(scores: np.ndarray, labels: np.ndarray) -> float:
