@@ -29,8 +29,10 @@ if TYPE_CHECKING:
         read_heads,
         run,
         scan,
+        scrub,
     )
     from weightspace.backdoors.detector import Detector
+    from weightspace.circuits.hypothesis import Component, Hypothesis
     from weightspace.decompiler.lens import to_transformer_lens
     from weightspace.errors import (
         NetworkError,
@@ -70,6 +72,8 @@ _HOMES = {
     "Place": "transformers.places",
     "read_heads": "api",
     "label_heads": "api",
+    "Hypothesis": "circuits.hypothesis",
+    "Component": "circuits.hypothesis",
     "permute": "api",
     "Zoo": "zoo.store",
     "make_zoo": "api",
@@ -87,6 +91,7 @@ _HOMES = {
     "save_transformer": "rasp.compiler.storage",
     "decompile": "api",
     "certify": "api",
+    "scrub": "api",
     "run": "api",
     "to_transformer_lens": "decompiler.lens",
     "scan": "api",
@@ -110,6 +115,8 @@ __all__ = [
     "inspect",
     "load_transformer",
     "TrainedTransformer",
+    "Hypothesis",
+    "Component",
     "Place",
     "read_heads",
     "label_heads",
@@ -130,6 +137,7 @@ __all__ = [
     "save_transformer",
     "decompile",
     "certify",
+    "scrub",
     "run",
     "to_transformer_lens",
     "scan",

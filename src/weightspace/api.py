@@ -16,8 +16,10 @@ from weightspace.errors import NetworkError, RaspError, TaskError, ZooError
 if TYPE_CHECKING:
     from weightspace.backdoors.detector import Detector
     from weightspace.backdoors.verdict import Scan
+    from weightspace.circuits.hypothesis import Hypothesis
     from weightspace.decompiler.proof.certificate import Certificate
     from weightspace.decompiler.result import Decompilation
+    from weightspace.decompiler.scrub import Scrub
     from weightspace.evaluation.results import Results
     from weightspace.files.checkpoints import Outline
     from weightspace.heads.behaviour import HeadBehaviour
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from weightspace.metamodels.contract import Examples, Predictor
     from weightspace.rasp.compiler.bare import BareTransformer
     from weightspace.rasp.compiler.transformer import CompiledTransformer
+    from weightspace.rasp.language import SOp
     from weightspace.rasp.program import Program
     from weightspace.rasp.validate import Mode
     from weightspace.transformers.trained import TrainedTransformer
@@ -298,7 +301,7 @@ def _zoo(zoo: Zoo | str | Path) -> Zoo:
 
 
 def compile_program(
-    program: Program | str | Path | Mapping[str, Any],
+    program: Program | SOp | str | Path | Mapping[str, Any],
     *,
     vocab: str | Sequence[Any] | None = None,
     max_seq_len: int | None = None,
@@ -307,7 +310,7 @@ def compile_program(
     """The transformer that computes a RASP program, by Tracr's construction.
 
     Args:
-        program: a `Program`, its text, its JSON record, or the path of a file with either.
+        program: a `Program`, the S-op that it computes, its text, its JSON record, or the path of a file with either.
         vocab: the tokens, a list or a text of single characters; unless given those that the program says.
         max_seq_len: longest input, BOS not counted; unless given the program's.
         mode: `fixed`, or `tracr_compat`, which gives Tracr's own weights.
@@ -325,7 +328,7 @@ def compile_program(
     return compile_program(_program(program), vocab=_vocabulary(vocab), max_seq_len=max_seq_len, mode=mode)
 
 
-def run(program: Program | str | Path | Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
+def run(program: Program | SOp | str | Path | Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
     """What a RASP program answers, by its definition and without weights.
 
     Args:
@@ -442,7 +445,7 @@ def decompile(
     source: Any,
     *,
     vocab: str | Sequence[Any] | None = None,
-    budget: float = 30.0,
+    budget: float | int = 30.0,
     num_heads: int | None = None,
     causal: bool = False,
     identifier: str | None = None,
@@ -477,7 +480,7 @@ def decompile(
 
 
 def certify(
-    program: Program | str | Path | Mapping[str, Any],
+    program: Program | SOp | str | Path | Mapping[str, Any],
     source: Any,
     *,
     vocab: str | Sequence[Any] | None = None,
@@ -505,13 +508,66 @@ def certify(
     return certify_rewritten(_program(program), bare, aligned.bare, aligned.rewrite)
 
 
-def _program(given: Program | str | Path | Mapping[str, Any]) -> Program:
+def scrub(
+    program: Program | SOp | str | Path | Mapping[str, Any],
+    source: Any,
+    *,
+    vocab: str | Sequence[Any] | None = None,
+    inputs: int = 128,
+    pairs: int = 64,
+    mutants: int = 0,
+    seed: int = 0,
+    hypothesis: Hypothesis | None = None,
+) -> Scrub:
+    """Whether a transformer computes a program as the compiler would have it, judged by interventions per input.
+
+    Each variable is swapped with its values on other inputs, and everything that should not matter is resampled: every
+    answer has to be the program's.
+
+    Args:
+        program: as for `compile_program`.
+        source, vocab: as for `load_transformer`; a compiled transformer with other weights (noise, training) is judged
+            as it is, weights in another order have to be the compiler's.
+        inputs: on which it is judged, drawn at random; all if there are no more.
+        pairs: of inputs for each variable, of any and of such whose answer changes.
+        mutants: wrong hypotheses that are judged too; the share of them that is rejected is the power.
+        seed: of all that is drawn.
+        hypothesis: another one about the same program, judged instead of the compiler's.
+    Returns:
+        `judgement`, with `accepted`; `hypothesis`, where each variable stands; `power`.
+    Raises:
+        RaspError: if the program does not fit the transformer.
+
+    >>> import weightspace as ws
+    >>> text = "return Map(x + 1, tokens)"
+    >>> ws.scrub(text, ws.compile_program(text, vocab=[0, 1, 2], max_seq_len=3)).judgement.accepted
+    True
+    """
+    from weightspace.decompiler.scrub import load_target, scrub
+    from weightspace.rasp.compiler.transformer import CompiledTransformer
+
+    if isinstance(source, CompiledTransformer):
+        target = source
+    elif isinstance(source, str | Path):
+        tokens = _vocabulary(vocab)
+        target = load_target(Path(source), None if tokens is None else tuple(tokens))
+    else:
+        target = _load_bare(source, vocab)
+    return scrub(
+        _program(program), target, inputs=inputs, pairs=pairs, mutants=mutants, seed=seed, hypothesis=hypothesis
+    )
+
+
+def _program(given: Program | SOp | str | Path | Mapping[str, Any]) -> Program:
     """The program that a person has given: an object, a record, a text, or a file."""
+    from weightspace.rasp.language import SOp
     from weightspace.rasp.program import Program
     from weightspace.rasp.reading import program_in, read_program
 
     if isinstance(given, Program):
         return given
+    if isinstance(given, SOp):
+        return Program.of(given)
     if isinstance(given, Mapping):
         return Program.from_record(given)
     if isinstance(given, Path):
