@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import tyro
 
-from weightspace.cli import backdoors, decompile, hyperparameters, inspection, metamodels, rasp, zoo
+from weightspace.cli import backdoors, decompile, heads, hyperparameters, inspection, metamodels, rasp, zoo
 from weightspace.cli.output import fail, say
 from weightspace.metamodels.recipes import METAMODEL_RECIPES
 from weightspace.train.launch import Launch
@@ -49,6 +49,10 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "decompiler ladder": (decompile.ladder, "every method on every rung: noisy, compressed, finetuned, trained"),
     "scan": (backdoors.scan, "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
     "inspect": (inspection.inspect, "what a checkpoint holds: kind, arrays, architecture, metadata, hash; no verdict"),
+    "heads": (heads.heads, "what the attention heads of a language model do, read from their weights"),
+    "heads label": (heads.label, "run a language model and score what each of its heads does"),
+    "heads train": (heads.train, "train a reader of heads on a zoo of small language models"),
+    "heads study": (heads.study, "the reader of heads against baselines and controls on a real model"),
     "hyperparameters compare": (hyperparameters.compare, "every method on the properties of a zoo's networks"),
     "hyperparameters curve": (hyperparameters.curve, "the methods by the number of networks they are trained on"),
     "backdoors compare": (backdoors.compare, "every detector of backdoors on one zoo, and the tables"),
