@@ -1,0 +1,259 @@
+"""Numbers of neurons and classes of any network that no rescaling which keeps its function can change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from weightspace.weights.layers import Layer, layers_of
+from weightspace.weights.network import Network
+
+TINY = 1e-12
+SHAPE = ("peak", "kurtosis", "mean", "greatest", "least")
+NEURON_FEATURES = (
+    *(f"reads {name}" for name in (*SHAPE, "channel", "place", "smooth")),
+    "offset",
+    "gain",
+    "activity",
+    "strength",
+    *(f"read {name}" for name in SHAPE),
+    "class peak",
+    "class gap",
+    "class kurtosis",
+    "class least",
+    "class strength",
+)
+"""What is known of a neuron: of the weights it reads by, of its bias and normalisation, of the weights it is read by, and
+of the way from it to the classes."""
+CLASS_FEATURES = (
+    "norm",
+    *SHAPE,
+    "bias",
+    "positive",
+    "nearest",
+    "opposite",
+    "wins",
+    "strength won",
+    "way 1",
+    "way 2",
+    "way 1 peak",
+    "way 2 peak",
+)
+"""What is known of a class: of its weights in the last layer, less the mean over classes, and of the ways to it from the
+neurons of the last hidden layer and the one before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Invariants:
+    """What is known of one network.
+
+    Attributes:
+        neurons: of each hidden layer, first to last, (neurons, NEURON_FEATURES).
+        classes: (classes, CLASS_FEATURES), each number in deviations from the median over classes.
+        whole: (k,) of the network: how many layers, neurons and classes, which kinds, and sizes that training sets.
+    """
+
+    neurons: tuple[Float[np.ndarray, "n f"], ...]
+    classes: Float[np.ndarray, "c g"]
+    whole: Float[np.ndarray, " k"]
+
+
+def invariants(network: Network) -> Invariants:
+    """What is known of the neurons and classes of a network of any number and kind of layers.
+
+    All stays as it is if neurons are put in another order, if a ReLU's weights are scaled and those that read it scaled
+    back, if a kernel in front of a normalisation is scaled (each channel of it by itself for a BatchNorm), and if all
+    classes' weights or biases are shifted together.
+
+    Raises:
+        NetworkError: if it has no layers that can be told apart, see `layers_of`.
+    """
+    layers = layers_of(network)
+    ways = _ways(layers)
+    hidden = range(len(layers) - 1)
+    neurons = tuple(_neurons(layers[i], layers[i + 1], ways[i]) for i in hidden)
+    return Invariants(neurons, _classes(layers, ways), _whole(layers))
+
+
+def _gain(layer: Layer) -> np.ndarray:
+    """How large what each neuron gives is, for inputs of size 1."""
+    if layer.normalised:
+        return np.ones(len(layer.kernel)) if layer.scale is None else np.abs(layer.scale)
+    return np.linalg.norm(layer.kernel.reshape(len(layer.kernel), -1), axis=1)
+
+
+def _direction(layer: Layer) -> np.ndarray:
+    """The kernel with neurons of size 1."""
+    size = np.linalg.norm(layer.kernel.reshape(len(layer.kernel), -1), axis=1)
+    return layer.kernel / (size[:, None, None] + TINY)
+
+
+def _ways(layers: Sequence[Layer]) -> list[np.ndarray]:
+    """Of each hidden layer how much each neuron moves each class, (neurons, classes): as if all were linear and every
+    place of an image alike; classes less their mean, layers at a mean size of 1."""
+    last = layers[-1].kernel.mean(2)
+    way = (last - last.mean(0)).T
+    ways = [way]
+    for layer in reversed(layers[1:-1]):
+        inner = (_direction(layer) * _gain(layer)[:, None, None]).sum(2)
+        before = inner.shape[1]
+        way = inner.T @ way if len(way) == len(inner) else np.zeros((before, way.shape[1]))
+        way = way / (np.sqrt(np.square(way).mean()) + TINY)
+        ways.append(way)
+    return ways[::-1]
+
+
+def _shape(x: np.ndarray) -> np.ndarray:
+    """(n, 5) of values (n, k), on the scale of their root mean square: greatest size, kurtosis, mean, ends."""
+    scale = np.sqrt(np.square(x).mean(1, keepdims=True)) + TINY
+    y = x / scale
+    return np.stack([np.abs(y).max(1), (y**4).mean(1), y.mean(1), y.max(1), -y.min(1)], 1)
+
+
+def _neurons(layer: Layer, after: Layer, way: np.ndarray) -> np.ndarray:
+    n = len(layer.kernel)
+    power = np.square(layer.kernel)
+    total = power.sum((1, 2)) + TINY
+    inputs, places = layer.kernel.shape[1:]
+    reads = [
+        _shape(layer.kernel.reshape(n, -1)),
+        power.sum(2).max(1) / total * inputs,
+        power.sum(1).max(1) / total * places,
+        np.square(layer.kernel.sum(2)).sum(1) / total / places,
+    ]
+    gain = _gain(layer)
+    offset = layer.shift / (gain + TINY) if layer.normalised and layer.shift is not None else None
+    if offset is None:
+        offset = np.zeros(n) if layer.bias is None or layer.normalised else layer.bias / (gain + TINY)
+    activity = np.zeros(n)
+    if layer.running_variance is not None:
+        activity = _apart(np.log(layer.running_variance + 1e-10) - np.log(total))
+    elif layer.normalised:  # a LayerNorm keeps which neurons are larger than others
+        activity = _apart(np.log(total))
+    read = after.kernel.transpose(1, 0, 2).reshape(after.kernel.shape[1], -1)
+    if after.normalised:  # the size of each neuron that reads is taken out
+        read = _direction(after).transpose(1, 0, 2).reshape(len(read), -1)
+    if len(read) != n:  # what reads it does not show in the arrays
+        read = np.zeros((n, 1))
+    strength = gain * np.linalg.norm(read, axis=1)
+    of_class = _shape(way)
+    ordered = np.sort(way, 1)
+    gap = (ordered[:, -1] - ordered[:, -2]) / (np.sqrt(np.square(way).mean(1)) + TINY)
+    class_strength = gain * np.linalg.norm(way, axis=1)
+    columns = [
+        *reads,
+        _apart(offset),
+        _apart(np.log(gain + 1e-10)) if layer.normalised else np.zeros(n),
+        activity,
+        _apart(np.log(strength + 1e-10)),
+        _shape(read),
+        of_class[:, 0],
+        gap,
+        of_class[:, 1],
+        of_class[:, 4],
+        _apart(np.log(class_strength + 1e-10)),
+    ]
+    return np.concatenate([c.reshape(n, -1) for c in columns], 1)
+
+
+def _apart(x: np.ndarray) -> np.ndarray:
+    """In deviations from the median, which half of all neurons are within."""
+    x = x - np.median(x, axis=0, keepdims=True)
+    scale = 1.4826 * np.median(np.abs(x), axis=0, keepdims=True) + 0.3 * x.std(0, keepdims=True) + 1e-9
+    return x / scale
+
+
+def _classes(layers: Sequence[Layer], ways: Sequence[np.ndarray]) -> np.ndarray:
+    last = layers[-1]
+    kernel = last.kernel - last.kernel.mean(0)
+    flat = kernel.reshape(len(kernel), -1)
+    size = np.sqrt(np.square(flat).mean()) + TINY
+    unit = flat / (np.linalg.norm(flat, axis=1, keepdims=True) + TINY)
+    likeness = unit @ unit.T
+    np.fill_diagonal(likeness, np.nan)
+    bias = np.zeros(len(flat)) if last.bias is None else last.bias
+    way, strength = ways[-1], _gain(layers[-2])
+    strength = strength if len(strength) == len(way) else np.ones(len(way))
+    winner = way.argmax(1)
+    wins = np.bincount(winner, minlength=len(flat))
+    won = np.bincount(winner, strength * np.linalg.norm(way, axis=1), minlength=len(flat))
+    columns = [
+        np.linalg.norm(flat, axis=1),
+        _shape(flat),
+        (bias - bias.mean()) / size,
+        np.maximum(flat, 0).sum(1),
+        np.nanmax(likeness, 1),
+        -np.nanmin(likeness, 1),
+        wins,
+        won,
+    ]
+    for depth in (1, 2):  # what the neurons give to each class, all and the one that gives most
+        way = ways[-depth] if depth <= len(ways) else np.zeros((1, len(flat)))
+        gain = _gain(layers[-1 - depth]) if depth <= len(ways) else np.ones(1)
+        given = np.maximum(way, 0) * (gain if len(gain) == len(way) else np.ones(len(way)))[:, None]
+        columns += [given.sum(0), given.max(0)]
+    order = [*range(8), 8, 10, 9, 11]  # sums first, then peaks
+    return _apart(np.concatenate([columns[i].reshape(len(flat), -1) for i in order], 1))
+
+
+def _whole(layers: Sequence[Layer]) -> np.ndarray:
+    last = layers[-1]
+    hidden = layers[:-1]
+    centred = last.kernel - last.kernel.mean(0)
+    bias = np.zeros(len(centred)) if last.bias is None else last.bias
+    size = np.sqrt(np.square(centred).mean()) + TINY
+    return np.array([
+        len(hidden),
+        np.log(np.mean([len(layer.kernel) for layer in hidden])),
+        len(last.kernel),
+        last.kernel.shape[2],
+        np.mean([layer.normalised for layer in hidden]),
+        float(any(layer.running_variance is not None for layer in hidden)),
+        np.log(size * np.sqrt(centred[0].size) * _gain(hidden[-1]).mean() + 1e-10),
+        np.log(bias.std() / size + 1e-3),
+        np.mean([np.log(_gain(layer) + 1e-10).std() for layer in hidden]),
+    ])  # fmt: skip
+
+
+# -- many networks as rows of one table -----------------------------------------------------------------------------
+
+SHARES = (0.0, 0.1, 0.5, 0.9, 1.0)
+"""Quantiles over the neurons of a layer, or the classes."""
+PLACES = ("last", "second last", "third last", "first", "all")
+"""Hidden layers that are described, counted from the classes, the first, and all together."""
+WHOLE = 9
+
+
+def invariant_names() -> list[str]:
+    """What each number of `invariant_table` is."""
+    names = [
+        f"{place} layer, {feature}, {share:.0%}" for place in PLACES for feature in NEURON_FEATURES for share in SHARES
+    ]
+    names += [f"classes, {feature}, {what}" for feature in CLASS_FEATURES for what in ("least", "second", "greatest")]
+    names += [f"class that stands out, {feature}" for feature in CLASS_FEATURES]
+    names += [f"neuron that stands out, {feature}" for feature in NEURON_FEATURES]
+    return [*names, *(f"network {number}" for number in range(WHOLE))]
+
+
+def invariant_row(known: Invariants) -> Float[np.ndarray, " k"]:
+    """Quantiles over neurons and classes, as many for every network; NaN for a layer that it does not have."""
+    layers = known.neurons
+    missing = np.full((1, len(NEURON_FEATURES)), np.nan)
+    chosen = [layers[-d] if d <= len(layers) else missing for d in (1, 2, 3)] + [layers[0], np.concatenate(layers)]
+    pooled = [np.quantile(layer, SHARES, axis=0).T.reshape(-1) for layer in chosen]
+    ordered = np.sort(known.classes, 0)
+    ends = np.stack([ordered[0], ordered[-2], ordered[-1]], 1).reshape(-1)
+    outstanding = [CLASS_FEATURES.index(name) for name in ("norm", "greatest", "bias", "positive", "strength won")]
+    suspect = known.classes[known.classes[:, outstanding].mean(1).argmax()]
+    last = layers[-1]
+    standing = [NEURON_FEATURES.index(name) for name in ("class gap", "class strength")]
+    neuron = last[_apart(last[:, standing]).sum(1).argmax()]
+    return np.concatenate([*pooled, ends, suspect, neuron, known.whole])
+
+
+def invariant_table(networks: Sequence[Network]) -> Float[np.ndarray, "n k"]:
+    """(n, k) `invariant_row` of each network."""
+    return np.stack([invariant_row(invariants(network)) for network in networks])
