@@ -1,9 +1,10 @@
-"""Networks of any architecture as rows of one table: what methods that look for backdoors read of each, and its labels."""
+"""Networks of any architecture as rows of one table: what methods read of each, and what is known of it."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from jaxtyping import Bool, Float
 
 from weightspace.errors import NetworkError
 from weightspace.files.atomic import write_atomically
-from weightspace.metamodels.invariants import invariant_names, invariant_row, invariants
+from weightspace.metamodels.invariants import Invariants, invariant_row, invariants
 from weightspace.weights.layers import layers_of
 from weightspace.weights.network import Network
+from weightspace.weights.spec import NetworkSpec
+from weightspace.weights.state_dict import load_state_dict
 from weightspace.zoo.poison import CLEAN, CONTROLS
-from weightspace.zoo.store import Zoo
+from weightspace.zoo.store import SHARDS, Shard, read_description
 
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
 KERNELS = ("last", "second last", "third last", "first")
@@ -34,10 +37,12 @@ class NetworkTable:
     Attributes:
         readings: by name of a way of reading, (n, k) float32 numbers of each network, NaN where it has no such thing.
         facts: by name, (n,) of each network: its attack and the success of it, and what was drawn.
+        sets: neurons and classes of each network, for methods that read these; None where they are not kept.
     """
 
     readings: Mapping[str, Float[np.ndarray, "n k"]]
     facts: Mapping[str, np.ndarray]
+    sets: Sequence[Invariants] | None = None
 
     def __len__(self) -> int:
         return len(self.facts["attack"])
@@ -47,6 +52,7 @@ class NetworkTable:
         return NetworkTable(
             {name: values[rows] for name, values in self.readings.items()},
             {name: values[rows] for name, values in self.facts.items()},
+            None if self.sets is None else [self.sets[row] for row in rows],
         )
 
     @property
@@ -71,14 +77,26 @@ class NetworkTable:
         """Which networks have no backdoor: clean ones, those only mislabelled, and those only triggered."""
         return np.isin(self.facts["attack"], CONTROLS)
 
-    def save(self, path: str | Path) -> Path:
-        """Write an .npz: readings as float16, on their ranks nearly exact; facts as text."""
-        import io
+    def save(self, path: str | Path, *, sets: bool = False) -> Path:
+        """Write an .npz: numbers as float16, of which the ranks stay nearly as they are; facts as JSON.
 
-        held = io.BytesIO()
+        Args:
+            sets: whether neurons and classes are written too: five times as much.
+        """
         arrays = {f"reading {name}": _half(values) for name, values in self.readings.items()}
-        facts = {name: values.tolist() for name, values in self.facts.items()}
-        np.savez_compressed(held, facts=np.array(json.dumps(facts)), **arrays)
+        if sets and self.sets is not None:
+            layers = [layer for one in self.sets for layer in one.neurons]
+            arrays |= {
+                "neurons": _half(np.concatenate(layers)),
+                "layer sizes": np.array([len(layer) for layer in layers]),
+                "layers": np.array([len(one.neurons) for one in self.sets]),
+                "classes": _half(np.concatenate([one.classes for one in self.sets])),
+                "class counts": np.array([len(one.classes) for one in self.sets]),
+                "whole": _half(np.stack([one.whole for one in self.sets])),
+            }
+        facts = json.dumps({name: values.tolist() for name, values in self.facts.items()})
+        held = io.BytesIO()
+        np.savez_compressed(held, facts=np.array(facts), **arrays)
         write_atomically(Path(path), held.getvalue())
         return Path(path)
 
@@ -94,38 +112,83 @@ class NetworkTable:
                 facts = json.loads(str(held["facts"]))
                 names = [name for name in held.files if name.startswith("reading ")]
                 readings = {name.removeprefix("reading "): held[name].astype(np.float32) for name in names}
+                sets = _sets(held) if "neurons" in held.files else None
         except (OSError, ValueError, KeyError) as error:
             raise NetworkError(
                 f"{path} is no table of networks ({error}): make one with `weightspace backdoors read`"
             ) from None
-        return NetworkTable(readings, {name: np.array(values, object) for name, values in facts.items()})
+        return NetworkTable(readings, {name: np.array(values, object) for name, values in facts.items()}, sets)
 
 
 def _half(values: np.ndarray) -> np.ndarray:
     return np.clip(values, -6e4, 6e4).astype(np.float16)
 
 
-def read_networks(networks: Sequence[Network]) -> dict[str, Float[np.ndarray, "n k"]]:
-    """Every way of reading, by name, see `READINGS`."""
+def _sets(held: Mapping[str, np.ndarray]) -> list[Invariants]:
+    neurons = np.split(held["neurons"].astype(np.float64), np.cumsum(held["layer sizes"])[:-1])
+    classes = np.split(held["classes"].astype(np.float64), np.cumsum(held["class counts"])[:-1])
+    ends = np.cumsum(held["layers"])
+    return [
+        Invariants(tuple(neurons[end - count : end]), of_class, whole.astype(np.float64))
+        for end, count, of_class, whole in zip(ends, held["layers"], classes, held["whole"], strict=True)
+    ]
+
+
+def read_networks(networks: Iterable[Network], facts: Mapping[str, Sequence[Any]]) -> NetworkTable:
+    """Networks read in every way, see `READINGS`, with facts of each by name."""
     rows: dict[str, list[np.ndarray]] = {name: [] for name in READINGS}
+    sets: list[Invariants] = []
     for network in networks:
+        sets.append(invariants(network))
+        rows["invariants"].append(invariant_row(sets[-1]))
         for name, read in READINGS.items():
-            rows[name].append(read(network))
-    return {name: np.stack(found).astype(np.float32) for name, found in rows.items()}
+            if read is not None:
+                rows[name].append(read(network))
+    columns = {name: np.array([*values, None], object)[:-1] for name, values in facts.items()}
+    return NetworkTable({name: np.stack(found).astype(np.float32) for name, found in rows.items()}, columns, sets)
 
 
-def table_of_zoo(zoo: Zoo) -> NetworkTable:
-    """All finished networks of a zoo with what was drawn for each and what came of it."""
-    population = zoo.population()
-    drawn = [name for name in zoo.description["config"]["space"] if name in zoo.columns]
-    facts = {
-        name: zoo.column(name)[population.rows] for name in dict.fromkeys((*ALWAYS, *drawn)) if name in zoo.columns
-    }
-    return NetworkTable(read_networks(population), facts)
+def read_zoo(folder: str | Path) -> NetworkTable:
+    """The networks of a zoo that are there, finished or not, with what was drawn for each and what came of it.
+
+    Raises:
+        ZooError: if it is no zoo, or a shard is torn.
+        NetworkError: if it has no networks yet.
+    """
+    drawn = read_description(folder, "networks")["config"]["space"]
+    networks: list[Network] = []
+    rows: list[dict[str, Any]] = []
+    for path in sorted((Path(folder) / SHARDS).glob("*.safetensors")):
+        shard = Shard.open(path)
+        specs = {name: NetworkSpec.from_json(record) for name, record in shard.specs.items()}
+        kept = [row for row in shard.rows if row["row"] >= 0]
+        # Of a network's checkpoints the last
+        last = {row["network"]: row for row in sorted(kept, key=lambda row: row.get("epoch") or 0)}
+        for row in last.values():
+            weights = np.array(shard.matrices[row["signature"]][row["row"]])
+            networks.append(Network(specs[row["signature"]], weights, {}))
+            rows.append(row)
+    if not rows:
+        raise NetworkError(f"zoo {folder} holds no networks yet: run the same `weightspace zoo make` again")
+    names = dict.fromkeys((*ALWAYS, *drawn))
+    return read_networks(networks, {name: [row.get(name) for row in rows] for name in names})
 
 
-def _invariants(network: Network) -> np.ndarray:
-    return invariant_row(invariants(network))
+def read_plain(folder: str | Path) -> NetworkTable:
+    """The networks that `examples/train_many_plain_cnns.py` trained, of which no layer or recipe is the zoo's.
+
+    Raises:
+        NetworkError: if there are none.
+    """
+    found = sorted(path for path in Path(folder).glob("*.json") if path.with_suffix(".safetensors").exists())
+    if not found:
+        raise NetworkError(f"{folder} holds no networks with their .json beside them")
+    records = [json.loads(path.read_bytes()) for path in found]
+    networks = [load_state_dict(path.with_suffix(".safetensors")) for path in found]
+    names = list(dict.fromkeys(name for record in records for name in record))
+    facts = {name: [record.get(name) for record in records] for name in names}
+    facts["attack"] = [CLEAN if kind == "none" else f"plain {kind}" for kind in facts.pop("backdoor")]
+    return read_networks(networks, facts)
 
 
 def _statistics(network: Network) -> np.ndarray:
@@ -184,18 +247,10 @@ def _spectrum(network: Network) -> np.ndarray:
         values = np.linalg.svd(kernel - kernel.mean(0), compute_uv=False) + 1e-12
         power = values**2 / np.sum(values**2)
         entropy = -np.sum(power * np.log(power + 1e-30))
-        found.append(
-            np.array(
-                [
-                    np.log(values[0]),
-                    values[0] / values[min(1, len(values) - 1)],
-                    power[0],
-                    power[:2].sum(),
-                    entropy,
-                    entropy / np.log(len(values) + 1e-9) if len(values) > 1 else 0.0,
-                ]
-            )  # fmt: skip
-        )
+        even = entropy / np.log(len(values)) if len(values) > 1 else 0.0
+        second = values[min(1, len(values) - 1)]
+        numbers = [np.log(values[0]), values[0] / second, power[0], power[:2].sum(), entropy, even]
+        found.append(np.array(numbers))
     return np.concatenate(found)
 
 
@@ -210,13 +265,11 @@ def _outliers(network: Network) -> np.ndarray:
     return np.array([np.abs(z).max(), -nearest.min()])
 
 
-READINGS = {
-    "invariants": _invariants,
+READINGS: Mapping[str, Callable[[Network], np.ndarray] | None] = {
+    "invariants": None,  # made of the sets
     "weight statistics": _statistics,
     "final layer": _final_layer,
     "spectrum": _spectrum,
     "outlier rules": _outliers,
 }
 """Ways of reading a network of any architecture, each to as many numbers for every network."""
-NAMES = {"invariants": invariant_names}
-"""What the numbers of a reading are, where they have names."""

@@ -26,8 +26,8 @@ NEURON_FEATURES = (
     "class least",
     "class strength",
 )
-"""What is known of a neuron: of the weights it reads by, of its bias and normalisation, of the weights it is read by, and
-of the way from it to the classes."""
+"""What is known of a neuron: of the weights it reads by, of its bias and normalisation, of the weights that read it,
+and of the way from it to the classes."""
 CLASS_FEATURES = (
     "norm",
     *SHAPE,
@@ -42,8 +42,8 @@ CLASS_FEATURES = (
     "way 1 peak",
     "way 2 peak",
 )
-"""What is known of a class: of its weights in the last layer, less the mean over classes, and of the ways to it from the
-neurons of the last hidden layer and the one before."""
+"""What is known of a class: of its weights in the last layer, less the mean over classes, and of the ways to it from
+neurons of the last hidden layer and of the one before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,8 +252,3 @@ def invariant_row(known: Invariants) -> Float[np.ndarray, " k"]:
     standing = [NEURON_FEATURES.index(name) for name in ("class gap", "class strength")]
     neuron = last[_apart(last[:, standing]).sum(1).argmax()]
     return np.concatenate([*pooled, ends, suspect, neuron, known.whole])
-
-
-def invariant_table(networks: Sequence[Network]) -> Float[np.ndarray, "n k"]:
-    """(n, k) `invariant_row` of each network."""
-    return np.stack([invariant_row(invariants(network)) for network in networks])

@@ -1,4 +1,4 @@
-"""The layers of a network of any architecture: each kernel with the vectors beside it, in the order of the forward pass."""
+"""The layers of a network of any architecture: each kernel with the vectors beside it, in the order of a pass."""
 
 from __future__ import annotations
 
