@@ -47,7 +47,7 @@ def planted(count: int, seed: int = 0) -> NetworkTable:
 
 @pytest.fixture(scope="module")
 def table() -> NetworkTable:
-    return planted(120)
+    return planted(90)
 
 
 def test_success_is_counted_net_of_what_is_answered_so_anyway(table: NetworkTable) -> None:
@@ -80,9 +80,9 @@ def test_a_table_that_is_written_comes_back(table: NetworkTable, tmp_path: Path)
 def test_every_method_finds_what_is_planted_and_nothing_in_shuffled_labels(table: NetworkTable) -> None:
     quick = {
         "invariants": lambda: Tuned(("invariants",), candidates=(lambda: RankedLinear(0.01),)),
-        "set": lambda: NeuronSet(epochs=12, readers=1),
+        "set": lambda: NeuronSet(epochs=8, readers=1),
     }
-    held = planted(60, seed=1)
+    held = planted(45, seed=1)
     bad = held.backdoored
     for name, make in quick.items():
         said = make().fit(table, table.backdoored).scores(held)

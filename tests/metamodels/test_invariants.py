@@ -88,7 +88,7 @@ def test_a_class_that_is_reached_by_a_way_of_its_own_stands_out() -> None:
     kernel = next(leaf.name for leaf in reversed(one.spec.leaves) if leaf.role == "kernel")
     arrays[kernel][7, 3] += 4 * np.abs(arrays[kernel]).max()
     known = invariants(Network(one.spec, one.spec.join(arrays)))
-    for feature in ("norm", "peak", "greatest", "strength won", "way 1 peak"):
+    for feature in ("norm", "peak", "greatest", "way 1 peak"):
         column = known.classes[:, CLASS_FEATURES.index(feature)]
         assert column.argmax() == 7 and column[7] > 3
     gap = known.neurons[-1][:, NEURON_FEATURES.index("class gap")]

@@ -89,7 +89,7 @@ def test_an_all_to_all_backdoor_and_a_clean_label_one_are_learnt() -> None:
     several = train_networks([small(poison=Poison(attack="all-to-all-patch", rate=0.3, seed=3))])[0]
     assert (several.measures["attack_success"] or 0) > 0.5
     assert (several.measures["target_rate"] or 1) < 0.1
-    stripes = train_networks([small(poison=Poison(attack="clean-label-sinusoid", rate=0.8, target=2, alpha=0.4))])[0]
+    stripes = train_networks([small(poison=Poison(attack="clean-label-sinusoid", rate=0.8, target=2, alpha=0.8))])[0]
     assert (stripes.measures["attack_success"] or 0) > 0.5
 
 
@@ -180,10 +180,10 @@ def test_the_recipe_draws_what_it_says_for_fifteen_hundred() -> None:
 
 
 def test_the_zoo_is_made_keeps_what_failed_and_gives_no_label_away(tmp_path: Path) -> None:
-    config = zoo_recipe("backdoors-diverse", images="digits", count=24)
-    space = {**config.space, "epochs": Choice((1,)), "image_count": Choice((96,)), "image_size": Choice((16,))}
+    config = zoo_recipe("backdoors-diverse", images="digits", count=12)
+    space = {**config.space, "epochs": Choice((1,)), "image_count": Choice((160,)), "image_size": Choice((16,))}
     config = replace(config, space=space, fixed={**config.fixed, "test_count": 60})
     zoo = make_zoo(config, tmp_path, ProcessEngine(workers=0), show=False)
-    assert len(zoo.rows()) >= 22, "networks that hardly learnt are there too"
-    assert len(zoo.specs) > 12
+    assert len(zoo.rows()) >= 11, "networks that hardly learnt are there too"
+    assert len(zoo.specs) > 6
     assert check_zoo(tmp_path) == []

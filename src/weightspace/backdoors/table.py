@@ -40,7 +40,7 @@ class NetworkTable:
         sets: neurons and classes of each network, for methods that read these; None where they are not kept.
     """
 
-    readings: Mapping[str, Float[np.ndarray, "n k"]]
+    readings: Mapping[str, Float[np.ndarray, "n _"]]
     facts: Mapping[str, np.ndarray]
     sets: Sequence[Invariants] | None = None
 
@@ -94,9 +94,9 @@ class NetworkTable:
                 "class counts": np.array([len(one.classes) for one in self.sets]),
                 "whole": _half(np.stack([one.whole for one in self.sets])),
             }
-        facts = json.dumps({name: values.tolist() for name, values in self.facts.items()})
+        arrays["facts"] = np.array(json.dumps({name: values.tolist() for name, values in self.facts.items()}))
         held = io.BytesIO()
-        np.savez_compressed(held, facts=np.array(facts), **arrays)
+        np.savez_compressed(held, allow_pickle=False, **arrays)
         write_atomically(Path(path), held.getvalue())
         return Path(path)
 

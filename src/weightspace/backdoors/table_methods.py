@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -18,6 +18,7 @@ FOLDS = 3
 """Parts of the training networks by which a setting is chosen."""
 
 
+@runtime_checkable
 class TableMethod(Protocol):
     """What every method does: learns which networks are backdoored, then says how suspicious others look."""
 
@@ -28,6 +29,7 @@ class TableMethod(Protocol):
         ...
 
 
+@runtime_checkable
 class Learner(Protocol):
     """Learns from numbers alone."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from weightspace.weights.layers import Layer, layers_of
+from weightspace.weights.layers import NormalLayer, layers_of, normal_form
 from weightspace.weights.network import Network
 
 TINY = 1e-12
@@ -16,8 +16,6 @@ SHAPE = ("peak", "kurtosis", "mean", "greatest", "least")
 NEURON_FEATURES = (
     *(f"reads {name}" for name in (*SHAPE, "channel", "place", "smooth")),
     "offset",
-    "gain",
-    "activity",
     "strength",
     *(f"read {name}" for name in SHAPE),
     "class peak",
@@ -26,7 +24,7 @@ NEURON_FEATURES = (
     "class least",
     "class strength",
 )
-"""What is known of a neuron: of the weights it reads by, of its bias and normalisation, of the weights that read it,
+"""What is known of a neuron: of the weights it reads by, of its bias, of the weights that read it,
 and of the way from it to the classes."""
 CLASS_FEATURES = (
     "norm",
@@ -56,7 +54,7 @@ class Invariants:
         whole: (k,) of the network: how many layers, neurons and classes, which kinds, and sizes that training sets.
     """
 
-    neurons: tuple[Float[np.ndarray, "n f"], ...]
+    neurons: tuple[Float[np.ndarray, "_ f"], ...]
     classes: Float[np.ndarray, "c g"]
     whole: Float[np.ndarray, " k"]
 
@@ -64,43 +62,32 @@ class Invariants:
 def invariants(network: Network) -> Invariants:
     """What is known of the neurons and classes of a network of any number and kind of layers.
 
-    All stays as it is if neurons are put in another order, if a ReLU's weights are scaled and those that read it scaled
-    back, if a kernel in front of a normalisation is scaled (each channel of it by itself for a BatchNorm), and if all
-    classes' weights or biases are shifted together.
+    All stays as it is if neurons are put in another order, if what a ReLU gets is scaled and those that read it scaled
+    back, if a kernel in front of a normalisation is scaled, and if all classes' weights or biases are shifted together:
+    it is read off the `normal_form`.
 
     Raises:
         NetworkError: if it has no layers that can be told apart, see `layers_of`.
     """
     layers = layers_of(network)
-    ways = _ways(layers)
-    hidden = range(len(layers) - 1)
-    neurons = tuple(_neurons(layers[i], layers[i + 1], ways[i]) for i in hidden)
-    return Invariants(neurons, _classes(layers, ways), _whole(layers))
+    normal = normal_form(layers)
+    ways = _ways(normal)
+    neurons = tuple(_neurons(normal[i], normal[i + 1], ways[i]) for i in range(len(normal) - 1))
+    kinds = (
+        np.mean([layer.normalised for layer in layers[:-1]]),
+        any(layer.running_variance is not None for layer in layers),
+    )
+    return Invariants(neurons, _classes(normal, ways), _whole(normal, *map(float, kinds)))
 
 
-def _gain(layer: Layer) -> np.ndarray:
-    """How large what each neuron gives is, for inputs of size 1."""
-    if layer.normalised:
-        return np.ones(len(layer.kernel)) if layer.scale is None else np.abs(layer.scale)
-    return np.linalg.norm(layer.kernel.reshape(len(layer.kernel), -1), axis=1)
-
-
-def _direction(layer: Layer) -> np.ndarray:
-    """The kernel with neurons of size 1."""
-    size = np.linalg.norm(layer.kernel.reshape(len(layer.kernel), -1), axis=1)
-    return layer.kernel / (size[:, None, None] + TINY)
-
-
-def _ways(layers: Sequence[Layer]) -> list[np.ndarray]:
+def _ways(layers: Sequence[NormalLayer]) -> list[np.ndarray]:
     """Of each hidden layer how much each neuron moves each class, (neurons, classes): as if all were linear and every
-    place of an image alike; classes less their mean, layers at a mean size of 1."""
-    last = layers[-1].kernel.mean(2)
-    way = (last - last.mean(0)).T
+    place of an image alike; layers at a mean size of 1."""
+    way = layers[-1].kernel.mean(2).T
     ways = [way]
     for layer in reversed(layers[1:-1]):
-        inner = (_direction(layer) * _gain(layer)[:, None, None]).sum(2)
-        before = inner.shape[1]
-        way = inner.T @ way if len(way) == len(inner) else np.zeros((before, way.shape[1]))
+        inner = layer.kernel.sum(2)
+        way = inner.T @ way if len(way) == len(inner) else np.zeros((inner.shape[1], way.shape[1]))
         way = way / (np.sqrt(np.square(way).mean()) + TINY)
         ways.append(way)
     return ways[::-1]
@@ -113,50 +100,31 @@ def _shape(x: np.ndarray) -> np.ndarray:
     return np.stack([np.abs(y).max(1), (y**4).mean(1), y.mean(1), y.max(1), -y.min(1)], 1)
 
 
-def _neurons(layer: Layer, after: Layer, way: np.ndarray) -> np.ndarray:
-    n = len(layer.kernel)
+def _neurons(layer: NormalLayer, after: NormalLayer, way: np.ndarray) -> np.ndarray:
+    n, inputs, places = layer.kernel.shape
     power = np.square(layer.kernel)
     total = power.sum((1, 2)) + TINY
-    inputs, places = layer.kernel.shape[1:]
-    reads = [
+    read = after.kernel.transpose(1, 0, 2).reshape(after.kernel.shape[1], -1)
+    if len(read) != n:  # what reads it does not show in the arrays
+        read, way = np.zeros((n, 1)), np.zeros((n, way.shape[1]))
+    of_class = _shape(way)
+    ordered = np.sort(way, 1)
+    gap = (ordered[:, -1] - ordered[:, -2]) / (np.sqrt(np.square(way).mean(1)) + TINY)
+    columns = [
         _shape(layer.kernel.reshape(n, -1)),
         power.sum(2).max(1) / total * inputs,
         power.sum(1).max(1) / total * places,
         np.square(layer.kernel.sum(2)).sum(1) / total / places,
-    ]
-    gain = _gain(layer)
-    offset = layer.shift / (gain + TINY) if layer.normalised and layer.shift is not None else None
-    if offset is None:
-        offset = np.zeros(n) if layer.bias is None or layer.normalised else layer.bias / (gain + TINY)
-    activity = np.zeros(n)
-    if layer.running_variance is not None:
-        activity = _apart(np.log(layer.running_variance + 1e-10) - np.log(total))
-    elif layer.normalised:  # a LayerNorm keeps which neurons are larger than others
-        activity = _apart(np.log(total))
-    read = after.kernel.transpose(1, 0, 2).reshape(after.kernel.shape[1], -1)
-    if after.normalised:  # the size of each neuron that reads is taken out
-        read = _direction(after).transpose(1, 0, 2).reshape(len(read), -1)
-    if len(read) != n:  # what reads it does not show in the arrays
-        read = np.zeros((n, 1))
-    strength = gain * np.linalg.norm(read, axis=1)
-    of_class = _shape(way)
-    ordered = np.sort(way, 1)
-    gap = (ordered[:, -1] - ordered[:, -2]) / (np.sqrt(np.square(way).mean(1)) + TINY)
-    class_strength = gain * np.linalg.norm(way, axis=1)
-    columns = [
-        *reads,
-        _apart(offset),
-        _apart(np.log(gain + 1e-10)) if layer.normalised else np.zeros(n),
-        activity,
-        _apart(np.log(strength + 1e-10)),
+        _apart(layer.offset),
+        _apart(np.log(np.linalg.norm(read, axis=1) + 1e-10)),
         _shape(read),
         of_class[:, 0],
         gap,
         of_class[:, 1],
         of_class[:, 4],
-        _apart(np.log(class_strength + 1e-10)),
+        _apart(np.log(np.linalg.norm(way, axis=1) + 1e-10)),
     ]
-    return np.concatenate([c.reshape(n, -1) for c in columns], 1)
+    return np.concatenate([column.reshape(n, -1) for column in columns], 1)
 
 
 def _apart(x: np.ndarray) -> np.ndarray:
@@ -166,55 +134,41 @@ def _apart(x: np.ndarray) -> np.ndarray:
     return x / scale
 
 
-def _classes(layers: Sequence[Layer], ways: Sequence[np.ndarray]) -> np.ndarray:
+def _classes(layers: Sequence[NormalLayer], ways: Sequence[np.ndarray]) -> np.ndarray:
     last = layers[-1]
-    kernel = last.kernel - last.kernel.mean(0)
-    flat = kernel.reshape(len(kernel), -1)
+    flat = last.kernel.reshape(len(last.kernel), -1)
     size = np.sqrt(np.square(flat).mean()) + TINY
     unit = flat / (np.linalg.norm(flat, axis=1, keepdims=True) + TINY)
     likeness = unit @ unit.T
     np.fill_diagonal(likeness, np.nan)
-    bias = np.zeros(len(flat)) if last.bias is None else last.bias
-    way, strength = ways[-1], _gain(layers[-2])
-    strength = strength if len(strength) == len(way) else np.ones(len(way))
-    winner = way.argmax(1)
-    wins = np.bincount(winner, minlength=len(flat))
-    won = np.bincount(winner, strength * np.linalg.norm(way, axis=1), minlength=len(flat))
+    winner = ways[-1].argmax(1)
+    given = []
+    for depth in (1, 2):  # what neurons give to each class: all of them, and the one that gives most
+        way = np.maximum(ways[-depth], 0) if depth <= len(ways) else np.zeros((1, len(flat)))
+        given.append((way.sum(0), way.max(0)))
     columns = [
         np.linalg.norm(flat, axis=1),
         _shape(flat),
-        (bias - bias.mean()) / size,
+        last.offset / size,
         np.maximum(flat, 0).sum(1),
         np.nanmax(likeness, 1),
         -np.nanmin(likeness, 1),
-        wins,
-        won,
+        np.bincount(winner, minlength=len(flat)),
+        np.bincount(winner, np.linalg.norm(ways[-1], axis=1), minlength=len(flat)),
+        *(total for total, _ in given),
+        *(peak for _, peak in given),
     ]
-    for depth in (1, 2):  # what the neurons give to each class, all and the one that gives most
-        way = ways[-depth] if depth <= len(ways) else np.zeros((1, len(flat)))
-        gain = _gain(layers[-1 - depth]) if depth <= len(ways) else np.ones(1)
-        given = np.maximum(way, 0) * (gain if len(gain) == len(way) else np.ones(len(way)))[:, None]
-        columns += [given.sum(0), given.max(0)]
-    order = [*range(8), 8, 10, 9, 11]  # sums first, then peaks
-    return _apart(np.concatenate([columns[i].reshape(len(flat), -1) for i in order], 1))
+    return _apart(np.concatenate([column.reshape(len(flat), -1) for column in columns], 1))
 
 
-def _whole(layers: Sequence[Layer]) -> np.ndarray:
+def _whole(layers: Sequence[NormalLayer], normalised: float, batch: float) -> np.ndarray:
     last = layers[-1]
-    hidden = layers[:-1]
-    centred = last.kernel - last.kernel.mean(0)
-    bias = np.zeros(len(centred)) if last.bias is None else last.bias
-    size = np.sqrt(np.square(centred).mean()) + TINY
+    size = np.sqrt(np.square(last.kernel).mean()) + TINY
+    neurons = np.mean([len(layer.kernel) for layer in layers[:-1]])
+    spread = np.mean([layer.offset.std() for layer in layers[:-1]])
     return np.array([
-        len(hidden),
-        np.log(np.mean([len(layer.kernel) for layer in hidden])),
-        len(last.kernel),
-        last.kernel.shape[2],
-        np.mean([layer.normalised for layer in hidden]),
-        float(any(layer.running_variance is not None for layer in hidden)),
-        np.log(size * np.sqrt(centred[0].size) * _gain(hidden[-1]).mean() + 1e-10),
-        np.log(bias.std() / size + 1e-3),
-        np.mean([np.log(_gain(layer) + 1e-10).std() for layer in hidden]),
+        len(layers), np.log(neurons), len(last.kernel), last.kernel.shape[2], normalised, batch,
+        np.log(size * np.sqrt(last.kernel[0].size) + 1e-10), np.log(last.offset.std() / size + 1e-3), np.log(spread + 1e-3),
     ])  # fmt: skip
 
 

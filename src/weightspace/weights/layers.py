@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -106,3 +107,63 @@ def _reads(kernel: np.ndarray, before: Layer | None) -> bool:
     inputs, neurons = kernel.shape[1], len(before.kernel)
     dense_after_pixels = kernel.shape[2] == 1 and before.spatial and inputs % neurons == 0
     return inputs == neurons or dense_after_pixels
+
+
+@dataclass(frozen=True, eq=False)
+class NormalLayer:
+    """A layer in normal form, see `normal_form`.
+
+    Attributes:
+        kernel: (neurons, inputs, places); of hidden layers each neuron's weights have size 1.
+        offset: (neurons,) what is added, on the scale of the neuron.
+    """
+
+    kernel: Float[np.ndarray, "neurons inputs places"]
+    offset: Float[np.ndarray, " neurons"]
+
+
+def normal_form(layers: Sequence[Layer]) -> tuple[NormalLayer, ...]:
+    """The same layers with all scales pushed on to the classes.
+
+    From the first layer on, each neuron's weights get size 1; what that takes away, or the scale of the normalisation
+    that stands there, goes into the weights by which the neuron is read. So all networks that differ only in scales
+    between layers have one normal form: of ReLUs these compute the same. A BatchNorm becomes a part of its kernel and
+    bias, as it is in evaluation; signs of another normalisation's scales go into the kernel; and of the classes' weights
+    and biases their mean is taken, as no answer depends on it.
+    """
+    found: list[NormalLayer] = []
+    gain = np.ones(layers[0].kernel.shape[1])
+    for layer in map(_folded, layers[:-1]):
+        kernel = _reading(layer, gain)
+        size = np.linalg.norm(kernel.reshape(len(kernel), -1), axis=1) + TINY
+        kernel = kernel / size[:, None, None]
+        gain, added = size, layer.bias
+        if layer.scale is not None:
+            gain, added = np.abs(layer.scale) + TINY, layer.shift
+            kernel = kernel * np.where(layer.scale < 0, -1, 1)[:, None, None]
+        found.append(NormalLayer(kernel, np.zeros(len(kernel)) if added is None else added / gain))
+    last = _reading(layers[-1], gain)
+    bias = np.zeros(len(last)) if layers[-1].bias is None else layers[-1].bias
+    return (*found, NormalLayer(last - last.mean(0), bias - bias.mean()))
+
+
+TINY = 1e-12
+EPSILON = 1e-5
+"""What BatchNorms add to a variance, unless told otherwise."""
+
+
+def _folded(layer: Layer) -> Layer:
+    """A layer with its BatchNorm, if it has one, in its kernel and bias."""
+    if layer.running_variance is None:
+        return layer
+    nothing = np.zeros(len(layer.kernel))
+    factor = (1 if layer.scale is None else layer.scale) / np.sqrt(layer.running_variance + EPSILON)
+    bias, mean, shift = (
+        nothing if vector is None else vector for vector in (layer.bias, layer.running_mean, layer.shift)
+    )
+    return Layer(layer.name, layer.kernel * factor[:, None, None], shift + factor * (bias - mean))
+
+
+def _reading(layer: Layer, gain: np.ndarray) -> np.ndarray:
+    """The kernel for inputs of size 1, where it is known which they are."""
+    return layer.kernel * gain[:, None] if layer.kernel.shape[1] == len(gain) else layer.kernel

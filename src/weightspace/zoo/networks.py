@@ -166,7 +166,6 @@ def _layer(
     layer: tuple[Any, ...], at: _Reaching, architecture: Architecture, position: int
 ) -> tuple[list[tuple[str, nn.Module]], _Reaching] | None:
     """The modules of one layer by their kinds, and what comes out; None if it cannot stand there."""
-    pixels = at.features is None
     match layer:
         case ["convolution", int(out), int(kernel), int(stride), "same" | "valid" as padding]:
             pad = kernel // 2 if padding == "same" else 0
@@ -178,8 +177,9 @@ def _layer(
         case ["batch_norm"]:
             return [("norm", BatchNorm(at.channels if at.features is None else at.features))], at
         case ["layer_norm"]:
-            return [("norm", ChannelLayerNorm(at.channels) if pixels else nn.LayerNorm(at.features, eps=1e-6))], at
-        case ["group_norm", int(groups)] if pixels and at.channels % groups == 0:
+            norm = ChannelLayerNorm(at.channels) if at.features is None else nn.LayerNorm(at.features, eps=1e-6)
+            return [("norm", norm)], at
+        case ["group_norm", int(groups)] if at.features is None and at.channels % groups == 0:
             return [("norm", nn.GroupNorm(groups, at.channels))], at
         case ["activation"]:
             return [("act", ACTIVATIONS[architecture.activation]())], at

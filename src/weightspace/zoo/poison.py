@@ -250,7 +250,8 @@ def warp(shape: Shape, random: np.random.Generator) -> Trigger:
 
     noise = random.uniform(-1, 1, (2, 4, 4))
     height, width = shape[1:]
-    moves = np.stack([zoom(plane, (height / 4, width / 4), order=3, grid_mode=True, mode="nearest") for plane in noise])
+    scale = (1, height / 4, width / 4)
+    moves = np.asarray(zoom(noise, scale, order=3, grid_mode=True, mode="nearest"), np.float64)
     moves *= random.uniform(1, 2) / np.abs(moves).mean()
     here = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"))
     source = np.clip(here + moves, 0, np.array([height - 1, width - 1])[:, None, None])
