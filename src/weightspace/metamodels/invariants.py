@@ -168,7 +168,8 @@ def _whole(layers: Sequence[NormalLayer], normalised: float, batch: float) -> np
     spread = np.mean([layer.offset.std() for layer in layers[:-1]])
     return np.array([
         len(layers), np.log(neurons), len(last.kernel), last.kernel.shape[2], normalised, batch,
-        np.log(size * np.sqrt(last.kernel[0].size) + 1e-10), np.log(last.offset.std() / size + 1e-3), np.log(spread + 1e-3),
+        np.log(size * np.sqrt(last.kernel[0].size) + 1e-10), np.log(last.offset.std() / size + 1e-3),
+        np.log(spread + 1e-3),
     ])  # fmt: skip
 
 

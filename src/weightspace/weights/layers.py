@@ -128,7 +128,7 @@ def normal_form(layers: Sequence[Layer]) -> tuple[NormalLayer, ...]:
     From the first layer on, each neuron's weights get size 1; what that takes away, or the scale of the normalisation
     that stands there, goes into the weights by which the neuron is read. So all networks that differ only in scales
     between layers have one normal form: of ReLUs these compute the same. A BatchNorm becomes a part of its kernel and
-    bias, as it is in evaluation; signs of another normalisation's scales go into the kernel; and of the classes' weights
+    bias, as it is in evaluation; signs of another normalisation's scales go into the kernel; of the classes' weights
     and biases their mean is taken, as no answer depends on it.
     """
     found: list[NormalLayer] = []
