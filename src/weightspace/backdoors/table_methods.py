@@ -116,10 +116,8 @@ class RankedLinear:
 CANDIDATES: tuple[Callable[[], Learner], ...] = (
     Boosted,
     lambda: Boosted(leaves=4, share=0.1),
-    lambda: Boosted(leaves=15, share=0.2, least=15),
     lambda: RankedLinear(0.001),
     lambda: RankedLinear(0.01),
-    lambda: RankedLinear(0.1),
 )
 """Settings of which each method that learns from one reading takes the best: as many for all."""
 

@@ -17,6 +17,7 @@ NEURON_FEATURES = (
     *(f"reads {name}" for name in (*SHAPE, "channel", "place", "smooth")),
     "offset",
     "strength",
+    "strength throughout",
     *(f"read {name}" for name in SHAPE),
     "class peak",
     "class gap",
@@ -105,8 +106,10 @@ def _neurons(layer: NormalLayer, after: NormalLayer, way: np.ndarray) -> np.ndar
     power = np.square(layer.kernel)
     total = power.sum((1, 2)) + TINY
     read = after.kernel.transpose(1, 0, 2).reshape(after.kernel.shape[1], -1)
+    # A neuron that drowns the others does so in all that read it, whose own sizes are no part of this
+    throughout = np.log(np.linalg.norm(after.kernel, axis=2) + 1e-10).mean(0)
     if len(read) != n:  # what reads it does not show in the arrays
-        read, way = np.zeros((n, 1)), np.zeros((n, way.shape[1]))
+        read, way, throughout = np.zeros((n, 1)), np.zeros((n, way.shape[1])), np.zeros(n)
     of_class = _shape(way)
     ordered = np.sort(way, 1)
     gap = (ordered[:, -1] - ordered[:, -2]) / (np.sqrt(np.square(way).mean(1)) + TINY)
@@ -117,6 +120,7 @@ def _neurons(layer: NormalLayer, after: NormalLayer, way: np.ndarray) -> np.ndar
         np.square(layer.kernel.sum(2)).sum(1) / total / places,
         _apart(layer.offset),
         _apart(np.log(np.linalg.norm(read, axis=1) + 1e-10)),
+        _apart(throughout),
         _shape(read),
         of_class[:, 0],
         gap,
