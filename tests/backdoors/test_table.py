@@ -105,14 +105,14 @@ def test_what_is_left_out_is_judged_by_a_fit_that_has_not_seen_it(table: Network
     seen: list[tuple[set[str], set[str]]] = []
 
     class Watching:
-        def fit(self, training: NetworkTable, bad: np.ndarray) -> "Watching":
+        def fit(self, table: NetworkTable, bad: np.ndarray) -> "Watching":
             assert bad.any() and not bad.all()
-            self.norms = set(training.facts["norm"])
+            self.norms = set(table.facts["norm"])
             return self
 
-        def scores(self, asked: NetworkTable) -> np.ndarray:
-            seen.append((self.norms, set(asked.facts["norm"])))
-            return asked.backdoored.astype(float)
+        def scores(self, table: NetworkTable) -> np.ndarray:
+            seen.append((self.norms, set(table.facts["norm"])))
+            return table.backdoored.astype(float)
 
     found = left_out(table, {"watching": Watching}, "norm", show=False)
     assert set(found) == {"none", "batch", "layer"}
