@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tests.metamodels.test_invariants import network
+from weightspace.backdoors.nearness import Nearness
 from weightspace.backdoors.neuron_set import NeuronSet
 from weightspace.backdoors.table import READINGS, NetworkTable, read_networks, read_plain
 from weightspace.backdoors.table_methods import METHODS, RankedLinear, Rules, Tuned, area
@@ -17,7 +18,7 @@ from weightspace.experiments.diverse import (
     crossed,
     left_out,
     methods_of,
-    random_split_table,
+    split_table,
     tables,
 )
 from weightspace.weights.network import Network
@@ -119,7 +120,7 @@ def test_what_is_left_out_is_judged_by_a_fit_that_has_not_seen_it(table: Network
     assert all(not trained & asked for trained, asked in seen)
     assert all(of["watching"][0].estimate == 1 for of in found.values())
     answers = crossed(table, {"watching": Watching}, show=False)
-    assert "1.000 [1.000, 1.000]" in random_split_table(answers)
+    assert "1.000 [1.000, 1.000]" in split_table(table, answers.scores)
 
 
 def test_too_few_networks_are_said_to_be_too_few(table: NetworkTable) -> None:
@@ -130,7 +131,7 @@ def test_too_few_networks_are_said_to_be_too_few(table: NetworkTable) -> None:
 def test_all_tables_are_made_and_methods_of_neurons_need_neurons(table: NetworkTable) -> None:
     methods = {"rules": METHODS["outlier rule: largest size"]}
     made = tables(table, table, methods=methods, axes=("norm", "attack", "width"), show=False)
-    assert len(made) == 6
+    assert len(made) == 8
     assert all("rules" in text for text in made.values())
     assert set(methods_of(table)) - set(METHODS) == {"invariants and set of neurons", "set of neurons"}
     bare = NetworkTable(table.readings, table.facts)
@@ -158,3 +159,35 @@ def test_networks_of_a_plain_script_are_read_by_their_arrays(tmp_path: Path) -> 
     assert found.facts["attack"].tolist() == ["clean", "plain blend"]
     assert found.backdoored.tolist() == [False, True] and found.clean.tolist() == [True, False]
     assert np.isfinite(found.readings["final layer"]).all()
+
+
+def test_p_values_are_even_among_networks_like_those_that_calibrate_and_small_for_what_stands_out(
+    table: NetworkTable,
+) -> None:
+    good = np.flatnonzero(table.without)
+    scores = np.random.default_rng(0).normal(size=len(table))
+    half = np.arange(len(good)) % 2 == 0
+    near = Nearness.of(table.select(good[half]), scores[good[half]])
+    p = near.p_values(table.select(good[~half]), scores[good[~half]])
+    assert 0.3 < p.mean() < 0.7 and p.min() > 0
+    assert near.p_values(table.select(good[:5]), np.full(5, 100.0)).max() < 0.2
+    assert near.p_values(table.select(good[:5]), np.full(5, -100.0)).min() == pytest.approx(1)
+    assert np.mean(near.typicality(table.select(good[~half])) > 0.05) > 0.7
+
+
+def test_networks_unlike_all_others_are_not_typical(table: NetworkTable) -> None:
+    good = table.select(np.flatnonzero(table.without & (table.facts["norm"] != "none")))
+    near = Nearness.of(good, np.zeros(len(good)))
+    other = planted(20, seed=2)
+    odd = other.select(np.flatnonzero(other.facts["norm"] == "none"))
+    same = other.select(np.flatnonzero(other.facts["norm"] != "none"))
+    assert near.typicality(odd).max() < 0.05 < near.typicality(same).mean()
+
+
+def test_kinds_weigh_by_how_near_they_are(table: NetworkTable) -> None:
+    """Scores of one architecture are all higher: among its own kind a network of it is less suspicious."""
+    good = table.select(np.flatnonzero(table.without))
+    kind = good.facts["norm"] == "batch"
+    scores = np.where(kind, 5.0, 0.0) + np.linspace(0, 1, len(good))
+    p = Nearness.of(good, scores).p_values(good, np.full(len(good), 5.5))
+    assert p[kind].min() > p[~kind].max()

@@ -85,32 +85,38 @@ class RankedLinear:
     def fit(self, x: Matrix, bad: Labels) -> RankedLinear:
         from sklearn.linear_model import LogisticRegression
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a column of which all is missing
-            self.knots = np.nanquantile(x.astype(np.float64), np.linspace(0, 1, 65), axis=0)
-        self.model = LogisticRegression(C=self.strength, max_iter=500, class_weight="balanced").fit(
-            self._ranked(x), bad
-        )
+        self.knots = rank_knots(x)
+        model = LogisticRegression(C=self.strength, max_iter=500, class_weight="balanced")
+        self.model = model.fit(ranked(x, self.knots), bad)
         return self
 
     def scores(self, x: Matrix) -> Float[np.ndarray, " n"]:
-        return self.model.decision_function(self._ranked(x))
-
-    def _ranked(self, x: Matrix) -> Matrix:
-        from scipy.special import ndtri
-
         assert self.knots is not None, "fit comes first"
-        shares = np.linspace(0, 1, len(self.knots))
-        columns = np.empty(x.shape)
-        for i, column in enumerate(x.T.astype(np.float64)):
-            knots = self.knots[:, i]
-            if not np.isfinite(knots).all() or knots[0] == knots[-1]:
-                columns[:, i] = 0
-                continue
-            low = np.interp(column, knots, shares)
-            high = 1 - np.interp(-column, -knots[::-1], shares)  # ties stand in the middle of what they share
-            columns[:, i] = np.nan_to_num(ndtri(0.01 + 0.98 * (low + high) / 2))
-        return columns
+        return self.model.decision_function(ranked(x, self.knots))
+
+
+def rank_knots(x: Matrix) -> Float[np.ndarray, "q k"]:
+    """The quantiles of each column by which `ranked` knows its distribution; what is missing does not count."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column of which all is missing
+        return np.nanquantile(x.astype(np.float64), np.linspace(0, 1, 65), axis=0)
+
+
+def ranked(x: Matrix, knots: Float[np.ndarray, "q k"]) -> Matrix:
+    """Normal scores of each number's rank among those that `knots` were taken from, -2.3 to 2.3; 0 for what is missing,
+    and for a column that does not vary."""
+    from scipy.special import ndtri
+
+    shares = np.linspace(0, 1, len(knots))
+    columns = np.zeros(x.shape)
+    for i, column in enumerate(x.T.astype(np.float64)):
+        edges = knots[:, i]
+        if not np.isfinite(edges).all() or edges[0] == edges[-1]:
+            continue
+        low = np.interp(column, edges, shares)
+        high = 1 - np.interp(-column, -edges[::-1], shares)  # ties stand in the middle of what they share
+        columns[:, i] = np.nan_to_num(ndtri(0.01 + 0.98 * (low + high) / 2))
+    return columns
 
 
 CANDIDATES: tuple[Callable[[], Learner], ...] = (

@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from weightspace.backdoors.nearness import Nearness
 from weightspace.backdoors.neuron_set import NeuronSet
 from weightspace.backdoors.table import NetworkTable
 from weightspace.backdoors.table_methods import METHODS, TableMethod, Tuned, area
 from weightspace.errors import TaskError
-from weightspace.evaluation.metrics import Interval
+from weightspace.evaluation.metrics import Interval, bootstrap_interval
 from weightspace.evaluation.tables import markdown_table
 from weightspace.files.progress import progress
 from weightspace.zoo.poison import CONTROLS, EVERY_ATTACK, LABEL_NOISE, TRIGGER_ONLY
 
 Make = Callable[[], TableMethod]
 FOLDS = 5
+FALSE_ALARMS = 0.05
+ODD = 0.01
+"""Typicality below which a network is not judged."""
 LEAST = 6
 """Networks of each side below which nothing is said."""
 RESAMPLES = 1_000
@@ -66,13 +70,17 @@ class Answers:
     """What methods say of the same networks, each judged by a fit that had not seen it.
 
     Attributes:
-        scores: by method, (n,).
-        fold: (n,) which fit: scores of different fits are compared with each other only as ranks.
+        scores: by method, (n,), as ranks among the networks without backdoor that the same fit judged.
+        raw: by method, (n,), as the fits said them.
+        fold: (n,) which fit.
+        outside: by method, the mean of what all fits say of networks from elsewhere, if there are any.
     """
 
     table: NetworkTable
     scores: Mapping[str, Float[np.ndarray, " n"]]
+    raw: Mapping[str, Float[np.ndarray, " n"]]
     fold: np.ndarray
+    outside: Mapping[str, Float[np.ndarray, " m"]]
 
 
 def learnable(table: NetworkTable) -> np.ndarray:
@@ -80,8 +88,15 @@ def learnable(table: NetworkTable) -> np.ndarray:
     return np.flatnonzero(table.backdoored | table.without)
 
 
-def crossed(table: NetworkTable, methods: Mapping[str, Make], *, seed: int = 0, show: bool = True) -> Answers:
-    """Every network judged by a fit on four fifths of the table that it is not among.
+def crossed(
+    table: NetworkTable,
+    methods: Mapping[str, Make],
+    others: NetworkTable | None = None,
+    *,
+    seed: int = 0,
+    show: bool = True,
+) -> Answers:
+    """Every network judged by a fit on four fifths of the table that it is not among; others by all fits.
 
     Raises:
         TaskError: if either side has fewer than ten networks.
@@ -93,15 +108,21 @@ def crossed(table: NetworkTable, methods: Mapping[str, Make], *, seed: int = 0, 
             f"to be cut into {FOLDS} parts: make more of the zoo"
         )
     fold = np.random.default_rng(seed).permutation(len(table)) % FOLDS
-    scores = {name: np.empty(len(table)) for name in methods}
+    scores, raw = ({name: np.empty(len(table)) for name in methods} for _ in range(2))
+    outside = {} if others is None else {name: np.zeros(len(others)) for name in methods}
+    rows = learnable(table)
     with progress("random split", len(methods) * FOLDS, "fits", show) as advance:
         for number in range(FOLDS):
-            rows = learnable(table)
-            rows, apart = rows[fold[rows] != number], np.flatnonzero(fold == number)
-            for name, said in _fitted(table, rows, apart, methods):
-                scores[name][apart] = _ranked(said, table.without[apart])
+            training = table.select(rows[fold[rows] != number])
+            apart = np.flatnonzero(fold == number)
+            for name, make in methods.items():
+                fitted = make().fit(training, training.backdoored)
+                raw[name][apart] = fitted.scores(table.select(apart))
+                scores[name][apart] = _ranked(raw[name][apart], table.without[apart])
+                if others is not None:
+                    outside[name] += fitted.scores(others) / FOLDS
                 advance(1, note=name)
-    return Answers(table, scores, fold)
+    return Answers(table, scores, raw, fold, outside)
 
 
 def _ranked(said: np.ndarray, good: np.ndarray) -> np.ndarray:
@@ -162,24 +183,12 @@ def area_interval(bad: np.ndarray, good: np.ndarray, seed: int = 0) -> Interval:
     return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
 
 
-def outside(table: NetworkTable, others: NetworkTable, methods: Mapping[str, Make], *, show: bool = True) -> Answers:
-    """What methods that were trained on a whole table say of networks from elsewhere."""
-    scores: dict[str, np.ndarray] = {}
-    training = table.select(learnable(table))
-    with progress("outsiders", len(methods), "fits", show) as advance:
-        for name, make in methods.items():
-            scores[name] = make().fit(training, training.backdoored).scores(others)
-            advance(1, note=name)
-    return Answers(others, scores, np.zeros(len(others)))
-
-
 # -- tables ---------------------------------------------------------------------------------------------------------
 
 
-def random_split_table(answers: Answers) -> str:
+def split_table(table: NetworkTable, scores: Mapping[str, Float[np.ndarray, " n"]]) -> str:
     """AUROC of every method: backdoors that work against clean networks, against mislabelled and triggered ones; those
-    two against clean ones; and how many are found at 5% false alarms."""
-    table = answers.table
+    that are mislabelled against clean ones; and how many are found at 5% false alarms."""
     bad, clean = table.backdoored, table.clean
     noise, trigger = (table.facts["attack"] == name for name in (LABEL_NOISE, TRIGGER_ONLY))
     questions = {
@@ -194,7 +203,7 @@ def random_split_table(answers: Answers) -> str:
         "at 5% false alarms",
     ]
     lines = []
-    for name, said in answers.scores.items():
+    for name, said in scores.items():
         cells = [_cell(said, a, b) for a, b in questions.values()]
         lines.append([name, *cells, _rate(said[bad], said[clean])])
     return markdown_table(header, lines)
@@ -233,6 +242,41 @@ def left_out_table(found: Mapping[str, Mapping[str, tuple[Interval, int, int]]])
     return markdown_table(header, lines)
 
 
+def guarantee_table(answers: Answers, others: NetworkTable | None) -> str:
+    """Of every method: how many networks are typical enough to be judged, and of these the false alarms among networks
+    without backdoor and the backdoors found, with the stated 5%; calibrated on the nearest networks of other folds."""
+    table = answers.table
+    lines = []
+    for name, raw in answers.raw.items():
+        p, typical = np.empty(len(table)), np.empty(len(table))
+        for number in range(FOLDS):
+            apart, known = np.flatnonzero(answers.fold == number), (answers.fold != number) & table.without
+            near = Nearness.of(table.select(np.flatnonzero(known)), raw[known])
+            asked = table.select(apart)
+            p[apart], typical[apart] = near.p_values(asked, raw[apart]), near.typicality(asked)
+        cells = _judged(table, p, typical)
+        if others is not None:
+            near = Nearness.of(table.select(np.flatnonzero(table.without)), raw[table.without])
+            cells += _judged(others, near.p_values(others, answers.outside[name]), near.typicality(others))
+        lines.append([name, *cells])
+    heads = ["judged", "false alarms", "found"]
+    return markdown_table(
+        ["method", *heads, *(f"outside: {head}" for head in (heads if others is not None else ()))], lines
+    )
+
+
+def _judged(table: NetworkTable, p: np.ndarray, typical: np.ndarray) -> list[str]:
+    judged = typical > ODD
+    found = [f"{judged.mean():.0%} of {len(table)}"]
+    for rows in (table.without & judged, table.backdoored & judged):
+        if rows.sum() < LEAST:
+            found.append("")
+            continue
+        one = bootstrap_interval((p[rows] <= FALSE_ALARMS).astype(float), proportion=True)
+        found.append(f"{one.estimate:.0%} [{one.low:.0%}, {one.high:.0%}] of {int(rows.sum())}")
+    return found
+
+
 def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return (values >= low) & ((values < high) | ((high == 1) & (values <= 1)))
 
@@ -261,16 +305,16 @@ def tables(
     """All tables by their titles."""
     working, clean = int(table.backdoored.sum()), int(table.clean.sum())
     counts = f"{len(table)} networks, {working} with a backdoor that works, {clean} clean"
-    answers = crossed(table, methods, show=show)
+    answers = crossed(table, methods, others, show=show)
     found: dict[str, Any] = {
-        f"random split, five folds; {counts}": random_split_table(answers),
+        f"random split, five folds; {counts}": split_table(table, answers.scores),
         "by success net of chance, against clean": success_table(answers),
         "each attack that works, all trained on, against clean": attack_table(answers),
     }
+    if others is not None:
+        found[f"outside: {len(others)} networks of a plain script"] = split_table(others, answers.outside)
+    found["stated false alarms of 5%, answers calibrated on the nearest networks"] = guarantee_table(answers, others)
     for axis in axes:
         if axis in table.facts:
             found[f"one {axis} left out of training"] = left_out_table(left_out(table, methods, axis, show=show))
-    if others is not None:
-        title = f"outside: {len(others)} networks of a plain script"
-        found[title] = random_split_table(outside(table, others, methods, show=show))
     return found
