@@ -61,6 +61,8 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "backdoors scale": (backdoors.scale, "readers of weights as given and in canonical scale, asked about rewrites"),
     "backdoors widths": (backdoors.widths, "detectors trained on networks of one width, asked about another"),
     "backdoors families": (backdoors.families, "which kind of trigger a backdoor has"),
+    "backdoors read": (backdoors.read, "networks of any architecture as one table of numbers and labels"),
+    "backdoors anywhere": (backdoors.anywhere, "detectors of any architecture: axes left out, and outsiders"),
     "backdoors train": (backdoors.train, "train and calibrate a detector that `scan` can use"),
     "backdoors repair": (backdoors.repair, "which neurons carry backdoors, and ways to take them out, side by side"),
     "backdoors evaluate": (backdoors.evaluate, "the figures of a detector's card, on a zoo's test networks"),
