@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from weightspace.cli import backdoors, decompile, environment, hyperparameters, inspection, metamodels, rasp, zoo
+from weightspace.cli import backdoors, decompile, environment, heads, hyperparameters, inspection, metamodels, rasp, zoo
 from weightspace.cli.arguments import EVERYWHERE, Positional, arguments
 from weightspace.cli.completion import Shell, script
 from weightspace.cli.help import usage, verb_help
@@ -65,6 +65,10 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "decompiler ladder": (decompile.ladder, "every method on every rung: noisy, compressed, finetuned, trained"),
     "scan": (backdoors.scan, "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
     "inspect": (inspection.inspect, "what a checkpoint holds: kind, arrays, architecture, metadata, hash; no verdict"),
+    "heads": (heads.heads, "what the attention heads of a language model do, read from their weights"),
+    "heads label": (heads.label, "run a language model and score what each of its heads does"),
+    "heads train": (heads.train, "train a reader of heads on a zoo of small language models"),
+    "heads study": (heads.study, "the reader of heads against baselines and controls on a real model"),
     "hyperparameters curve": (hyperparameters.curve, "the methods by the number of networks they are trained on"),
     "backdoors compare": (backdoors.compare, "every detector of backdoors on one zoo, and the tables"),
     "backdoors transfer": (backdoors.transfer, "detectors after training on each attack alone, and on all but each"),
@@ -72,6 +76,8 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "backdoors scale": (backdoors.scale, "readers of weights as given and in canonical scale, asked about rewrites"),
     "backdoors widths": (backdoors.widths, "detectors trained on networks of one width, asked about another"),
     "backdoors families": (backdoors.families, "which kind of trigger a backdoor has"),
+    "backdoors read": (backdoors.read, "networks of any architecture as one table of numbers and labels"),
+    "backdoors anywhere": (backdoors.anywhere, "detectors of any architecture: axes left out, and outsiders"),
     "backdoors train": (backdoors.train, "train and calibrate a detector that `scan` can use"),
     "backdoors repair": (backdoors.repair, "which neurons carry backdoors, and ways to take them out, side by side"),
     "backdoors evaluate": (backdoors.evaluate, "the figures of a detector's card, on a zoo's test networks"),
@@ -158,7 +164,8 @@ def _run(verb: Callable[..., int], name: str, words: list[str]) -> int:
     try:
         options, everywhere = _parse(verb, name, words)
         if everywhere["help"]:
-            return say(verb_help(verb, name, arguments(verb)))
+            below = "\n\n" + usage(VERBS, group) if (group := name.removeprefix("weightspace ")) in GROUPS else ""
+            return say(verb_help(verb, name, arguments(verb)) + below)
         debug |= everywhere["verbose"]
         if Launch.of_environment().count > 1 and name not in TOGETHER:
             raise ValueError(f"{name} is done by one process: start it without torchrun")
