@@ -1,0 +1,501 @@
+"""The causal S-ops that are tried, the cheap first: counts, places since, values at the last, matches, comparisons."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from weightspace import clock
+from weightspace.decompiler.trained import columns
+from weightspace.decompiler.trained.asked import BOS, SEP, SPECIAL, Kind, Strings
+from weightspace.decompiler.trained.pool import Feature, Pool, pick
+from weightspace.rasp.choices import WHICH
+from weightspace.rasp.functions import Value
+from weightspace.rasp.language import (
+    Aggregate,
+    Map,
+    Select,
+    Selector,
+    SelectorAnd,
+    SelectorWidth,
+    SequenceMap,
+    SOp,
+    indices,
+    tokens,
+)
+
+FEW_LETTERS = 16
+"""With more letters than these no S-op asks for one by name."""
+NOTHING = ""
+"""The token that a Pick gives where nothing is selected: none of the vocabulary."""
+assert WHICH
+
+
+def value_of(text: str) -> Value:
+    """A token as a program has it: a whole number where it is written as one."""
+    return int(text) if text.isdigit() and str(int(text)) == text else text
+
+
+def everywhere() -> Selector:
+    """The selector of all keys up to here."""
+    return Select(tokens, tokens, "TRUE")
+
+
+def before(by: int) -> Selector:
+    """The selector of the key `by` places before."""
+    return Select(indices, indices, f"x == y - {by}")
+
+
+@dataclass
+class Grammar:
+    """Fills a pool.
+
+    Attributes:
+        strings: on which S-ops are tried.
+        vocab: the texts of the tokens.
+        kind: what the network is asked.
+        largest: cost up to which S-ops are made.
+        seconds: after which no more are made.
+    """
+
+    strings: Strings
+    vocab: tuple[str, ...]
+    kind: Kind
+    letters: tuple[int, ...]
+    largest: int = 5
+    quota: int = 700
+    most: int = 24_000
+    seconds: float = 25.0
+    pool: Pool = field(init=False)
+    helpers: dict[tuple[object, ...], SOp] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.codes = self.strings.codes.astype(np.int16)
+        self.real = self.codes >= 0
+        self.pool = Pool(self.real, self.quota, self.most)
+        self.values: tuple[Value, ...] = tuple(value_of(text) for text in self.vocab)
+        self.numeric = len(self.letters) > 2 and all(isinstance(self.values[i], int) for i in self.letters)
+        self.few = len(self.letters) <= FEW_LETTERS
+        self.places = np.broadcast_to(np.arange(self.codes.shape[1], dtype=np.int16), self.codes.shape)
+        self.start = clock.now() if hasattr(clock, "now") else 0.0
+
+    # -- filled ---------------------------------------------------------------------------------------------------
+
+    def fill(self) -> Pool:
+        """Every operator at every cost, until the pool is full or the time is over."""
+        self._inputs()
+        for cost in range(1, self.largest + 1):
+            for operator in (
+                self._tests,
+                self._earlier,
+                self._counts,
+                self._balances,
+                self._interleaved,
+                self._matches,
+                self._orders,
+                self._since,
+                self._comparisons,
+                self._modulo,
+                self._differences,
+                self._lasts,
+                self._logic,
+            ):
+                if len(self.pool) >= self.most:
+                    return self.pool
+                operator(cost)
+        return self.pool
+
+    def helper(self, key: tuple[object, ...], make: Callable[[], SOp]) -> SOp:
+        """An S-op that several features read, made once."""
+        if key not in self.helpers:
+            self.helpers[key] = make()
+        return self.helpers[key]
+
+    def _inputs(self) -> None:
+        add = self.pool.add
+        self.token = Feature("token", np.where(self.real, self.codes, -1), 0, "input", lambda: tokens)
+        self.index = Feature("number", self.places.copy(), 0, "input", lambda: indices)
+        add("token", self.token.values, 0, "input", lambda: tokens)
+        add("number", self.index.values, 0, "input", lambda: indices)
+
+    # -- tokens ---------------------------------------------------------------------------------------------------
+
+    def _named(self) -> list[int]:
+        """The tokens that are asked for by name."""
+        wanted = set(np.unique(self.codes[self.real]).tolist())
+        return [i for i in range(len(self.vocab)) if i in wanted and (self.few or self.vocab[i] in SPECIAL)]
+
+    def _tests(self, cost: int) -> None:
+        for feature in self.pool.of("token", cost - 1, cost - 1):
+            for number in self._named():
+                literal = repr(self.values[number])
+                self.pool.add(
+                    "bool", feature.values == number, cost, "test",
+                    lambda f=feature, t=literal: Map(f"x == {t}", f.node),
+                )  # fmt: skip
+        for first, second in itertools.combinations(self.pool.of("token", 0, cost - 1), 2):
+            if first.cost + second.cost == cost - 1:
+                self.pool.add(
+                    "bool", first.values == second.values, cost, "equal tokens",
+                    lambda f=first, s=second: SequenceMap("x == y", f.node, s.node),
+                )  # fmt: skip
+        if cost == 2 and self.kind == "answers":
+            self._of_question()
+
+    def _of_question(self) -> None:
+        """Letters before `<sep>` alone."""
+        if SEP not in self.vocab or not self.few:
+            return
+        after = columns.counted(self.codes == self.vocab.index(SEP))
+        for number in self.letters:
+            literal = repr(self.values[number])
+            self.pool.add(
+                "bool", (self.codes == number) & (after == 0), 2, "letter of the question",
+                lambda t=literal: SequenceMap(f"x == {t} and y == 0", tokens, self.parted),
+            )  # fmt: skip
+
+    @property
+    def parted(self) -> SOp:
+        """How often `<sep>` has been seen."""
+        return self.helper(("parted",), lambda: SelectorWidth(Select(tokens, tokens, f"x == {SEP!r}")))
+
+    def _earlier(self, cost: int) -> None:
+        """Values of places before, and those of the first places."""
+        if cost <= 4:
+            self.pool.add(
+                "token", columns.shifted(self.token.values, cost, -1), cost, "earlier token",
+                lambda by=cost: Aggregate(before(by), tokens, default=NOTHING),
+            )  # fmt: skip
+        for place in (1, 2) if cost == 1 and self.kind == "answers" else ():
+            where = columns.earliest(self.places == place)
+            self.pool.add(
+                "token", columns.taken(self.token.values, where, -1), 1, "token at a place",
+                lambda p=place: pick("first", Select(indices, indices, f"x == {p}"), tokens, NOTHING),
+            )  # fmt: skip
+        for feature in self.pool.of("bool", cost - 1, cost - 1)[: self.quota // 4] if 2 <= cost <= 4 else ():
+            if feature.operator != "test":
+                self.pool.add(
+                    "bool", columns.shifted(feature.values, 1, 0), cost, "earlier",
+                    lambda f=feature: Aggregate(before(1), f.node, default=0),
+                )  # fmt: skip
+        if self.numeric and cost == 2:
+            for feature in self.pool.of("token", 0, 1):
+                self._steps(feature)
+
+    def _steps(self, feature: Feature) -> None:
+        """The token one above and one below, of tokens that are numbers."""
+        by_value = {self.values[number]: number for number in self.letters}
+        for step in (1, -1):
+            table = np.full(len(self.vocab) + 1, -1, np.int16)
+            for number in self.letters:
+                value = self.values[number]
+                assert isinstance(value, int)
+                table[number] = by_value.get(value + step, -1)
+            self.pool.add(
+                "token", table[feature.values], feature.cost + 1, "step",
+                lambda f=feature, s=step: Map(f"x + {s}" if s > 0 else f"x - {-s}", self.number_of(f)),
+            )  # fmt: skip
+
+    def number_of(self, feature: Feature) -> SOp:
+        """A token as a number, -1 for those that are none."""
+        others = tuple(value for value in (*self.values, NOTHING) if not isinstance(value, int))
+        return self.helper(("number", id(feature)), lambda: Map(f"-1 if x in {others!r} else x", feature.node))
+
+    def numbers(self, feature: Feature) -> np.ndarray:
+        """What `number_of` is on the strings."""
+        table = np.array([value if isinstance(value, int) else -1 for value in self.values] + [-1], np.int16)
+        return table[feature.values]
+
+    def _matches(self, cost: int) -> None:
+        """The token that stands where a key equals a query; keys and queries are tokens nearby, or places."""
+        if cost not in (2, 3) or self.kind == "sets":
+            return
+        near = [f for f in self.pool.of("token", 0, 2) if f.operator in ("input", "earlier token")]
+        asked = [*near]
+        if cost == 3:
+            asked += [self._begun(f) for f in near[:2]]
+        for key, query in itertools.product(near, asked):
+            if key.cost + query.cost + 1 > cost + 1:
+                continue
+            for strict in (False, True):
+                if strict and key is not query:
+                    continue
+                selected = columns.pairs(key.values, query.values, strict)
+                self._picked(cost, selected, self._matching(key, query, strict), near)
+        if cost == 3:
+            self._matches_twice(near)
+            self._by_place(near)
+
+    def _begun(self, feature: Feature) -> Feature:
+        """A token, but `<bos>` for `<sep>`: an answer begins as its question does."""
+        separator, begin = self.vocab.index(SEP) if SEP in self.vocab else -2, self.vocab.index(BOS)
+        values = np.where(feature.values == separator, begin, feature.values).astype(np.int16)
+        source = f"{BOS!r} if x == {SEP!r} else x"
+        make = lambda: self.helper(("begun", id(feature)), lambda: Map(source, feature.node))  # noqa: E731
+        return Feature("token", values, feature.cost, "begun", make)
+
+    def _matching(self, key: Feature, query: Feature, strict: bool) -> Callable[[], Selector]:
+        def make() -> Selector:
+            equal = Select(key.node, query.node, "EQ")
+            return SelectorAnd(equal, Select(indices, indices, "LT")) if strict else equal
+
+        return make
+
+    def _picked(
+        self, cost: int, selected: np.ndarray, selector: Callable[[], Selector], near: Sequence[Feature]
+    ) -> None:
+        for which in ("first", "last"):
+            places = columns.picked(selected, which)
+            for value in near:
+                self.pool.add(
+                    "token", columns.taken(value.values, places, -1), cost + value.cost / 2, "match",
+                    lambda v=value, w=which: pick(w, selector(), v.node, NOTHING),
+                )  # fmt: skip
+
+    def _matches_twice(self, near: Sequence[Feature]) -> None:
+        if len(near) < 3:
+            return
+        now, last, last_but_one = near[:3]
+        begun = self._begun(now)
+        for keys, queries in (((last, last_but_one), (now, last)), ((last, last_but_one), (begun, last))):
+            both = columns.pairs(keys[0].values, queries[0].values) & columns.pairs(keys[1].values, queries[1].values)
+            parts = [self._matching(key, query, False) for key, query in zip(keys, queries, strict=True)]
+            self._picked(3, both, lambda p=parts: SelectorAnd(p[0](), p[1]()), near[:1])
+
+    def _by_place(self, near: Sequence[Feature]) -> None:
+        """The token at a place that is counted from `<sep>`."""
+        if SEP not in self.vocab:
+            return
+        separator = self.codes == self.vocab.index(SEP)
+        gone = np.where(columns.counted(separator) > 0, columns.since(separator), -1)
+        node = lambda: self.helper(  # noqa: E731
+            ("gone",), lambda: SequenceMap("x if y else -1", self._since_node(("sep",), self.parted), self.parted)
+        )
+        selected = columns.pairs(np.where(self.real, self.places, -2), gone)
+        self._picked(3, selected, lambda: Select(indices, node(), "EQ"), near[:1])
+
+    def _orders(self, cost: int) -> None:
+        """The nearest larger or smaller token, and the commonest."""
+        if self.kind == "sets":
+            return
+        if self.numeric and cost == 2:
+            by_value = {self.values[number]: number for number in self.letters}
+            table = np.full(2**15 + 1, -1, np.int16)
+            for value, number in by_value.items():
+                assert isinstance(value, int)
+                table[value] = number
+            own = self.numbers(self.token)
+            keys = own >= 0
+            for which, near in (("least", columns.next_above), ("most", columns.next_below)):
+                wanted = own if which == "least" else np.where(own < 0, 2**14, own)
+                found = near(np.where(keys, own, -1), wanted, -1, keys)
+                self.pool.add(
+                    "token", np.where(found >= 0, table[found], -1), 2, "order",
+                    lambda w=which: self._nearest_node(w),
+                )  # fmt: skip
+        if cost in (2, 3):
+            for feature in self.pool.of("bool", cost - 1, cost - 1)[: self.quota // 8]:
+                self.pool.add(
+                    "token", columns.commonest(self.token.values, feature.values, len(self.vocab)), cost, "commonest",
+                    lambda f=feature: pick("commonest", f.chosen(), tokens, NOTHING),
+                )  # fmt: skip
+
+    def _nearest_node(self, which: str) -> SOp:
+        number = self.number_of(self.token)
+        if which == "least":
+            return pick("least", Select(number, number, "x > y"), number, NOTHING)
+        return pick("most", Select(number, number, "0 <= x and (x < y or y < 0)"), number, NOTHING)
+
+    # -- numbers --------------------------------------------------------------------------------------------------
+
+    def _atoms(self) -> list[Feature]:
+        """Booleans of a letter, and of a letter of the question."""
+        return [
+            feature
+            for feature in self.pool.of("bool", 1, 2)
+            if feature.operator in ("test", "letter of the question") and (feature.cost == 1 or feature.operator != "test")
+        ]
+
+    def _counts(self, cost: int) -> None:
+        for feature in self.pool.of("bool", cost, cost)[: self.quota // 2] if cost <= 4 else ():
+            for holds in (True, False):
+                chosen = (feature.values != 0) == holds
+                self.pool.add(
+                    "number", columns.counted(chosen & self.real), cost + (0 if cost == 1 else 0.5), "count",
+                    lambda f=feature, h=holds: self._count_node(f, h),
+                )  # fmt: skip
+
+    def _count_node(self, feature: Feature, holds: bool) -> SOp:
+        return self.helper(("count", id(feature), holds), lambda: SelectorWidth(feature.chosen(holds)))
+
+    def _balances(self, cost: int) -> None:
+        """How many more there are of one kind than of another."""
+        if cost != 2:
+            return
+        for first, second in itertools.combinations(self._atoms(), 2):
+            if first.operator != second.operator:
+                continue
+            count = columns.counted(first.values) - columns.counted(second.values)
+            self.pool.add(
+                "bool", count > 0, 2, "more", lambda f=first, s=second: Map("x > 0", self._mean_node(f, s))
+            )
+            self.pool.add(
+                "bool", count == 0, 2, "more", lambda f=first, s=second: Map("x == 0", self._mean_node(f, s))
+            )
+            self.pool.add(
+                "bool", count < 0, 2, "more", lambda f=first, s=second: Map("x < 0", self._mean_node(f, s))
+            )
+            self.pool.add("number", count, 2, "balance", lambda f=first, s=second: self._balance_node(f, s))
+
+    def _mean_node(self, first: Feature, second: Feature) -> SOp:
+        def make() -> SOp:
+            plus, minus = first.node, second.node
+            if isinstance(plus, Map) and isinstance(minus, Map) and plus.inner is minus.inner:
+                source = f"1 if {plus.function.source} else -1 if {minus.function.source} else 0"
+                step: SOp = Map(source, plus.inner, encoding="numerical")
+            elif isinstance(plus, SequenceMap) and isinstance(minus, SequenceMap):
+                source = f"1 if {plus.function.source} else -1 if {minus.function.source} else 0"
+                step = SequenceMap(source, plus.first, plus.second, encoding="numerical")
+            else:
+                step = SequenceMap("x - y", plus, minus, encoding="numerical")
+            return Aggregate(everywhere(), step, encoding="numerical")
+
+        return self.helper(("mean", id(first), id(second)), make)
+
+    def _balance_node(self, first: Feature, second: Feature) -> SOp:
+        make = lambda: SequenceMap("round(x * (y + 1))", self._mean_node(first, second), indices)  # noqa: E731
+        return self.helper(("balance", id(first), id(second)), make)
+
+    def _interleaved(self, cost: int) -> None:
+        """Counts and balances among the places that are equal to this one modulo a number."""
+        if cost != 3 or self.kind == "sets":
+            return
+        atoms = [atom for atom in self._atoms() if atom.operator == "letter of the question"]
+        for modulus in (2, 3, 4):
+            counts = []
+            for atom in atoms:
+                count = np.zeros(self.codes.shape, np.int16)
+                for rest in range(modulus):
+                    count[:, rest::modulus] = np.cumsum(atom.values[:, rest::modulus], axis=1)
+                counts.append(count)
+                self.pool.add(
+                    "number", count, cost, "interleaved count",
+                    lambda a=atom, m=modulus: SelectorWidth(SelectorAnd(_equal_places(m), a.chosen())),
+                )  # fmt: skip
+            for (i, first), (j, second) in itertools.combinations(enumerate(atoms), 2):
+                self.pool.add(
+                    "bool", counts[i] > counts[j], cost, "interleaved balance",
+                    lambda f=first, s=second, m=modulus: Map("x > 0", self._interleaved_node(f, s, m)),
+                )  # fmt: skip
+
+    def _interleaved_node(self, first: Feature, second: Feature, modulus: int) -> SOp:
+        def make() -> SOp:
+            mean = self._mean_node(first, second)
+            assert isinstance(mean, Aggregate)
+            return Aggregate(_equal_places(modulus), mean.sop, encoding="numerical")
+
+        return self.helper(("interleaved", id(first), id(second), modulus), make)
+
+    def _since(self, cost: int) -> None:
+        if cost > 4:
+            return
+        for feature in self.pool.of("bool", cost - 1, cost - 1)[: self.quota // 2]:
+            for holds in (True, False):
+                chosen = ((feature.values != 0) == holds) & self.real
+                self.pool.add(
+                    "number", columns.since(chosen), cost, "since",
+                    lambda f=feature, h=holds: self._since_node((id(f), h), self._count_node(f, h)),
+                )  # fmt: skip
+
+    def _since_node(self, key: tuple[object, ...], count: SOp) -> SOp:
+        return self.helper(("since", *key), lambda: SelectorWidth(Select(count, count, "EQ")))
+
+    def _differences(self, cost: int) -> None:
+        numbers = self.pool.of("number", 0, cost - 1)[: self.quota // 4]
+        for first, second in itertools.permutations(numbers, 2):
+            if int(first.cost + second.cost) != cost - 1:
+                continue
+            if self.pool.full("larger", cost) and self.pool.full("difference", cost):
+                return
+            self.pool.add(
+                "bool", first.values > second.values, cost, "larger",
+                lambda f=first, s=second: SequenceMap("x > y", f.node, s.node),
+            )  # fmt: skip
+            if id(first) < id(second):
+                self.pool.add(
+                    "bool", first.values == second.values, cost, "as many",
+                    lambda f=first, s=second: SequenceMap("x == y", f.node, s.node),
+                )  # fmt: skip
+                self.pool.add(
+                    "number", first.values - second.values, cost, "difference",
+                    lambda f=first, s=second: SequenceMap("x - y", f.node, s.node),
+                )  # fmt: skip
+
+    # -- booleans of numbers --------------------------------------------------------------------------------------
+
+    def _comparisons(self, cost: int) -> None:
+        for feature in self.pool.of("number", cost - 1, cost - 0.5):
+            found = np.unique(feature.values[self.real])
+            for value in sorted(found.tolist(), key=abs)[: 16 if feature.cost <= 2 else 4]:
+                self.pool.add(
+                    "bool", feature.values == value, cost, "is",
+                    lambda f=feature, v=value: Map(f"x == {v}", f.node),
+                )  # fmt: skip
+                self.pool.add(
+                    "bool", feature.values > value, cost, "more than",
+                    lambda f=feature, v=value: Map(f"x > {v}", f.node),
+                )  # fmt: skip
+
+    def _modulo(self, cost: int) -> None:
+        for feature in self.pool.of("number", cost - 1, cost - 0.5):
+            for modulus in (2, 3, 4):
+                for rest in range(modulus if modulus > 2 else 1):
+                    self.pool.add(
+                        "bool", feature.values % modulus == rest, cost, "modulo",
+                        lambda f=feature, m=modulus, r=rest: Map(f"x % {m} == {r}", f.node),
+                    )  # fmt: skip
+
+    def _lasts(self, cost: int) -> None:
+        """What a boolean was at the last or first place at which another one held."""
+        whens = self.pool.of("bool", 1, 2)[: self.quota // 8]
+        for value in self.pool.of("bool", 1, cost - 1)[: self.quota // 2]:
+            for when in whens:
+                if value is when or when.cost + value.cost != cost - 1 or self.pool.full("last", cost):
+                    continue
+                for holds in (True, False):
+                    chosen = ((when.values != 0) == holds) & self.real
+                    self.pool.add(
+                        "bool", columns.taken(value.values, columns.latest(chosen), 0), cost, "last",
+                        lambda w=when, v=value, h=holds: pick("last", w.chosen(h), v.node, 0),
+                    )  # fmt: skip
+
+    def _logic(self, cost: int) -> None:
+        if cost > 4:
+            return
+        booleans = self.pool.of("bool", 1, cost - 1)[: self.quota // 3]
+        for first, second in itertools.combinations(booleans, 2):
+            if first.cost + second.cost != cost or self.pool.full("logic", cost):
+                continue
+            for source, values in (
+                ("x and y", first.values & second.values),
+                ("x and not y", first.values & ~second.values & 1),
+                ("not x and y", ~first.values & second.values & 1),
+                ("not x and not y", ~first.values & ~second.values & 1),
+                ("x != y", first.values ^ second.values),
+            ):
+                self.pool.add(
+                    "bool", values, cost, "logic",
+                    lambda f=first, s=second, t=source: SequenceMap(_of_booleans(t), f.node, s.node),
+                )  # fmt: skip
+
+
+def _of_booleans(source: str) -> str:
+    """Values of a boolean may be 0 and 1 as well as False and True, which `!=` does not tell apart."""
+    return source
+
+
+def _equal_places(modulus: int) -> Selector:
+    return Select(indices, indices, f"(x - y) % {modulus} == 0")

@@ -1,0 +1,102 @@
+"""S-ops that have been tried on some strings: one of those that give the same there, in the order of their costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from weightspace.decompiler.trained.columns import Column
+from weightspace.rasp.choices import Pick, Which
+from weightspace.rasp.functions import Value
+from weightspace.rasp.language import Map, Select, Selector, SOp
+
+Sort = Literal["bool", "number", "token"]
+
+
+@dataclass(eq=False)
+class Feature:
+    """An S-op and what it is on the strings of a pool.
+
+    Attributes:
+        sort: how its values are to be read.
+        values: see `columns.Column`.
+        cost: about how many lines it takes.
+        operator: by whose name it is counted.
+        make: gives its expression.
+    """
+
+    sort: Sort
+    values: Column
+    cost: float
+    operator: str
+    make: Callable[[], SOp]
+
+    @cached_property
+    def node(self) -> SOp:
+        """The expression, always the same object."""
+        return self.make()
+
+    def chosen(self, holds: bool = True) -> Selector:
+        """The selector of the keys at which a boolean holds, or does not."""
+        node = self.node
+        if isinstance(node, Map) and node.function.has_expression:
+            source, inner = node.function.source, node.inner
+        else:
+            source, inner = "x", node
+        source = source if holds else f"not {source}" if source == "x" else f"not ({source})"
+        return Select(inner, inner, source)
+
+
+def pick(which: Which, selector: Selector, sop: SOp, default: Value) -> Pick:
+    """A Pick whose values are what the picked S-op's are."""
+    return Pick(which, selector, sop, default=default, encoding=sop.encoding)
+
+
+class Pool:
+    """Features by their sort, no two of which give the same on the strings (a boolean and its negation are one).
+
+    Attributes:
+        real: which cells are places of a string.
+        quota: how many features of one operator and cost are kept.
+    """
+
+    def __init__(self, real: np.ndarray, quota: int, most: int) -> None:
+        self.real, self.quota, self.most = real, quota, most
+        self.features: dict[Sort, list[Feature]] = {"bool": [], "number": [], "token": []}
+        self.known: dict[tuple[Sort, bytes], Feature] = {}
+        self.counts: dict[tuple[str, float], int] = {}
+        self.tried = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.features.values()))
+
+    def full(self, operator: str, cost: float) -> bool:
+        """Whether no more of an operator and a cost are kept."""
+        return self.counts.get((operator, cost), 0) >= self.quota or len(self) >= self.most
+
+    def add(self, sort: Sort, values: np.ndarray, cost: float, operator: str, make: Callable[[], SOp]) -> Feature | None:
+        """Keep an S-op unless its values are known, constant, or there are enough of its kind."""
+        self.tried += 1
+        if self.full(operator, cost):
+            return None
+        kind = np.uint8 if sort == "bool" else np.int16
+        flat = values[self.real].astype(kind)
+        if not len(flat) or (flat == flat[0]).all():
+            return None
+        key = (sort, np.packbits(flat ^ flat[0]).tobytes() if sort == "bool" else flat.tobytes())
+        if key in self.known:
+            return None
+        whole = np.where(self.real, values, 0).astype(kind)
+        feature = Feature(sort, whole, cost, operator, make)
+        self.known[key] = feature
+        self.features[sort].append(feature)
+        self.counts[operator, cost] = self.counts.get((operator, cost), 0) + 1
+        return feature
+
+    def of(self, sort: Sort, least: float, most: float) -> list[Feature]:
+        """The features of a sort whose cost is in a range, both ends counted."""
+        return [feature for feature in self.features[sort] if least <= feature.cost <= most]

@@ -1,0 +1,264 @@
+"""Trees of conditions whose leaves are S-ops: what a network answers, explained by few of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from weightspace.decompiler.trained.pool import Feature
+from weightspace.rasp.choices import Choose
+from weightspace.rasp.functions import Value
+from weightspace.rasp.language import Map, SequenceMap, SOp, tokens
+
+CONDITIONS, LEAVES = 3_000, 1_800
+"""So many are tried with each other."""
+KEPT, REFINED = 60, 24
+"""Trees of one depth that are kept, and of these that are refined."""
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """What a tree gives at its end.
+
+    Attributes:
+        feature: the S-op; None where it is a constant.
+        constant: the value where it is one, a number of a token or a boolean.
+        holds: whether a boolean is meant, or its negation.
+        shown: the constant as programs have it.
+    """
+
+    feature: Feature | None
+    constant: int = 0
+    holds: bool = True
+    shown: Value = None
+
+    @property
+    def cost(self) -> float:
+        return 0.5 if self.feature is None else self.feature.cost
+
+    @property
+    def depth(self) -> int:
+        return 0
+
+    def features(self) -> Iterator[Feature]:
+        if self.feature is not None:
+            yield self.feature
+
+    def values(self) -> np.ndarray | int:
+        """What it gives at every place, or everywhere."""
+        if self.feature is None:
+            return self.constant
+        return self.feature.values if self.holds else 1 - self.feature.values
+
+    def node(self) -> SOp:
+        """Its expression."""
+        if self.feature is None:
+            return Map(repr(self.shown), tokens)
+        return self.feature.node if self.holds else negated(self.feature.node)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A condition, and what is given where it holds and where it does not."""
+
+    condition: Feature
+    yes: Tree
+    no: Tree
+
+    @property
+    def cost(self) -> float:
+        return 1 + self.condition.cost + self.yes.cost + self.no.cost
+
+    @property
+    def depth(self) -> int:
+        return 1 + max(self.yes.depth, self.no.depth)
+
+    def features(self) -> Iterator[Feature]:
+        yield self.condition
+        yield from self.yes.features()
+        yield from self.no.features()
+
+    def values(self) -> np.ndarray:
+        return np.where(self.condition.values != 0, self.yes.values(), self.no.values())
+
+    def node(self) -> SOp:
+        """Its expression: `and` and `or` where a side is a boolean constant."""
+        condition = self.condition.node
+        yes, no = self.yes, self.no
+        for side, other, texts in ((yes, no, ("x or y", "not x and y")), (no, yes, ("not x or y", "x and y"))):
+            if isinstance(side, Leaf) and isinstance(side.shown, bool):
+                # where the side holds: the condition (or its negation) or else the other; where not, and the other
+                return SequenceMap(texts[0] if side.shown else texts[1], condition, other.node())
+        if isinstance(no, Leaf) and no.feature is None and isinstance(yes, Leaf) and yes.feature is None:
+            return Map(f"{yes.shown!r} if x else {no.shown!r}", condition)
+        if isinstance(yes, Leaf) and yes.feature is None:
+            return SequenceMap(f"{yes.shown!r} if x else y", condition, no.node())
+        if isinstance(no, Leaf) and no.feature is None:
+            return SequenceMap(f"y if x else {no.shown!r}", condition, yes.node())
+        return Choose(condition, yes.node(), no.node())
+
+
+Tree = Leaf | Split
+
+
+def negated(node: SOp) -> SOp:
+    """What holds where a boolean does not."""
+    if isinstance(node, Map) and node.function.has_expression:
+        opposite = {"==": "!=", ">": "<=", "<": ">="}
+        parts = node.function.source.split(" ")
+        if len(parts) == 3 and parts[1] in opposite:
+            return Map(" ".join((parts[0], opposite[parts[1]], parts[2])), node.inner)
+        return Map(f"not ({node.function.source})", node.inner)
+    if isinstance(node, SequenceMap) and node.function.has_expression:
+        return SequenceMap(f"not ({node.function.source})", node.first, node.second)
+    return Map("not x", node)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A tree and how far it is from the answers.
+
+    Attributes:
+        error: sum of the weights of cells at which it is wrong.
+    """
+
+    tree: Tree
+    error: float
+
+    def rank(self, line: float) -> tuple[float, float]:
+        """What it is sorted by: its error and its lines, each of which has to make up for `line` of error."""
+        return (self.error + line * self.tree.cost, self.tree.cost)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What is to be explained.
+
+    Attributes:
+        values: at each cell.
+        weights: of each cell; 0 where nothing is asked.
+    """
+
+    values: np.ndarray
+    weights: np.ndarray
+
+
+def fitted(
+    target: Target, conditions: Sequence[Feature], leaves: Sequence[Leaf], *, depth: int = 3, line: float = 1.0
+) -> list[Fit]:
+    """Trees of each depth that explain the target, the best first.
+
+    Args:
+        conditions: booleans, the cheap first.
+        leaves: the cheap first.
+        depth: of the deepest.
+        line: error that a line more has to repair.
+    """
+    cells = np.flatnonzero(target.weights.ravel() > 0)
+    wanted, weights = target.values.ravel()[cells], target.weights.ravel()[cells].astype(np.float32)
+    wrong = np.stack([(_at(leaf, cells) != wanted) for leaf in leaves])
+    errors = (wrong @ weights).astype(np.float64)
+    costs = np.array([leaf.cost for leaf in leaves])
+    order = np.argsort(errors + line * costs, kind="stable")
+    found = [[Fit(leaves[i], float(errors[i])) for i in order[:KEPT]]]
+    chosen = _chosen_leaves(order, costs)
+    known = conditions[:CONDITIONS]
+    if not known or depth == 0 or found[0][0].error == 0:
+        return found[0]
+    holds = np.stack([feature.values.ravel()[cells] for feature in known]).astype(np.float32)
+    search = _Search(known, [leaves[i] for i in chosen], holds, wrong[chosen].astype(np.float32), line)
+    found.append(search.split(weights, KEPT))
+    for _ in range(2, depth + 1):
+        best = min(fit.rank(line) for fits in found for fit in fits)
+        deeper = [tree for fit in found[-1][:REFINED] for tree in search.refined(fit, weights)]
+        deeper.sort(key=lambda fit: fit.rank(line))
+        found.append(deeper[:KEPT])
+        if not deeper or deeper[0].rank(line) >= best:
+            break
+    return sorted((fit for fits in found for fit in fits), key=lambda fit: fit.rank(line))[:KEPT]
+
+
+def _at(leaf: Leaf, cells: np.ndarray) -> np.ndarray:
+    values = leaf.values()
+    return np.full(len(cells), values) if isinstance(values, int) else values.ravel()[cells]
+
+
+def _chosen_leaves(order: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """The best leaves, and the cheapest ones, which may be right where a condition holds."""
+    cheap = np.argsort(costs, kind="stable")[: LEAVES // 2]
+    return np.array(list(dict.fromkeys([*cheap.tolist(), *order[: LEAVES // 2].tolist()])))
+
+
+class _Search:
+    """Splits of cells by conditions, each side explained by its best leaf."""
+
+    def __init__(
+        self,
+        conditions: Sequence[Feature],
+        leaves: Sequence[Leaf],
+        holds: Float[np.ndarray, "conditions cells"],
+        wrong: Float[np.ndarray, "leaves cells"],
+        line: float,
+    ) -> None:
+        self.conditions, self.leaves, self.holds, self.wrong, self.line = conditions, leaves, holds, wrong, line
+        self.leaf_costs = np.array([leaf.cost for leaf in leaves]) * line
+        self.costs = np.array([feature.cost for feature in conditions]) * line
+
+    def split(self, weights: Float[np.ndarray, " cells"], count: int) -> list[Fit]:
+        """The best trees of one condition and two leaves, on cells of these weights."""
+        cells = np.flatnonzero(weights)
+        if not len(cells):
+            return []
+        weighted = self.wrong[:, cells] * weights[cells]
+        yes = self.holds[:, cells] @ weighted.T
+        no = weighted.sum(1)[None] - yes
+        best_yes, best_no = (yes + self.leaf_costs).argmin(1), (no + self.leaf_costs).argmin(1)
+        rows = np.arange(len(yes))
+        errors = yes[rows, best_yes] + no[rows, best_no]
+        total = errors + self.costs + self.leaf_costs[best_yes] + self.leaf_costs[best_no]
+        return [
+            Fit(
+                Split(self.conditions[i], self.leaves[best_yes[i]], self.leaves[best_no[i]]),
+                float(max(errors[i], 0.0)),
+            )
+            for i in np.argsort(total, kind="stable")[:count]
+            if best_yes[i] != best_no[i]
+        ]
+
+    def refined(self, fit: Fit, weights: Float[np.ndarray, " cells"]) -> list[Fit]:
+        """The tree with one leaf replaced by a split: that at which most is wrong."""
+        worst = max(self._ends(fit.tree, weights), key=lambda end: end[2])
+        path, inside, error = worst
+        if error <= self.line:
+            return []
+        return [
+            Fit(_replaced(fit.tree, path, part.tree), fit.error - error + part.error)
+            for part in self.split(np.where(inside, weights, 0).astype(np.float32), 4)
+        ]
+
+    def _ends(self, tree: Tree, weights: np.ndarray) -> list[tuple[str, np.ndarray, float]]:
+        """Each leaf's path, the cells that come to it, and its error there."""
+        index = {id(leaf): place for place, leaf in enumerate(self.leaves)}
+        number = {id(feature): place for place, feature in enumerate(self.conditions)}
+
+        def walk(part: Tree, path: str, inside: np.ndarray) -> Iterator[tuple[str, np.ndarray, float]]:
+            if isinstance(part, Leaf):
+                yield path, inside, float((self.wrong[index[id(part)]] * weights)[inside].sum())
+                return
+            holds = self.holds[number[id(part.condition)]] > 0
+            yield from walk(part.yes, path + "y", inside & holds)
+            yield from walk(part.no, path + "n", inside & ~holds)
+
+        return list(walk(tree, "", np.ones(len(weights), bool)))
+
+
+def _replaced(tree: Tree, path: str, by: Tree) -> Tree:
+    if not path:
+        return by
+    assert isinstance(tree, Split)
+    if path[0] == "y":
+        return Split(tree.condition, _replaced(tree.yes, path[1:], by), tree.no)
+    return Split(tree.condition, tree.yes, _replaced(tree.no, path[1:], by))
