@@ -13,8 +13,10 @@ from weightspace.rasp.choices import Choose
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import Map, SequenceMap, SOp, tokens
 
-CONDITIONS, LEAVES = 3_000, 1_800
+CONDITIONS, LEAVES = 1_500, 1_000
 """So many are tried with each other."""
+LEAST_SPLIT = 2.0
+"""Lines that a split adds at the least."""
 KEPT, REFINED = 60, 24
 """Trees of one depth that are kept, and of these that are refined."""
 
@@ -166,7 +168,7 @@ def fitted(
     found = [[Fit(leaves[i], float(errors[i])) for i in order[:KEPT]]]
     chosen = _chosen_leaves(order, costs)
     known = conditions[:CONDITIONS]
-    if not known or depth == 0 or found[0][0].error == 0:
+    if not known or depth == 0 or found[0][0].error <= LEAST_SPLIT * line:
         return found[0]
     holds = np.stack([feature.values.ravel()[cells] for feature in known]).astype(np.float32)
     search = _Search(known, [leaves[i] for i in chosen], holds, wrong[chosen].astype(np.float32), line)
