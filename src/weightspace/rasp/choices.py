@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import Encoding, Expression, Selector, SOp
@@ -40,6 +40,9 @@ class Pick(SOp):
     def children(self) -> tuple[Expression, ...]:
         return (self.selector, self.sop)
 
+    def rebuilt(self, children: Sequence[Any], label: str | None) -> Pick:
+        return Pick(self.which, *children, encoding=self.encoding, default=self.default, label=label)
+
 
 class Choose(SOp):
     """At each place the value of one S-op where a third one holds, and of another where it does not, or is None."""
@@ -54,6 +57,9 @@ class Choose(SOp):
     @property
     def children(self) -> tuple[Expression, ...]:
         return (self.condition, self.yes, self.no)
+
+    def rebuilt(self, children: Sequence[Any], label: str | None) -> Choose:
+        return Choose(*children, encoding=self.encoding, label=label)
 
 
 class NextTokens(SOp):
@@ -72,3 +78,6 @@ class NextTokens(SOp):
     @property
     def children(self) -> tuple[Expression, ...]:
         return self.sops
+
+    def rebuilt(self, children: Sequence[Any], label: str | None) -> NextTokens:
+        return NextTokens(self.tokens, children, label=label)
