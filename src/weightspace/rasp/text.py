@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from weightspace.errors import RaspError
@@ -79,6 +79,15 @@ def to_text(program: Statements) -> str:
     Raises:
         RaspError: if the program has no statement for something that it reads.
     """
+    lines = header_lines(program)
+    statements = [(name, node) for name, node in program.statements if not isinstance(node, NextTokens)]
+    for name, node in statements:
+        lines.append(f"{name}{annotation_of(node)} = {call_text(node, names_of(program, node))}")
+    return "\n".join([*lines, f"return {_output(program)}"])
+
+
+def header_lines(program: Statements) -> list[str]:
+    """What a program is meant for, a line each."""
     lines = []
     if program.vocab is not None:
         lines.append(f"vocab = {[*program.vocab]!r}")
@@ -88,9 +97,7 @@ def to_text(program: Statements) -> str:
         lines.append("causal = True")
     if program.mlp_exactness != EXACTNESS:
         lines.append(f"mlp_exactness = {program.mlp_exactness!r}")
-    statements = [(name, node) for name, node in program.statements if not isinstance(node, NextTokens)]
-    lines.extend(f"{name}{_annotation(node)} = {_call(program, node)}" for name, node in statements)
-    return "\n".join([*lines, f"return {_output(program)}"])
+    return lines
 
 
 def _output(program: Statements) -> str:
@@ -123,13 +130,21 @@ def folded_text(program: Statements) -> str:
     return "\n".join(lines)
 
 
-def _annotation(node: Expression) -> str:
+def annotation_of(node: Expression) -> str:
+    """The encoding of a statement as it is written behind the name, where it is not the usual one."""
     # A LinearSequenceMap without annotation is numerical, so a categorical one has to say so.
     said = isinstance(node, SOp) and (node.numerical or isinstance(node, LinearSequenceMap))
     return f": {node.encoding}" if isinstance(node, SOp) and said else ""
 
 
-def _call(program: Statements, node: Expression) -> str:
+def call_text(node: Expression, reads: Sequence[str]) -> str:
+    """The call of an operation.
+
+    Args:
+        reads: the texts of what it reads.
+    Raises:
+        RaspError: if its function has no text.
+    """
     before: list[str] = []
     after: list[str] = []
     match node:
@@ -144,7 +159,7 @@ def _call(program: Statements, node: Expression) -> str:
         case Pick():
             before = [node.which]
             after = [] if node.default is None else [f"default={node.default!r}"]
-    return f"{type(node).__name__}({', '.join([*before, *names_of(program, node), *after])})"
+    return f"{type(node).__name__}({', '.join([*before, *reads, *after])})"
 
 
 # -- parsed ---------------------------------------------------------------------------------------------------------

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from weightspace import clock
 from weightspace.decompiler.trained import columns
+from weightspace.decompiler.trained.answering import value_of
 from weightspace.decompiler.trained.asked import BOS, SEP, SPECIAL, Kind, Strings
 from weightspace.decompiler.trained.pool import Feature, Pool, pick
-from weightspace.rasp.choices import WHICH
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import (
     Aggregate,
@@ -31,12 +30,6 @@ FEW_LETTERS = 16
 """With more letters than these no S-op asks for one by name."""
 NOTHING = ""
 """The token that a Pick gives where nothing is selected: none of the vocabulary."""
-assert WHICH
-
-
-def value_of(text: str) -> Value:
-    """A token as a program has it: a whole number where it is written as one."""
-    return int(text) if text.isdigit() and str(int(text)) == text else text
 
 
 def everywhere() -> Selector:
@@ -58,7 +51,6 @@ class Grammar:
         vocab: the texts of the tokens.
         kind: what the network is asked.
         largest: cost up to which S-ops are made.
-        seconds: after which no more are made.
     """
 
     strings: Strings
@@ -66,9 +58,8 @@ class Grammar:
     kind: Kind
     letters: tuple[int, ...]
     largest: int = 5
-    quota: int = 700
+    quota: int = 500
     most: int = 24_000
-    seconds: float = 25.0
     pool: Pool = field(init=False)
     helpers: dict[tuple[object, ...], SOp] = field(init=False, default_factory=dict)
 
@@ -80,7 +71,6 @@ class Grammar:
         self.numeric = len(self.letters) > 2 and all(isinstance(self.values[i], int) for i in self.letters)
         self.few = len(self.letters) <= FEW_LETTERS
         self.places = np.broadcast_to(np.arange(self.codes.shape[1], dtype=np.int16), self.codes.shape)
-        self.start = clock.now() if hasattr(clock, "now") else 0.0
 
     # -- filled ---------------------------------------------------------------------------------------------------
 
@@ -175,7 +165,7 @@ class Grammar:
                 "token", columns.taken(self.token.values, where, -1), 1, "token at a place",
                 lambda p=place: pick("first", Select(indices, indices, f"x == {p}"), tokens, NOTHING),
             )  # fmt: skip
-        for feature in self.pool.of("bool", cost - 1, cost - 1)[: self.quota // 4] if 2 <= cost <= 4 else ():
+        for feature in self.pool.of("bool", cost - 1, cost - 1, self.quota // 4) if 2 <= cost <= 4 else ():
             if feature.operator != "test":
                 self.pool.add(
                     "bool", columns.shifted(feature.values, 1, 0), cost, "earlier",
@@ -297,7 +287,7 @@ class Grammar:
                     lambda w=which: self._nearest_node(w),
                 )  # fmt: skip
         if cost in (2, 3):
-            for feature in self.pool.of("bool", cost - 1, cost - 1)[: self.quota // 8]:
+            for feature in self.pool.of("bool", cost - 1, cost - 1, self.quota // 8):
                 self.pool.add(
                     "token", columns.commonest(self.token.values, feature.values, len(self.vocab)), cost, "commonest",
                     lambda f=feature: pick("commonest", f.chosen(), tokens, NOTHING),
@@ -320,7 +310,7 @@ class Grammar:
         ]
 
     def _counts(self, cost: int) -> None:
-        for feature in self.pool.of("bool", cost, cost)[: self.quota // 2] if cost <= 4 else ():
+        for feature in self.pool.of("bool", cost, cost, self.quota // 2) if cost <= 4 else ():
             for holds in (True, False):
                 chosen = (feature.values != 0) == holds
                 self.pool.add(
@@ -402,7 +392,7 @@ class Grammar:
     def _since(self, cost: int) -> None:
         if cost > 4:
             return
-        for feature in self.pool.of("bool", cost - 1, cost - 1)[: self.quota // 2]:
+        for feature in self.pool.of("bool", cost - 1, cost - 1, self.quota // 2):
             for holds in (True, False):
                 chosen = ((feature.values != 0) == holds) & self.real
                 self.pool.add(
@@ -414,7 +404,7 @@ class Grammar:
         return self.helper(("since", *key), lambda: SelectorWidth(Select(count, count, "EQ")))
 
     def _differences(self, cost: int) -> None:
-        numbers = self.pool.of("number", 0, cost - 1)[: self.quota // 4]
+        numbers = self.pool.of("number", 0, cost - 1, self.quota // 4)
         for first, second in itertools.permutations(numbers, 2):
             if int(first.cost + second.cost) != cost - 1:
                 continue
@@ -460,10 +450,10 @@ class Grammar:
 
     def _lasts(self, cost: int) -> None:
         """What a boolean was at the last or first place at which another one held."""
-        whens = self.pool.of("bool", 1, 2)[: self.quota // 8]
-        for value in self.pool.of("bool", 1, cost - 1)[: self.quota // 2]:
-            for when in whens:
-                if value is when or when.cost + value.cost != cost - 1 or self.pool.full("last", cost):
+        for when in self.pool.of("bool", 1, 2, self.quota // 8):
+            left = cost - 1 - when.cost
+            for value in self.pool.of("bool", max(left - 0.5, 1), left, self.quota // 4):
+                if value is when or self.pool.full("last", cost):
                     continue
                 for holds in (True, False):
                     chosen = ((when.values != 0) == holds) & self.real
@@ -475,7 +465,7 @@ class Grammar:
     def _logic(self, cost: int) -> None:
         if cost > 4:
             return
-        booleans = self.pool.of("bool", 1, cost - 1)[: self.quota // 3]
+        booleans = self.pool.of("bool", 1, cost - 1, self.quota // 3)
         for first, second in itertools.combinations(booleans, 2):
             if first.cost + second.cost != cost or self.pool.full("logic", cost):
                 continue
@@ -488,13 +478,8 @@ class Grammar:
             ):
                 self.pool.add(
                     "bool", values, cost, "logic",
-                    lambda f=first, s=second, t=source: SequenceMap(_of_booleans(t), f.node, s.node),
+                    lambda f=first, s=second, t=source: SequenceMap(t, f.node, s.node),
                 )  # fmt: skip
-
-
-def _of_booleans(source: str) -> str:
-    """Values of a boolean may be 0 and 1 as well as False and True, which `!=` does not tell apart."""
-    return source
 
 
 def _equal_places(modulus: int) -> Selector:

@@ -97,6 +97,19 @@ class Pool:
         self.counts[operator, cost] = self.counts.get((operator, cost), 0) + 1
         return feature
 
-    def of(self, sort: Sort, least: float, most: float) -> list[Feature]:
-        """The features of a sort whose cost is in a range, both ends counted."""
-        return [feature for feature in self.features[sort] if least <= feature.cost <= most]
+    def of(self, sort: Sort, least: float, most: float, count: int | None = None) -> list[Feature]:
+        """The features of a sort whose cost is in a range, both ends counted, in the order in which they were made.
+
+        Args:
+            count: how many at most: of each cost and operator the first, then the second, and so on.
+        """
+        found = [feature for feature in self.features[sort] if least <= feature.cost <= most]
+        if count is None or len(found) <= count:
+            return found
+        turns: dict[tuple[float, str], int] = {}
+        ranked = []
+        for number, feature in enumerate(found):
+            kind = (feature.cost, feature.operator)
+            turns[kind] = turns.get(kind, 0) + 1
+            ranked.append((turns[kind], feature.cost, number))
+        return [found[number] for _, _, number in sorted(sorted(ranked)[:count], key=lambda each: each[2])]

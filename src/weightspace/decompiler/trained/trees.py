@@ -13,11 +13,11 @@ from weightspace.rasp.choices import Choose
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import Map, SequenceMap, SOp, tokens
 
-CONDITIONS, LEAVES = 1_500, 1_000
+CONDITIONS, LEAVES = 900, 800
 """So many are tried with each other."""
-LEAST_SPLIT = 2.0
+LEAST_SPLIT = 2.5
 """Lines that a split adds at the least."""
-KEPT, REFINED = 60, 24
+KEPT, REFINED = 40, 6
 """Trees of one depth that are kept, and of these that are refined."""
 
 
@@ -135,63 +135,85 @@ class Fit:
         return (self.error + line * self.tree.cost, self.tree.cost)
 
 
-@dataclass(frozen=True, eq=False)
-class Target:
-    """What is to be explained.
+class Table:
+    """Booleans at the cells that count, the cheap first.
 
     Attributes:
-        values: at each cell.
-        weights: of each cell; 0 where nothing is asked.
+        features: the booleans.
+        holds: (features, cells).
+        cells: which places of the strings these are, flat.
+        weights: of each cell.
     """
 
-    values: np.ndarray
-    weights: np.ndarray
+    def __init__(self, features: Sequence[Feature], weights: np.ndarray) -> None:
+        self.cells = np.flatnonzero(weights.ravel() > 0)
+        self.weights = weights.ravel()[self.cells].astype(np.float32)
+        self.features = sorted(features, key=lambda feature: feature.cost)
+        self.costs = np.array([feature.cost for feature in self.features])
+        self.holds = np.zeros((len(self.features), len(self.cells)), np.uint8)
+        for row, feature in enumerate(self.features):
+            self.holds[row] = feature.values.ravel()[self.cells]
+
+    def errors(self, wanted: np.ndarray) -> Float[np.ndarray, " features"]:
+        """The weights of cells at which each boolean differs from what is wanted."""
+        signed = self.weights * (1 - 2 * wanted.astype(np.float32))
+        parts = [self.holds[i : i + 1024].astype(np.float32) @ signed for i in range(0, len(self.holds), 1024)]
+        return (np.concatenate(parts) if parts else np.zeros(0)) + float((self.weights * wanted).sum())
+
+    def leaves(self, wanted: np.ndarray, line: float) -> tuple[list[Leaf], np.ndarray]:
+        """Booleans and negations that may be the ends of a tree, and the numbers of those that may be conditions."""
+        errors, total = self.errors(wanted), float(self.weights.sum())
+        least = np.minimum(errors, total - errors) + line * self.costs
+        near = np.argsort(least, kind="stable")[: LEAVES // 2]
+        chosen = list(dict.fromkeys([*near.tolist(), *range(min(LEAVES // 2, len(self.features)))]))
+        found = [Leaf(self.features[i], holds=bool(holds)) for i in chosen for holds in (1, 0)]
+        conditions = dict.fromkeys([*range(min(CONDITIONS * 2 // 3, len(self.features))), *near[: CONDITIONS // 3].tolist()])
+        return found, np.array(sorted(conditions), np.int64)
+
+    def at(self, leaf: Leaf) -> np.ndarray:
+        """What a leaf gives at the cells."""
+        values = leaf.values()
+        return np.full(len(self.cells), values) if isinstance(values, int) else values.ravel()[self.cells]
 
 
 def fitted(
-    target: Target, conditions: Sequence[Feature], leaves: Sequence[Leaf], *, depth: int = 3, line: float = 1.0
-) -> list[Fit]:
-    """Trees of each depth that explain the target, the best first.
+    table: Table, values: np.ndarray, constants: Sequence[Leaf], ends: Sequence[Leaf] | None = None, *,
+    depth: int = 3, line: float = 1.0,
+) -> list[Fit]:  # fmt: skip
+    """Trees that explain what a network answers, the best first.
 
     Args:
-        conditions: booleans, the cheap first.
-        leaves: the cheap first.
+        table: conditions.
+        values: what is to be explained, at every place.
+        constants: leaves that are the same everywhere.
+        ends: further leaves; unless given the booleans and their negations.
         depth: of the deepest.
         line: error that a line more has to repair.
     """
-    cells = np.flatnonzero(target.weights.ravel() > 0)
-    wanted, weights = target.values.ravel()[cells], target.weights.ravel()[cells].astype(np.float32)
-    wrong = np.stack([(_at(leaf, cells) != wanted) for leaf in leaves])
-    errors = (wrong @ weights).astype(np.float64)
+    wanted = values.ravel()[table.cells]
+    if ends is None:
+        ends, conditions = table.leaves(wanted.astype(np.uint8), line)
+    else:
+        conditions = np.arange(min(CONDITIONS, len(table.features)))
+    leaves = [*constants, *ends]
+    wrong = np.stack([table.at(leaf) != wanted for leaf in leaves]).astype(np.float32)
+    errors = (wrong @ table.weights).astype(np.float64)
     costs = np.array([leaf.cost for leaf in leaves])
     order = np.argsort(errors + line * costs, kind="stable")
     found = [[Fit(leaves[i], float(errors[i])) for i in order[:KEPT]]]
-    chosen = _chosen_leaves(order, costs)
-    known = conditions[:CONDITIONS]
-    if not known or depth == 0 or found[0][0].error <= LEAST_SPLIT * line:
+    if not len(conditions) or depth == 0 or found[0][0].error <= LEAST_SPLIT * line:
         return found[0]
-    holds = np.stack([feature.values.ravel()[cells] for feature in known]).astype(np.float32)
-    search = _Search(known, [leaves[i] for i in chosen], holds, wrong[chosen].astype(np.float32), line)
-    found.append(search.split(weights, KEPT))
+    known = [table.features[i] for i in conditions]
+    search = _Search(known, leaves, table.holds[conditions].astype(np.float32), wrong, line)
+    found.append(search.split(table.weights, KEPT))
     for _ in range(2, depth + 1):
         best = min(fit.rank(line) for fits in found for fit in fits)
-        deeper = [tree for fit in found[-1][:REFINED] for tree in search.refined(fit, weights)]
+        deeper = [tree for fit in found[-1][:REFINED] for tree in search.refined(fit, table.weights)]
         deeper.sort(key=lambda fit: fit.rank(line))
         found.append(deeper[:KEPT])
         if not deeper or deeper[0].rank(line) >= best:
             break
     return sorted((fit for fits in found for fit in fits), key=lambda fit: fit.rank(line))[:KEPT]
-
-
-def _at(leaf: Leaf, cells: np.ndarray) -> np.ndarray:
-    values = leaf.values()
-    return np.full(len(cells), values) if isinstance(values, int) else values.ravel()[cells]
-
-
-def _chosen_leaves(order: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """The best leaves, and the cheapest ones, which may be right where a condition holds."""
-    cheap = np.argsort(costs, kind="stable")[: LEAVES // 2]
-    return np.array(list(dict.fromkeys([*cheap.tolist(), *order[: LEAVES // 2].tolist()])))
 
 
 class _Search:

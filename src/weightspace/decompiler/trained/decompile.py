@@ -1,0 +1,185 @@
+"""A trained transformer to a program: inputs, search, proof on all short inputs, and where its S-ops are held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from weightspace import clock
+from weightspace.decompiler.trained.answering import program_answers
+from weightspace.decompiler.trained.asked import Asked, Strings, same
+from weightspace.decompiler.trained.drawing import Answers, Questions, answered, corrupted, random_strings, walked
+from weightspace.decompiler.trained.exhaustive import MOST, Compared, of_language, of_questions, over_alphabet
+from weightspace.decompiler.trained.result import Held, Share, TrainedDecompilation
+from weightspace.decompiler.trained.search import Found, search
+from weightspace.rasp.program import Program
+
+SHORT = 50
+"""Length of the inputs that are searched on: letters, or letters of a question."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is tried.
+
+    Attributes:
+        searched: places of inputs that are searched on, about.
+        drawn: inputs that are drawn anew to hold the program against.
+        most: inputs that are enumerated at most.
+        seconds: for each enumeration.
+        locate: whether the program's S-ops are looked for inside.
+        seed: of whatever is drawn.
+    """
+
+    searched: int = 2_400
+    drawn: int = 200
+    most: int = MOST
+    seconds: float = 20.0
+    locate: bool = True
+    seed: int = 0
+
+
+def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Settings()) -> TrainedDecompilation:
+    """The program that answers as a trained transformer does, as far as one was found.
+
+    Args:
+        strings: inputs, at least 20; those that are short are searched on, some 100, and the others judge.
+    Raises:
+        NetworkError: if an input is longer than the network's positions.
+    """
+    start = clock.now()
+    timing: dict[str, float] = {}
+
+    def lap(name: str) -> None:
+        timing[name] = clock.now() - start - sum(timing.values())
+
+    on, rest = _parted(strings, settings)
+    off = off_distribution(asked, on, settings.seed)
+    found = search(asked, on, off)
+    lap("search")
+    best = _best(asked, found.programs, strings.take(rest[:100]))
+    lap("choice")
+    if best is None:
+        nothing = Share(0, 0)
+        return TrainedDecompilation(None, asked.kind, nothing, nothing, nothing, None, seconds=clock.now() - start)
+    program = best.program
+    answers = answers_of(asked, program)
+    match, longer = _matches(asked, answers, strings.take(rest), settings)
+    fresh_off = off_distribution(asked, strings.take(rest[: len(on)]), settings.seed + 1)
+    off_share = agreement(asked, answers, fresh_off)
+    lap("match")
+    every, alphabet = _every(asked, answers, strings, settings)
+    lap("proof")
+    held = _held(asked, program, strings, settings) if settings.locate else ()
+    lap("locating")
+    return TrainedDecompilation(
+        program, asked.kind, match, longer, off_share, every, alphabet, held,
+        found.tried, found.kept, clock.now() - start, timing=timing,
+    )  # fmt: skip
+
+
+def answers_of(asked: Asked, program: Program) -> Answers:
+    """What a program answers, as the network is asked."""
+    return lambda strings: program_answers(program, asked.vocab, asked.kind, strings)
+
+
+def _sizes(strings: Strings) -> np.ndarray:
+    """By which inputs are short: the places before the first that is asked, or all of them where sets are asked."""
+    first = strings.asked.argmax(1)
+    return np.where(first > 0, first, strings.lengths) - 1
+
+
+def _parted(strings: Strings, settings: Settings) -> tuple[Strings, np.ndarray]:
+    """Short inputs for the search, and the numbers of all others."""
+    order = np.random.default_rng(settings.seed).permutation(len(strings))
+    sizes, lengths = _sizes(strings), strings.lengths
+    short = [number for number in order if sizes[number] <= SHORT]
+    chosen, places = [], 0
+    for number in short:
+        if places > settings.searched or len(chosen) >= max(10, len(short) // 2):
+            break
+        chosen.append(number)
+        places += int(lengths[number])
+    rest = np.array([number for number in order if number not in set(chosen)], int)
+    return strings.take(np.array(chosen, int)), rest
+
+
+def off_distribution(asked: Asked, strings: Strings, seed: int) -> Strings:
+    """Strings off the distribution: random ones, or inputs with a corrupted answer, or else random questions."""
+    if asked.kind == "sets":
+        return random_strings(asked, max(len(strings) // 2, 20), SHORT, seed)
+    like = Questions.seen(asked, strings)
+    wrong = corrupted(asked, strings, like.letters, seed)
+    if len(wrong):
+        return wrong
+    generator = np.random.default_rng(seed)
+    questions = [generator.choice(like.letters, int(generator.integers(1, SHORT + 1))).tolist() for _ in range(60)]
+    return answered(asked, questions, asked.given, like.answers)
+
+
+def _best(asked: Asked, programs: tuple[Found, ...], held_out: Strings) -> Found | None:
+    """Of programs that match inputs not searched on as well as any, the one that is best off the distribution."""
+    scored = []
+    for place, each in enumerate(programs):
+        right = agreeing(asked, answers_of(asked, each.program), held_out)
+        scored.append((int(right.sum()), each, place))
+    if not scored:
+        return None
+    most = max(score for score, _, _ in scored)
+    near = [entry for entry in scored if entry[0] >= most - 0.01 * len(held_out)]
+    return min(near, key=lambda entry: (entry[1].off_error, len(entry[1].program), entry[2]))[1]
+
+
+def agreeing(asked: Asked, answers: Answers, strings: Strings) -> np.ndarray:
+    """On which inputs network and program agree at every place."""
+    return same(asked.kind, strings, asked.given(strings), answers(strings)).all(1)
+
+
+def agreement(asked: Asked, answers: Answers, strings: Strings) -> Share:
+    """At how many places network and program agree."""
+    if not len(strings):
+        return Share(0, 0)
+    equal = same(asked.kind, strings, asked.given(strings), answers(strings))
+    return Share(int((equal & strings.asked).sum()), int(strings.asked.sum()))
+
+
+def _matches(asked: Asked, answers: Answers, rest: Strings, settings: Settings) -> tuple[Share, Share]:
+    """How often they agree on inputs not searched on, given ones and ones drawn anew: short and long."""
+    right, sizes = agreeing(asked, answers, rest), _sizes(rest)
+    short, long = right[sizes <= SHORT], right[sizes > SHORT]
+    fresh = drawn_anew(asked, answers, rest, settings.drawn, settings.seed + 2)
+    more = agreeing(asked, answers, fresh) if len(fresh) else np.zeros(0, bool)
+    return (
+        Share(int(short.sum() + more.sum()), len(short) + len(more)),
+        Share(int(long.sum()), len(long)),
+    )
+
+
+def drawn_anew(asked: Asked, answers: Answers, like: Strings, count: int, seed: int) -> Strings:
+    """Inputs of length 1 to `SHORT` as those given are made, as far as that can be seen."""
+    generator = np.random.default_rng(seed)
+    if asked.kind == "sets":
+        return walked(asked, answers, generator.integers(1, SHORT + 1, count).tolist(), seed)
+    seen = Questions.seen(asked, like)
+    lengths = [length for length in seen.lengths if length <= SHORT]
+    drawn = [seen.draw(int(generator.choice(lengths)), generator) for _ in range(count)] if lengths else []
+    return answered(asked, [question for question in drawn if question], answers, seen.answers) if drawn else like.take(slice(0, 0))
+
+
+def _every(
+    asked: Asked, answers: Answers, strings: Strings, settings: Settings
+) -> tuple[Compared | None, Compared | None]:
+    limits = {"most": settings.most, "seconds": settings.seconds}
+    if asked.kind == "sets":
+        return of_language(asked, answers, **limits), over_alphabet(asked, answers, **limits)
+    return of_questions(asked, answers, Questions.seen(asked, strings), **limits), None
+
+
+def _held(asked: Asked, program: Program, strings: Strings, settings: Settings) -> tuple[Held, ...]:
+    del asked, program, strings, settings
+    return ()
+
+
+Progress = Callable[[str], None]
