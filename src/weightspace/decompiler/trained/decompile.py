@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from weightspace.decompiler.trained.answering import program_answers
 from weightspace.decompiler.trained.asked import Asked, Strings, same
 from weightspace.decompiler.trained.drawing import Answers, Questions, answered, corrupted, random_strings, walked
 from weightspace.decompiler.trained.exhaustive import MOST, Compared, of_language, of_questions, over_alphabet
+from weightspace.decompiler.trained.inside import held_sops
 from weightspace.decompiler.trained.result import Held, Share, TrainedDecompilation
 from weightspace.decompiler.trained.search import Found, search
 from weightspace.rasp.program import Program
@@ -72,7 +72,7 @@ def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Setti
     lap("match")
     every, alphabet = _every(asked, answers, strings, settings)
     lap("proof")
-    held = _held(asked, program, strings, settings) if settings.locate else ()
+    held = _held(asked, answers, program, strings, settings) if settings.locate else ()
     lap("locating")
     return TrainedDecompilation(
         program, asked.kind, match, longer, off_share, every, alphabet, held,
@@ -177,9 +177,13 @@ def _every(
     return of_questions(asked, answers, Questions.seen(asked, strings), **limits), None
 
 
-def _held(asked: Asked, program: Program, strings: Strings, settings: Settings) -> tuple[Held, ...]:
-    del asked, program, strings, settings
-    return ()
-
-
-Progress = Callable[[str], None]
+def _held(
+    asked: Asked, answers: Answers, program: Program, strings: Strings, settings: Settings
+) -> tuple[Held, ...]:
+    """Where its S-ops are held, on inputs on which network and program agree."""
+    fresh = drawn_anew(asked, answers, strings, 200, settings.seed + 3)
+    both = Strings.joined(strings, fresh) if len(fresh) else strings
+    right = np.flatnonzero(agreeing(asked, answers, both))
+    if len(right) < 16:
+        return ()
+    return held_sops(asked, program, both.take(right), seconds=settings.seconds * 2, seed=settings.seed)

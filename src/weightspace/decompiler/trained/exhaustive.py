@@ -90,12 +90,15 @@ def of_language(asked: Asked, program: Answers, *, most: int = MOST, seconds: fl
     are the strings that the network allows too.
     """
     end = clock.now() + seconds / 2
+    cost = 0.0  # seconds of the network for a token
     frontier = np.array([[asked.number(BOS)]], np.int16)
     finished: list[np.ndarray] = []
     count, length = 1, 0
     while length + 1 < asked.positions:
         longer, stopped = _extended(asked, program, frontier)
-        if count + len(longer) > most or clock.now() > end:
+        if len(longer) > 500 and not cost:
+            cost = _seconds(asked, longer[:500]) / (500 * longer.shape[1])
+        if count + len(longer) > most or clock.now() > end or cost * longer.size > seconds / 2:
             break
         finished += [stopped] if len(stopped) else []
         if not len(longer):
@@ -110,6 +113,13 @@ def of_language(asked: Asked, program: Answers, *, most: int = MOST, seconds: fl
                 yield Strings(part, part >= 0)
 
     return compared(asked, program, "language", length, parts, count)
+
+
+def _seconds(asked: Asked, codes: np.ndarray) -> float:
+    """What the network takes for some strings."""
+    start = clock.now()
+    asked.given(Strings(codes, codes >= 0))
+    return clock.now() - start
 
 
 def _extended(asked: Asked, program: Answers, frontier: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

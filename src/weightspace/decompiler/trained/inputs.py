@@ -71,34 +71,61 @@ def read_inputs(path: Path) -> Given:
         UnreadableError: if it cannot be read.
         NetworkError: if a line holds something else; the message says which.
     """
+    found, kinds = [], set()
+    for where, said in _lines(path):
+        kind, row, wants = _entry(said, where)
+        kinds.add(kind)
+        found.append((row, wants))
+    if len(kinds) != 1:
+        raise NetworkError(f"{path} holds no inputs" if not kinds else f"{path} asks for sets and for answers: split it")
+    return Given(tuple(row for row, _ in found), kinds.pop(), tuple(wants for _, wants in found))
+
+
+def read_rows(path: Path) -> list[tuple[str, ...]]:
+    """Only the inputs of a file, whatever stands beside them.
+
+    Raises:
+        UnreadableError: if it cannot be read.
+        NetworkError: if a line holds no input, or there is none.
+    """
+    rows = [_row(said, where) for where, said in _lines(path)]
+    if not rows:
+        raise NetworkError(f"{path} holds no inputs")
+    return rows
+
+
+def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The objects of a file, and where they stand."""
     try:
         if path.stat().st_size > LARGEST:
             raise UnreadableError(f"{path} is larger than {LARGEST // 2**20} MiB: give fewer inputs")
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise UnreadableError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
-    found, kinds = [], set()
+    found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            said = json_object(line)
+            found.append((f"{path}, line {number}", json_object(line)))
         except ValueError as error:
-            raise NetworkError(f"{path}, line {number}: {error}; expected an object with input and follow or next") from None
-        kind, row, wants = _entry(said, f"{path}, line {number}")
-        kinds.add(kind)
-        found.append((row, wants))
+            raise NetworkError(
+                f"{path}, line {number}: {error}; expected an object with input and follow or next"
+            ) from None
         if len(found) > MOST:
             raise NetworkError(f"{path} holds more than {MOST:,} inputs: give fewer")
-    if len(kinds) != 1:
-        raise NetworkError(f"{path} holds no inputs" if not kinds else f"{path} asks for sets and for answers: split it")
-    return Given(tuple(row for row, _ in found), kinds.pop(), tuple(wants for _, wants in found))
+    return found
 
 
-def _entry(said: Mapping[str, Any], where: str) -> tuple[Kind, tuple[str, ...], tuple[Any, ...]]:
+def _row(said: Mapping[str, Any], where: str) -> tuple[str, ...]:
     row = said.get("input")
     if not isinstance(row, list) or not row or not all(isinstance(token, str) for token in row):
         raise NetworkError(f"{where}: input is a list of tokens, texts, of which there is at least one")
+    return tuple(row)
+
+
+def _entry(said: Mapping[str, Any], where: str) -> tuple[Kind, tuple[str, ...], tuple[Any, ...]]:
+    row = _row(said, where)
     asked: Kind = "answers" if "next" in said else "sets"
     wants = said.get("next" if asked == "answers" else "follow")
     if not isinstance(wants, list) or len(wants) != len(row):
@@ -111,7 +138,7 @@ def _entry(said: Mapping[str, Any], where: str) -> tuple[Kind, tuple[str, ...], 
         )
         if not sound:
             raise NetworkError(f"{where}: {json.dumps(want)[:40]} is no entry of {'next' if asked == 'answers' else 'follow'}")
-    return asked, tuple(row), tuple(wants)
+    return asked, row, tuple(wants)
 
 
 def guessed_vocab(given: Given, size: int, bos: int | None) -> tuple[str, ...] | None:

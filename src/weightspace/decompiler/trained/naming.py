@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from weightspace.decompiler.trained.fusing import fused
 from weightspace.rasp.choices import Choose, NextTokens, Pick
 from weightspace.rasp.language import (
     Aggregate,
@@ -28,7 +29,7 @@ def named(output: SOp) -> Program:
 
     Its variables are those that its readable text has when it is parsed.
     """
-    merged = _merged(output)
+    merged = _merged(fused(_merged(output)))
     counts: Counter[str] = Counter()
     statements = []
     for node in walk(merged):
