@@ -239,6 +239,37 @@ def ladder(
     return say(table(run_ladder(config, out)))
 
 
+def trained(
+    folder: Positional[Path],
+    models: tuple[str, ...] = (),
+    out: Path = Path("runs/trained"),
+    budget: str = "10s",
+    controls: bool = True,
+) -> int:
+    """Decompile every trained transformer of a folder, beside what is simpler; a killed run goes on.
+
+    Exit status 1 if a network that computes nothing of the kind is called equal.
+
+    Args:
+        folder: with a folder for each model: config.json, model.safetensors, inputs.jsonl.
+        models: names or parts of names; all unless given.
+        out: folder of results.jsonl and programs.md.
+        budget: time for each enumeration, and half of that for looking inside.
+        controls: ask untrained networks and such with shuffled heads too.
+    """
+    from weightspace.experiments.trained import PROGRAMS, checked, programs, run_trained, table
+    from weightspace.files.atomic import write_atomically
+
+    rows = run_trained(folder, out, models=models, seconds=seconds_of(budget), controls=controls)
+    write_atomically(out / PROGRAMS, f"{programs(rows)}\n".encode())
+    say(table(rows))
+    try:
+        checked(rows)
+    except ValueError as error:
+        return fail(str(error), 1)
+    return 0
+
+
 def ceiling(
     target: Positional[Literal["listing", "typed"]] = "listing", programs: int = 51, steps: int = 16_000, seed: int = 1
 ) -> int:

@@ -65,6 +65,13 @@ def _relation(name: str, node: Select, keys: Column, queries: Column) -> np.ndar
         left, right = np.array(keys.values, np.float64), np.array(queries.values, np.float64)
         related[1:, 1:] = outer(left[:, None], right)
         return related
+    if node.predicate in ("EQ", "NEQ"):
+        places = {value: place for place, value in enumerate(queries.values, 1)}
+        related[1:, 1:] = node.predicate == "NEQ"
+        for key, value in enumerate(keys.values, 1):
+            if value in places:
+                related[key, places[value]] = node.predicate == "EQ"
+        return related
     failed = []
     for key, query in _meeting(related.shape, keys, queries):
         if key and query:
@@ -80,7 +87,8 @@ def _relation(name: str, node: Select, keys: Column, queries: Column) -> np.ndar
 
 def _meeting(shape: tuple[int, ...], keys: Column, queries: Column) -> Iterable[tuple[int, int]]:
     """Pairs of codes that may meet in an input: all, or where these are too many just those that do."""
-    if shape[0] * shape[1] <= 1 << 12:
+    most = keys.codes.size * queries.codes.shape[0] // 8  # a look at those that meet takes as long as so many calls
+    if shape[0] * shape[1] <= max(1 << 12, most):
         return itertools.product(range(shape[0]), range(shape[1]))
     index = keys.codes.astype(np.int64)[:, None] * shape[1] + queries.codes[None]
     return [divmod(pair, shape[1]) for pair in distinct_of(index.ravel())[0].tolist()]

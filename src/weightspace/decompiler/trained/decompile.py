@@ -16,6 +16,8 @@ from weightspace.decompiler.trained.result import Held, Share, TrainedDecompilat
 from weightspace.decompiler.trained.search import Found, search
 from weightspace.rasp.program import Program
 
+CHOOSING = 60
+"""Inputs by which one of the programs found is chosen, at most a third of those that are not searched on."""
 SHORT = 50
 """Length of the inputs that are searched on: letters, or letters of a question."""
 
@@ -55,11 +57,11 @@ def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Setti
     def lap(name: str) -> None:
         timing[name] = clock.now() - start - sum(timing.values())
 
-    on, rest = _parted(strings, settings)
+    on, held_out, rest = split_inputs(strings, settings)
     off = off_distribution(asked, on, settings.seed)
     found = search(asked, on, off)
     lap("search")
-    best = _best(asked, found.programs, strings.take(rest[:100]))
+    best = _best(asked, found.programs, strings.take(held_out))
     lap("choice")
     if best is None:
         nothing = Share(0, 0)
@@ -91,19 +93,21 @@ def _sizes(strings: Strings) -> np.ndarray:
     return np.where(first > 0, first, strings.lengths) - 1
 
 
-def _parted(strings: Strings, settings: Settings) -> tuple[Strings, np.ndarray]:
-    """Short inputs for the search, and the numbers of all others."""
+def split_inputs(strings: Strings, settings: Settings) -> tuple[Strings, np.ndarray, np.ndarray]:
+    """Short inputs for the search, the numbers of those by which programs are chosen, and of those that judge."""
     order = np.random.default_rng(settings.seed).permutation(len(strings))
-    sizes, lengths = _sizes(strings), strings.lengths
+    sizes, lengths, asks = _sizes(strings), strings.lengths, strings.asked.sum(1)
     short = [number for number in order if sizes[number] <= SHORT]
     chosen, places = [], 0
     for number in short:
         if places > settings.searched or len(chosen) >= max(10, len(short) // 2):
             break
         chosen.append(number)
-        places += int(lengths[number])
-    rest = np.array([number for number in order if number not in set(chosen)], int)
-    return strings.take(np.array(chosen, int)), rest
+        places += int(lengths[number]) if asks[number] > 3 else int(lengths[number]) // 2
+    taken = set(chosen)
+    rest = np.array([number for number in order if number not in taken], int)
+    choosing = min(CHOOSING, len(rest) // 3)
+    return strings.take(np.array(chosen, int)), rest[:choosing], rest[choosing:]
 
 
 def off_distribution(asked: Asked, strings: Strings, seed: int) -> Strings:

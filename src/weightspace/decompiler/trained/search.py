@@ -19,7 +19,7 @@ OFF_WEIGHT = 0.25
 """What an answer off the distribution counts, beside 1 of one on it."""
 MOST_CONSTANTS = 12
 """With more different answers than these, no leaf is one of them but `<eos>`."""
-ALTERNATIVES = 6
+ALTERNATIVES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +50,14 @@ class Searched:
     kept: int
 
 
-def search(asked: Asked, on: Strings, off: Strings, *, depth: int = 3, line: float = 1.0, largest: int = 5) -> Searched:
+def search(asked: Asked, on: Strings, off: Strings, *, depth: int = 3, line: float | None = None, largest: int = 5) -> Searched:
     """Programs that answer as the network does, the best first.
 
     Args:
         on: strings of the distribution, some 100.
         off: strings off it; by how well it explains these, a program that explains the others is chosen.
         depth: of trees of conditions.
-        line: wrong answers that a line more has to repair.
+        line: wrong answers that a line more has to repair; unless given 1 of 3,000, but from a quarter to 1.
         largest: cost of an S-op.
     """
     both = Strings.joined(on, off) if len(off) else on
@@ -66,6 +66,7 @@ def search(asked: Asked, on: Strings, off: Strings, *, depth: int = 3, line: flo
     pool = grammar.fill()
     weights = both.asked.astype(np.float32)
     weights[len(on) :] *= OFF_WEIGHT
+    line = float(np.clip(weights.sum() / 3_000, 0.25, 1.0)) if line is None else line
     table = Table(pool.features["bool"], weights)
     if asked.kind == "answers":
         ends = sorted((Leaf(feature) for feature in pool.features["token"]), key=lambda leaf: leaf.cost)
