@@ -81,7 +81,7 @@ class Alignment:
         batch = Batch.of(given, program.vocab)
         values, defined = _evaluated(program, batch, {}, names)
         if not defined.any():
-            raise NetworkError("the program has no answer on any of the inputs: give inputs of its language")
+            raise NetworkError(f"the program has no answer on any of the inputs: {_obstacle(program, batch, names)}")
         rows = np.flatnonzero(defined)
         self.batch = Batch(batch.codes[rows], batch.lengths[rows], batch.vocab)
         self.values = {name: _rows_of(values[name], rows) for name in names}
@@ -284,31 +284,44 @@ def _evaluated(
     program: Program, batch: Batch, put: Mapping[str, BatchValues], wanted: Sequence[str]
 ) -> tuple[dict[str, BatchValues], np.ndarray]:
     """What variables are on a batch, and on which inputs they can be evaluated; elsewhere they are None."""
-    try:
-        return evaluate_swapped(program, batch, put, wanted), np.ones(len(batch), bool)
-    except RaspError:  # it stops at one of them: which, only a look at each says
-        defined = np.array([_is_defined(program, batch, put, wanted, row) for row in range(len(batch))])
-    rows = np.flatnonzero(defined)
+    rows = _defined(program, batch, put, wanted, np.arange(len(batch)))
+    defined = np.zeros(len(batch), bool)
+    defined[rows] = True
     if not len(rows):
         nothing = BatchValues(np.full_like(batch.codes, -1), (), batch.lengths)
         return dict.fromkeys(wanted, nothing), defined
-    some = Batch(batch.codes[rows], batch.lengths[rows], batch.vocab)
-    found = evaluate_swapped(program, some, {name: _rows_of(values, rows) for name, values in put.items()}, wanted)
     whole = {}
-    for name, values in found.items():
+    for name, values in _on_rows(program, batch, put, wanted, rows).items():
         codes = np.full(batch.codes.shape, -1, values.codes.dtype)
         codes[rows] = values.codes
         whole[name] = BatchValues(codes, values.values, batch.lengths)
     return whole, defined
 
 
-def _is_defined(
-    program: Program, batch: Batch, put: Mapping[str, BatchValues], wanted: Sequence[str], row: int
-) -> bool:
-    rows = np.array([row])
-    held = {name: _rows_of(values, rows) for name, values in put.items()}
+def _defined(program: Program, batch: Batch, put: Mapping[str, BatchValues], wanted: Sequence[str], rows: Rows) -> Rows:
+    """Those rows on which the program has an answer: where it stops, smaller parts are looked at, each by itself."""
     try:
-        evaluate_swapped(program, Batch(batch.codes[rows], batch.lengths[rows], batch.vocab), held, wanted)
+        _on_rows(program, batch, put, wanted, rows)
     except RaspError:
-        return False
-    return True
+        if len(rows) == 1:
+            return rows[:0]
+        size = 8 if len(rows) > 8 else 1
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        return np.concatenate([_defined(program, batch, put, wanted, part) for part in parts])
+    return rows
+
+
+def _on_rows(
+    program: Program, batch: Batch, put: Mapping[str, BatchValues], wanted: Sequence[str], rows: Rows
+) -> dict[str, BatchValues]:
+    some = Batch(batch.codes[rows], batch.lengths[rows], batch.vocab)
+    return evaluate_swapped(program, some, {name: _rows_of(values, rows) for name, values in put.items()}, wanted)
+
+
+def _obstacle(program: Program, batch: Batch, wanted: Sequence[str]) -> str:
+    """Why a program has no answer on the first input of a batch."""
+    try:
+        evaluate_swapped(program, Batch(batch.codes[:1], batch.lengths[:1], batch.vocab), {}, wanted)
+    except RaspError as error:
+        return str(error)
+    return "one of its variables cannot be evaluated"

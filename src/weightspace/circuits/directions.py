@@ -13,9 +13,9 @@ from weightspace.circuits.alignment import Alignment, Rows
 from weightspace.rasp.functions import is_number
 from weightspace.transformers.places import Place
 
-RANKS = (1, 2, 4, 8, 16)
+RANKS = (1, 2, 4, 8, 16, 32)
 """Sizes of subspaces of classes that are tried, besides that of all of them where it is smaller."""
-CLASSES = 64
+CLASSES = 512
 """Of more values than these no classes are made."""
 MOST = 20_000
 """Places of the text on which directions are fitted."""

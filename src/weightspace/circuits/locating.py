@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
-from weightspace.circuits.alignment import Alignment
+from weightspace.circuits.alignment import Alignment, Rows
 from weightspace.circuits.directions import fitted_directions
 from weightspace.circuits.hypothesis import Component
-from weightspace.circuits.interchanging import PAIRS, Interchange, Pairs, draw_pairs, interchange_accuracy
+from weightspace.circuits.interchanging import PAIRS, Interchange, Pairs, draw_pairs, interchange_accuracy, is_local
 from weightspace.circuits.readouts import Readout
 from weightspace.errors import NetworkError
 from weightspace.rasp.functions import Value
@@ -19,10 +21,12 @@ from weightspace.rasp.program import Program
 from weightspace.transformers.places import Place
 from weightspace.transformers.trained import TrainedTransformer
 
-SCREENED = 24
-"""Pairs on which every candidate is tried."""
-FINALISTS = 6
-"""So many candidates are tried on as many pairs as the best is judged on."""
+ROUNDS = ((8, 12), (32, 3), (128, 0))
+"""Of each round on how many pairs a candidate is tried, and how many of the best go on; the last takes one."""
+SAME_LINE = 0.9995
+"""Lines with a larger cosine are tried once."""
+NO_TEXT_SEEN = (Place("embed"), Place("pos_embed"), Place("resid_pre", 0))
+"""Places at which nothing can stand that is made of other places of the text."""
 CLOSE = 0.01
 """Of candidates whose shares differ by less, the smallest subspace is taken, and of these the first place."""
 
@@ -121,14 +125,12 @@ def locate_aligned(
     if variables is None:
         names = [name for name in names if name not in ("tokens", "indices")]
     drawn = {name: draw_pairs(alignment, name, count=pairs, seed=seed, rows=fit) for name in names}
-    open_ = [name for name in names if len(drawn[name].changed)]
-    candidates: dict[str, list[tuple[float, int, Component]]] = {name: [] for name in names}
-    for number, place in enumerate(usual_places(transformer=alignment.transformer) if places is None else places):
-        for name in open_:
-            few = _first(drawn[name], SCREENED)
-            for directions in fitted_directions(alignment, name, place, fit):
-                component = Component(place, directions)
-                candidates[name].append((_score(alignment, component, few), number, component))
+    places = usual_places(alignment.transformer) if places is None else list(places)
+    candidates: dict[str, list[_Candidate]] = {name: [] for name in names}
+    for number, place in enumerate(places):  # place by place, as what stands there is held only for some of them
+        for name in names:
+            if len(drawn[name].changed) and (is_local(alignment.program, name) or place not in NO_TEXT_SEEN):
+                candidates[name] += _candidates(alignment, name, place, number, fit, _first(drawn[name], ROUNDS[0][0]))
     found = []
     for name in names:
         best = _best(alignment, candidates[name], drawn[name])
@@ -161,18 +163,49 @@ def _first(pairs: Pairs, count: int) -> Pairs:
     return Pairs(base, source, where, pairs.expected[kept], pairs.changes[kept], numbers, numbers, 0)
 
 
+class _Candidate(NamedTuple):
+    """A component, its place's number in the order of the pass, and its score so far."""
+
+    score: float
+    number: int
+    component: Component
+
+
+def _candidates(
+    alignment: Alignment, variable: str, place: Place, number: int, rows: Rows, pairs: Pairs
+) -> list[_Candidate]:
+    """What may hold a variable at a place, scored on few pairs; directions that are nearly the same only once."""
+    components = [] if place.kind.startswith("resid") or place.kind == "logits" else [Component(place)]
+    lines: list[Tensor] = []
+    for directions in fitted_directions(alignment, variable, place, rows):
+        if directions.shape[1] == 1:
+            line = directions[:, 0] / directions.norm()
+            if any(abs(float(line @ other)) > SAME_LINE for other in lines):
+                continue
+            lines.append(line)
+        components.append(Component(place, directions))
+    return [_Candidate(_score(alignment, component, pairs), number, component) for component in components]
+
+
 def _score(alignment: Alignment, component: Component, pairs: Pairs) -> float:
     """The interchange accuracy; where it is the same, the share of single places decides."""
     found = interchange_accuracy(alignment, component, pairs)
     return (found.changed.share or 0.0) + 0.01 * (found.places.share or 0.0)
 
 
-def _best(alignment: Alignment, candidates: list[tuple[float, int, Component]], pairs: Pairs) -> Component | None:
+def _best(alignment: Alignment, candidates: list[_Candidate], pairs: Pairs) -> Component | None:
+    """The best candidate after rounds on ever more pairs."""
     if not candidates:
         return None
-    whole = _first(pairs, len(pairs.changed))
-    finalists = sorted(candidates, key=lambda each: (-each[0], each[2].rank or 0, each[1]))[:FINALISTS]
-    scored = [(_score(alignment, component, whole), number, component) for _, number, component in finalists]
-    most = max(score for score, _, _ in scored)
-    close = [each for each in scored if each[0] > most - CLOSE]
-    return min(close, key=lambda each: (each[2].rank or 0, each[1]))[2]
+    for (_, kept), (count, _) in pairwise(ROUNDS):
+        candidates = sorted(candidates, key=lambda each: (-each.score, _size(each), each.number))[:kept]
+        some = _first(pairs, count)
+        candidates = [each._replace(score=_score(alignment, each.component, some)) for each in candidates]
+    most = max(each.score for each in candidates)
+    close = [each for each in candidates if each.score > most - CLOSE]
+    return min(close, key=lambda each: (_size(each), each.number)).component
+
+
+def _size(candidate: _Candidate) -> float:
+    rank = candidate.component.rank
+    return float("inf") if rank is None else rank

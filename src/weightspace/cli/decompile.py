@@ -64,7 +64,7 @@ def decompile(
     seconds = seconds_of(budget)
     check_destinations(file, {"--out": out, "--html": html})
     tokens = None if vocab is None else vocabulary(vocab)
-    from weightspace.decompiler.trained.entry import is_trained
+    from weightspace.transformers.loading import is_trained
 
     if is_trained(file):
         return _trained(file, tokens, seconds, inputs, task, offset, out, html, verbose, json)

@@ -66,11 +66,11 @@ def _relation(name: str, node: Select, keys: Column, queries: Column) -> np.ndar
         related[1:, 1:] = outer(left[:, None], right)
         return related
     if node.predicate in ("EQ", "NEQ"):
-        places = {value: place for place, value in enumerate(queries.values, 1)}
+        code = {value: number for number, value in enumerate(queries.values, 1)}
+        equal = [(number, code[value]) for number, value in enumerate(keys.values, 1) if value in code]
         related[1:, 1:] = node.predicate == "NEQ"
-        for key, value in enumerate(keys.values, 1):
-            if value in places:
-                related[key, places[value]] = node.predicate == "EQ"
+        for key, query in equal:
+            related[key, query] = node.predicate == "EQ"
         return related
     failed = []
     for key, query in _meeting(related.shape, keys, queries):

@@ -8,7 +8,7 @@ import numpy as np
 
 from weightspace import clock
 from weightspace.decompiler.trained.answering import program_answers
-from weightspace.decompiler.trained.asked import Asked, Strings, same
+from weightspace.decompiler.trained.asked import EOS, Asked, Strings, same
 from weightspace.decompiler.trained.drawing import Answers, Questions, answered, corrupted, random_strings, walked
 from weightspace.decompiler.trained.exhaustive import MOST, Compared, of_language, of_questions, over_alphabet
 from weightspace.decompiler.trained.inside import held_sops
@@ -78,8 +78,20 @@ def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Setti
     lap("locating")
     return TrainedDecompilation(
         program, asked.kind, match, longer, off_share, every, alphabet, held,
-        found.tried, found.kept, clock.now() - start, timing=timing,
+        found.tried, found.kept, clock.now() - start, timing=timing, in_language=_in_language(asked, strings),
     )  # fmt: skip
+
+
+def _in_language(asked: Asked, strings: Strings) -> float:
+    """Of some inputs the share whose every token the network allows; of answers, gives where it is asked."""
+    given = asked.given(strings)
+    after = np.maximum(strings.codes[:, 1:], 0)
+    real = (strings.codes[:, 1:] >= 0) & strings.asked[:, :-1]
+    if asked.kind == "sets":
+        allowed = np.take_along_axis(given[:, :-1], after[:, :, None].astype(np.int64), axis=2)[:, :, 0]
+        final = given[np.arange(len(strings)), strings.lengths - 1, asked.number(EOS)]
+        return float(((allowed | ~real).all(1) & final).mean())
+    return float(((given[:, :-1] == after) | ~real).all(1).mean())
 
 
 def answers_of(asked: Asked, program: Program) -> Answers:

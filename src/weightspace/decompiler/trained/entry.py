@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from weightspace.decompiler.trained.asked import KINDS, Kind
 from weightspace.decompiler.trained.decompile import Settings, decompile_trained
@@ -13,24 +12,11 @@ from weightspace.decompiler.trained.inputs import Given
 from weightspace.decompiler.trained.opening import opened
 from weightspace.decompiler.trained.result import TrainedDecompilation
 from weightspace.errors import NetworkError
-from weightspace.files.checkpoints import outlines
-from weightspace.transformers.loading import load_trained, recognised
+from weightspace.transformers.loading import load_trained
 from weightspace.transformers.trained import TrainedTransformer
 
 INPUTS = "inputs.jsonl"
 """Inputs that stand in a model's folder."""
-
-
-def is_trained(source: str | Path | Mapping[str, Any]) -> bool:
-    """Whether something holds a trained transformer and not one that our compiler or Tracr has made."""
-    if isinstance(source, Mapping):
-        return recognised(source)
-    path = Path(source)
-    if not path.is_file():
-        return path.is_dir()
-    if path.suffix == ".npz":
-        return False
-    return not any(name.endswith("token_embed/embeddings") for name in outlines(path)[0].shapes)
 
 
 def decompile_file(

@@ -18,6 +18,8 @@ least `MATCH` of inputs drawn. Best guess: on fewer. None: there is no program."
 MATCH = 0.9
 LOCATED, CONTROL = 0.95, 0.6
 """Interchange accuracy from which an S-op is located, and below which that of a random direction has to be."""
+IN_LANGUAGE = 0.75
+"""Share of inputs given that the network has to allow, or answer as they are, for `equal_on_all`."""
 MECHANISM = 0.95
 """Agreement off the distribution from which a program is taken for what the network computes, if it is located too."""
 
@@ -82,6 +84,8 @@ class TrainedDecompilation:
         held: where each S-op of the program is held, as far as that was looked for.
         tried, kept: S-ops that were made in the search, and that differ.
         seconds: that it took.
+        in_language: of the inputs given, the share whose tokens the network allows, or answers so. Where it is small
+            the network does not do what the inputs ask, and there is no language of which all inputs could be tried.
         notes: what else a reader must know, a sentence each.
     """
 
@@ -98,12 +102,14 @@ class TrainedDecompilation:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     timing: Mapping[str, float] = field(default_factory=dict)
+    in_language: float = 1.0
 
     @property
     def status(self) -> Status:
         if self.program is None:
             return "none"
-        if self.every is not None and self.every.equal and (self.match.share or 0.0) >= MATCH:
+        does = self.in_language >= IN_LANGUAGE
+        if does and self.every is not None and self.every.equal and (self.match.share or 0.0) >= MATCH:
             return "equal_on_all"
         return "matches" if (self.match.share or 0.0) >= MATCH else "best_guess"
 
