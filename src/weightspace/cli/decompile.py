@@ -69,7 +69,9 @@ def decompile(
     if is_trained(file):
         return _trained(file, tokens, seconds, inputs, task, offset, out, html, verbose, json)
     if inputs is not None or task is not None or offset:
-        return fail("--inputs, --task and --offset are for trained transformers, and this one is compiled: leave them out")
+        return fail(
+            "--inputs, --task and --offset are for trained transformers, and this one is compiled: leave them out"
+        )
     bare = load_bare(file, vocab=tokens, num_heads=heads, causal=causal, identifier=identifier, bos=bos, pad=pad)
     from weightspace.decompiler.decompile import decompile as search
 

@@ -12,10 +12,17 @@ import numpy as np
 
 from weightspace.decompiler.trained.answering import program_answers
 from weightspace.decompiler.trained.asked import Asked, Strings, same
-from weightspace.decompiler.trained.decompile import SHORT, Settings, agreement, answers_of, off_distribution, split_inputs
+from weightspace.decompiler.trained.decompile import (
+    SHORT,
+    Settings,
+    agreement,
+    answers_of,
+    off_distribution,
+    split_inputs,
+)
+from weightspace.decompiler.trained.drawing import Questions
 from weightspace.decompiler.trained.entry import INPUTS, decompile_file
 from weightspace.decompiler.trained.exhaustive import Compared, of_language, of_questions
-from weightspace.decompiler.trained.drawing import Questions
 from weightspace.decompiler.trained.inputs import read_inputs
 from weightspace.decompiler.trained.opening import INDEX, opened
 from weightspace.decompiler.trained.result import MATCH, MECHANISM, Share, TrainedDecompilation
@@ -25,10 +32,15 @@ from weightspace.evaluation.tables import markdown_table
 from weightspace.experiments.trained_baselines import Baseline, automaton, counts_tree, labels_of, last_tokens
 from weightspace.experiments.trained_controls import shuffled_heads, untrained
 from weightspace.files.progress import progress
+from weightspace.rasp.program import Program
 from weightspace.transformers.loading import load_trained
 from weightspace.transformers.trained import TrainedTransformer
 
 RESULTS = "results.jsonl"
+CONTROLS = "controls.jsonl"
+SEED = 0
+QUICK = Settings(seconds=1.0, most=5_000, drawn=50, locate=False, largest=3, quota=150, seed=SEED)
+"""How controls are decompiled: a short search, as nothing is to be found."""
 PROGRAMS = "programs.md"
 
 
@@ -51,11 +63,13 @@ def run_trained(
         raise UnreadableError(f"{folder} holds no models named so: expected folders with {INPUTS} in them")
     known = {row["model"]: row for row in _rows(out / RESULTS)}
     for name in progress([name for name in names if name not in known], "models"):
-        known[name] = _row(folder / name, seconds, controls)
-        out.mkdir(parents=True, exist_ok=True)
-        with (out / RESULTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(known[name]) + "\n")
-    return [known[name] for name in names]
+        known[name] = _row(folder / name, seconds)
+        _append(out / RESULTS, known[name])
+    others = {row["model"]: row["controls"] for row in _rows(out / CONTROLS)}
+    for name in progress([name for name in names if name not in others] if controls else [], "controls"):
+        others[name] = _controls(folder / name, known[name])
+        _append(out / CONTROLS, {"model": name, "controls": others[name]})
+    return [{**known[name], "controls": others.get(name, {})} for name in names]
 
 
 def models_in(folder: Path) -> list[str]:
@@ -76,8 +90,14 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
 
 
-def _row(folder: Path, seconds: float, controls: bool) -> dict[str, Any]:
-    settings = Settings(seconds=seconds)
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _row(folder: Path, seconds: float) -> dict[str, Any]:
+    settings = Settings(seconds=seconds, seed=SEED)
     found = decompile_file(folder, settings=settings)
     given = read_inputs(folder / INPUTS)
     asked, strings, _ = opened(load_trained(folder), folder=folder, inputs=given)
@@ -95,7 +115,6 @@ def _row(folder: Path, seconds: float, controls: bool) -> dict[str, Any]:
     }
     row |= _network(asked, strings, given.wanted_of(asked.vocab), found)
     row["baselines"] = _baselines(asked, strings, settings)
-    row["controls"] = _controls(folder, asked, strings, found, settings) if controls else {}
     return row
 
 
@@ -153,7 +172,7 @@ def _baselines(asked: Asked, strings: Strings, settings: Settings) -> dict[str, 
     machine = automaton(on, learnt)
     if machine is not None:
         found["automaton"] = {**scored(machine[0]), "size": machine[1]}
-    alone = search(asked, on, off.take(slice(0, 0))).programs
+    alone = search(asked, on, off.take(slice(0, 0)), largest=4).programs
     if alone:
         answers = answers_of(asked, alone[0].program)
         equal = same(asked.kind, others, asked.given(others), answers(others)).all(1)
@@ -167,33 +186,25 @@ def _baselines(asked: Asked, strings: Strings, settings: Settings) -> dict[str, 
 # -- controls -------------------------------------------------------------------------------------------------------
 
 
-def _controls(
-    folder: Path, asked: Asked, strings: Strings, found: TrainedDecompilation, settings: Settings
-) -> dict[str, Any]:
+def _controls(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
     """The trained network's program held against other networks, and what is found of these themselves."""
+    given = read_inputs(folder / INPUTS)
+    asked, strings, _ = opened(load_trained(folder), folder=folder, inputs=given)
     result: dict[str, Any] = {}
     for name, make in (("untrained", untrained), ("shuffled heads", shuffled_heads)):
-        other = make(folder, settings.seed)
-        entry: dict[str, Any] = {"program": None}
-        if found.program is not None:
-            entry["program"] = _compared(_held_against(other, asked, strings, found))
-        own = decompile_file(
-            other,
-            vocab=asked.vocab,
-            inputs=read_inputs(folder / INPUTS),
-            settings=Settings(seconds=2.0, most=20_000, locate=False, seed=settings.seed),
+        other = make(folder, SEED)
+        against = (
+            None if row["program"] is None else _held_against(other, asked, strings, Program.parse(row["program"]))
         )
-        entry |= {"status": own.status, "match": _share(own.match)}
-        result[name] = entry
+        own = decompile_file(other, vocab=asked.vocab, inputs=given, settings=QUICK)
+        result[name] = {"program": _compared(against), "status": own.status, "match": _share(own.match)}
     return result
 
 
-def _held_against(
-    other: TrainedTransformer, asked: Asked, strings: Strings, found: TrainedDecompilation
-) -> Compared | None:
-    assert found.program is not None
+def _held_against(other: TrainedTransformer, asked: Asked, strings: Strings, program: Program) -> Compared:
+    """A program and another network than that of which it was found."""
     changed = Asked(other, asked.vocab, asked.kind)
-    answers = answers_of(asked, found.program)
+    answers = answers_of(asked, program)
     if asked.kind == "sets":
         return of_language(changed, answers, most=2_000, seconds=2.0)
     return of_questions(changed, answers, Questions.seen(asked, strings), most=2_000, seconds=2.0)
@@ -216,7 +227,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         )
         for row in rows
     ]  # fmt: skip
-    return "\n\n".join([markdown_table(header, body), markdown_table(("what", "models"), figures(rows)), controls_table(rows)])
+    return "\n\n".join(
+        [markdown_table(header, body), markdown_table(("what", "models"), figures(rows)), controls_table(rows)]
+    )
 
 
 def controls_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -247,8 +260,14 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
             count(_at_least(row["short"], MATCH) and _at_least(row["longer"], MATCH) for row in rows),
         ),
         ("equal on all inputs of the language", f"{equal} of {len(sets)} languages"),
-        ("equal on all questions", f"{sum(r['status'] == 'equal_on_all' for r in rows) - equal} of {len(rows) - len(sets)}"),
-        (f"agreement off the distribution at least {MECHANISM}", count(_at_least(row["off"], MECHANISM) for row in rows)),
+        (
+            "equal on all questions",
+            f"{sum(r['status'] == 'equal_on_all' for r in rows) - equal} of {len(rows) - len(sets)}",
+        ),
+        (
+            f"agreement off the distribution at least {MECHANISM}",
+            count(_at_least(row["off"], MECHANISM) for row in rows),
+        ),
         ("every S-op located", count(row["all_located"] for row in rows)),
         ("both: the network computes this", count(row["mechanism"] for row in rows)),
         ("largest share of a network's mistakes predicted", f"{best:.2f}"),
@@ -301,7 +320,7 @@ def checked(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         for name, entry in row["controls"].items():
             against = entry["program"]
-            if entry["status"] == "equal_on_all" or (against is not None and against["inputs"] and not against["wrong"]):
+            if entry["status"] == "equal_on_all" or (
+                against is not None and against["inputs"] and not against["wrong"]
+            ):
                 raise NetworkError(f"{row['model']}: the control '{name}' is called equal, which must not be")
-
-

@@ -22,7 +22,9 @@ def untrained(folder: Path, seed: int = 0) -> TrainedTransformer:
     arrays = {}
     for name, array in _arrays(folder).items():
         if name.endswith(".bias") or array.ndim < 2:
-            arrays[name] = np.ones_like(array) if ".ln_" in f".{name}" and name.endswith("weight") else np.zeros_like(array)
+            arrays[name] = (
+                np.ones_like(array) if ".ln_" in f".{name}" and name.endswith("weight") else np.zeros_like(array)
+            )
         else:
             arrays[name] = generator.normal(0, SCALE, array.shape).astype(np.float32)
     return load_trained(arrays, config=folder / CONFIG)

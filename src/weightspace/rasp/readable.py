@@ -6,7 +6,17 @@ from collections import Counter
 
 from weightspace.rasp.choices import NextTokens
 from weightspace.rasp.forms import names_of
-from weightspace.rasp.language import Expression, LinearSequenceMap, Map, Selector, SequenceMap, SOp, Statements, indices, tokens
+from weightspace.rasp.language import (
+    Expression,
+    LinearSequenceMap,
+    Map,
+    Selector,
+    SequenceMap,
+    SOp,
+    Statements,
+    indices,
+    tokens,
+)
 from weightspace.rasp.text import annotation_of, call_text, header_lines
 
 WIDEST = 110

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weightspace.errors import RaspError
+from weightspace.rasp.choices import NextTokens, Pick
 from weightspace.rasp.forms import (
     HEADERS,
     MOST_OPERATIONS,
@@ -27,7 +28,6 @@ from weightspace.rasp.forms import (
     read_which,
     unknown_variable,
 )
-from weightspace.rasp.choices import NextTokens, Pick
 from weightspace.rasp.functions import Function, Value, shown
 from weightspace.rasp.language import (
     COMPARISONS,

@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from weightspace.errors import RaspError
-from weightspace.rasp.composites import Joined, without_composites
 from weightspace.rasp.choices import Choose, NextTokens, Pick
+from weightspace.rasp.composites import Joined, without_composites
 from weightspace.rasp.functions import LARGEST, Value, is_number
 from weightspace.rasp.language import (
     BOS,

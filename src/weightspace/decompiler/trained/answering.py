@@ -55,7 +55,9 @@ def _table(given: Sequence[Value], numbers: dict[Value, int], size: int, kind: K
     table = np.zeros((len(given) + 1, size), bool)
     for row, value in enumerate(given):
         if not isinstance(value, tuple):
-            raise RaspError(f"the program gives {value!r} where a set of next tokens is wanted: return {{TOKEN: SOP, ...}}")
+            raise RaspError(
+                f"the program gives {value!r} where a set of next tokens is wanted: return {{TOKEN: SOP, ...}}"
+            )
         table[row, [numbers[token] for token in value if token in numbers]] = True
     return table
 
@@ -66,6 +68,9 @@ def listed(program: Program, rows: Sequence[Sequence[str]]) -> list[list[Any]]:
 
     answers = evaluate_all(program, [[value_of(token) for token in row] for row in rows])
     return [
-        [[text_of(v) for v in value] if isinstance(value, tuple) else None if value is None else text_of(value) for value in row]
+        [
+            [text_of(v) for v in value] if isinstance(value, tuple) else None if value is None else text_of(value)
+            for value in row
+        ]
         for row in answers
     ]

@@ -31,6 +31,7 @@ class Settings:
         drawn: inputs that are drawn anew to hold the program against.
         most: inputs that are enumerated at most.
         seconds: for each enumeration.
+        largest, quota: of the S-ops that are tried, see `search`.
         locate: whether the program's S-ops are looked for inside.
         seed: of whatever is drawn.
     """
@@ -39,6 +40,8 @@ class Settings:
     drawn: int = 200
     most: int = MOST
     seconds: float = 20.0
+    largest: int = 5
+    quota: int = 350
     locate: bool = True
     seed: int = 0
 
@@ -59,7 +62,7 @@ def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Setti
 
     on, held_out, rest = split_inputs(strings, settings)
     off = off_distribution(asked, on, settings.seed)
-    found = search(asked, on, off)
+    found = search(asked, on, off, largest=settings.largest, quota=settings.quota)
     lap("search")
     best = _best(asked, found.programs, strings.take(held_out))
     lap("choice")
@@ -181,7 +184,11 @@ def drawn_anew(asked: Asked, answers: Answers, like: Strings, count: int, seed: 
     seen = Questions.seen(asked, like)
     lengths = [length for length in seen.lengths if length <= SHORT]
     drawn = [seen.draw(int(generator.choice(lengths)), generator) for _ in range(count)] if lengths else []
-    return answered(asked, [question for question in drawn if question], answers, seen.answers) if drawn else like.take(slice(0, 0))
+    return (
+        answered(asked, [question for question in drawn if question], answers, seen.answers)
+        if drawn
+        else like.take(slice(0, 0))
+    )
 
 
 def _every(
@@ -193,9 +200,7 @@ def _every(
     return of_questions(asked, answers, Questions.seen(asked, strings), **limits), None
 
 
-def _held(
-    asked: Asked, answers: Answers, program: Program, strings: Strings, settings: Settings
-) -> tuple[Held, ...]:
+def _held(asked: Asked, answers: Answers, program: Program, strings: Strings, settings: Settings) -> tuple[Held, ...]:
     """Where its S-ops are held, on inputs on which network and program agree."""
     fresh = drawn_anew(asked, answers, strings, 200, settings.seed + 3)
     both = Strings.joined(strings, fresh) if len(fresh) else strings

@@ -96,7 +96,9 @@ class Questions:
         weights = generator.dirichlet(np.ones(len(letters))) if len(letters) <= 4 else None
         question, used = [], set()
         for _ in range(length):
-            options = [x for x in letters if not (self.fresh_pairs and question and (question[-1], x) in used)] or letters
+            options = [
+                x for x in letters if not (self.fresh_pairs and question and (question[-1], x) in used)
+            ] or letters
             chance = None if weights is None or len(options) < len(letters) else weights
             letter = int(generator.choice(options, p=chance))
             if question:

@@ -157,7 +157,7 @@ def of_questions(
     for length in lengths:
         start = clock.now()
         found = _joined(found, _questions_of(asked, program, like, length))
-        if clock.now() + (clock.now() - start) * size ** like.multiple > end:
+        if clock.now() + (clock.now() - start) * size**like.multiple > end:
             break
     return found
 

@@ -43,7 +43,9 @@ def _inputs(node: Map | SequenceMap) -> tuple[SOp, ...]:
     return (node.inner,) if isinstance(node, Map) else (node.first, node.second)
 
 
-def _joined(node: Map | SequenceMap, reads: list[tuple[Expression, int]], known: dict[int, _Function]) -> _Function | None:
+def _joined(
+    node: Map | SequenceMap, reads: list[tuple[Expression, int]], known: dict[int, _Function]
+) -> _Function | None:
     """The function of what its inputs read; None if there is none that is short and reads at most two S-ops."""
     inside = [
         known[id(child)] if id(child) in known and not child.numerical and _may(child, uses) else None  # type: ignore[attr-defined]
@@ -72,7 +74,11 @@ def _may(child: Expression, uses: int) -> bool:
     if not isinstance(child, Map | SequenceMap):
         return False
     source = child.function.source
-    return uses == 1 or source.startswith("round(") or (isinstance(child, Map) and len(source) <= 12 and " if " not in source)
+    return (
+        uses == 1
+        or source.startswith("round(")
+        or (isinstance(child, Map) and len(source) <= 12 and " if " not in source)
+    )
 
 
 def _node(function: _Function, like: Map | SequenceMap) -> Map | SequenceMap:

@@ -306,7 +306,8 @@ class Grammar:
         return [
             feature
             for feature in self.pool.of("bool", 1, 2)
-            if feature.operator in ("test", "letter of the question") and (feature.cost == 1 or feature.operator != "test")
+            if feature.operator in ("test", "letter of the question")
+            and (feature.cost == 1 or feature.operator != "test")
         ]
 
     def _counts(self, cost: int) -> None:
@@ -329,15 +330,9 @@ class Grammar:
             if first.operator != second.operator:
                 continue
             count = columns.counted(first.values) - columns.counted(second.values)
-            self.pool.add(
-                "bool", count > 0, 2, "more", lambda f=first, s=second: Map("x > 0", self._mean_node(f, s))
-            )
-            self.pool.add(
-                "bool", count == 0, 2, "more", lambda f=first, s=second: Map("x == 0", self._mean_node(f, s))
-            )
-            self.pool.add(
-                "bool", count < 0, 2, "more", lambda f=first, s=second: Map("x < 0", self._mean_node(f, s))
-            )
+            self.pool.add("bool", count > 0, 2, "more", lambda f=first, s=second: Map("x > 0", self._mean_node(f, s)))
+            self.pool.add("bool", count == 0, 2, "more", lambda f=first, s=second: Map("x == 0", self._mean_node(f, s)))
+            self.pool.add("bool", count < 0, 2, "more", lambda f=first, s=second: Map("x < 0", self._mean_node(f, s)))
             self.pool.add("number", count, 2, "balance", lambda f=first, s=second: self._balance_node(f, s))
 
     def _mean_node(self, first: Feature, second: Feature) -> SOp:

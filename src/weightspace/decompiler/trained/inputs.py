@@ -77,7 +77,9 @@ def read_inputs(path: Path) -> Given:
         kinds.add(kind)
         found.append((row, wants))
     if len(kinds) != 1:
-        raise NetworkError(f"{path} holds no inputs" if not kinds else f"{path} asks for sets and for answers: split it")
+        raise NetworkError(
+            f"{path} holds no inputs" if not kinds else f"{path} asks for sets and for answers: split it"
+        )
     return Given(tuple(row for row, _ in found), kinds.pop(), tuple(wants for _, wants in found))
 
 
@@ -129,7 +131,9 @@ def _entry(said: Mapping[str, Any], where: str) -> tuple[Kind, tuple[str, ...], 
     asked: Kind = "answers" if "next" in said else "sets"
     wants = said.get("next" if asked == "answers" else "follow")
     if not isinstance(wants, list) or len(wants) != len(row):
-        raise NetworkError(f"{where}: expected follow, or next, with an entry for each of the {len(row)} tokens of input")
+        raise NetworkError(
+            f"{where}: expected follow, or next, with an entry for each of the {len(row)} tokens of input"
+        )
     for want in wants:
         sound = want is None or (
             isinstance(want, str)
@@ -137,7 +141,9 @@ def _entry(said: Mapping[str, Any], where: str) -> tuple[Kind, tuple[str, ...], 
             else isinstance(want, list) and all(isinstance(token, str) for token in want)
         )
         if not sound:
-            raise NetworkError(f"{where}: {json.dumps(want)[:40]} is no entry of {'next' if asked == 'answers' else 'follow'}")
+            raise NetworkError(
+                f"{where}: {json.dumps(want)[:40]} is no entry of {'next' if asked == 'answers' else 'follow'}"
+            )
     return asked, row, tuple(wants)
 
 

@@ -93,7 +93,9 @@ def _word(node: Expression) -> str:
         case SequenceMap() if node.function.source == "x - y":
             return "difference"
         case SequenceMap():
-            return "choice" if " if " in node.function.source else "both" if " and " in node.function.source else "either"
+            return (
+                "choice" if " if " in node.function.source else "both" if " and " in node.function.source else "either"
+            )
         case LinearSequenceMap():
             return "total"
         case Aggregate() if node.numerical:

@@ -83,9 +83,7 @@ def _check(asked: Asked, strings: Strings) -> None:
         raise NetworkError("nothing is asked of one of the inputs: leave out those whose next is null everywhere")
 
 
-def _vocabulary(
-    transformer: TrainedTransformer, folder: Path | None, given: Given | None
-) -> tuple[Sequence[str], str]:
+def _vocabulary(transformer: TrainedTransformer, folder: Path | None, given: Given | None) -> tuple[Sequence[str], str]:
     """The vocabulary that is found, and a sentence if it was guessed."""
     if transformer.vocab is not None:
         return transformer.vocab, ""

@@ -78,7 +78,9 @@ class Pool:
         """Whether no more of an operator and a cost are kept."""
         return self.counts.get((operator, cost), 0) >= self.quota or len(self) >= self.most
 
-    def add(self, sort: Sort, values: np.ndarray, cost: float, operator: str, make: Callable[[], SOp]) -> Feature | None:
+    def add(
+        self, sort: Sort, values: np.ndarray, cost: float, operator: str, make: Callable[[], SOp]
+    ) -> Feature | None:
         """Keep an S-op unless its values are known, constant, or there are enough of its kind."""
         self.tried += 1
         if self.full(operator, cost):

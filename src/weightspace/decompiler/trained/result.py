@@ -42,7 +42,9 @@ class Share:
 
     def __str__(self) -> str:
         found = self.interval
-        return "none" if found is None else f"{found.estimate:.3f} ({found.low:.3f} to {found.high:.3f}, n = {self.n:,})"
+        return (
+            "none" if found is None else f"{found.estimate:.3f} ({found.low:.3f} to {found.high:.3f}, n = {self.n:,})"
+        )
 
 
 @dataclass(frozen=True)

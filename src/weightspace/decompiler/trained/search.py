@@ -50,22 +50,34 @@ class Searched:
     kept: int
 
 
-def search(asked: Asked, on: Strings, off: Strings, *, depth: int = 3, line: float | None = None, largest: int = 5) -> Searched:
+def search(
+    asked: Asked,
+    on: Strings,
+    off: Strings,
+    *,
+    off_weight: float = OFF_WEIGHT,
+    depth: int = 3,
+    line: float | None = None,
+    largest: int = 5,
+    quota: int = 350,
+) -> Searched:
     """Programs that answer as the network does, the best first.
 
     Args:
         on: strings of the distribution, some 100.
         off: strings off it; by how well it explains these, a program that explains the others is chosen.
+        off_weight: what an answer on those counts, beside 1; with 0 behaviour on the distribution alone decides.
         depth: of trees of conditions.
         line: wrong answers that a line more has to repair; unless given 1 of 3,000, but from a quarter to 1.
         largest: cost of an S-op.
+        quota: S-ops of one operator and cost.
     """
     both = Strings.joined(on, off) if len(off) else on
     given = asked.given(both)
-    grammar = Grammar(both, asked.vocab, asked.kind, asked.letters, largest=largest)
+    grammar = Grammar(both, asked.vocab, asked.kind, asked.letters, largest=largest, quota=quota)
     pool = grammar.fill()
     weights = both.asked.astype(np.float32)
-    weights[len(on) :] *= OFF_WEIGHT
+    weights[len(on) :] *= off_weight
     line = float(np.clip(weights.sum() / 3_000, 0.25, 1.0)) if line is None else line
     table = Table(pool.features["bool"], weights)
     if asked.kind == "answers":

@@ -167,7 +167,9 @@ class Table:
         near = np.argsort(least, kind="stable")[: LEAVES // 2]
         chosen = list(dict.fromkeys([*near.tolist(), *range(min(LEAVES // 2, len(self.features)))]))
         found = [Leaf(self.features[i], holds=bool(holds)) for i in chosen for holds in (1, 0)]
-        conditions = dict.fromkeys([*range(min(CONDITIONS * 2 // 3, len(self.features))), *near[: CONDITIONS // 3].tolist()])
+        conditions = dict.fromkeys(
+            [*range(min(CONDITIONS * 2 // 3, len(self.features))), *near[: CONDITIONS // 3].tolist()]
+        )
         return found, np.array(sorted(conditions), np.int64)
 
     def at(self, leaf: Leaf) -> np.ndarray:
