@@ -1,4 +1,4 @@
-"""Programs for a folder of trained transformers: the table, beside what is simpler and networks that compute nothing."""
+"""Programs for a folder of trained transformers: the table, what is simpler, and networks that compute nothing."""
 
 from __future__ import annotations
 
@@ -62,13 +62,19 @@ def run_trained(
     if not names:
         raise UnreadableError(f"{folder} holds no models named so: expected folders with {INPUTS} in them")
     known = {row["model"]: row for row in _rows(out / RESULTS)}
-    for name in progress([name for name in names if name not in known], "models"):
-        known[name] = _row(folder / name, seconds)
-        _append(out / RESULTS, known[name])
+    todo = [name for name in names if name not in known]
+    with progress("models", len(todo)) as step:
+        for name in todo:
+            known[name] = _row(folder / name, seconds)
+            _append(out / RESULTS, known[name])
+            step()
     others = {row["model"]: row["controls"] for row in _rows(out / CONTROLS)}
-    for name in progress([name for name in names if name not in others] if controls else [], "controls"):
-        others[name] = _controls(folder / name, known[name])
-        _append(out / CONTROLS, {"model": name, "controls": others[name]})
+    todo = [name for name in names if name not in others] if controls else []
+    with progress("controls", len(todo)) as step:
+        for name in todo:
+            others[name] = _controls(folder / name, known[name])
+            _append(out / CONTROLS, {"model": name, "controls": others[name]})
+            step()
     return [{**known[name], "controls": others.get(name, {})} for name in names]
 
 
@@ -223,7 +229,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         (
             row["model"], _of(row["right_short"]), _of(row["right_long"]), _of(row["short"]), _of(row["longer"]),
             _status(row), _of(row["off"]), _located(row), row["lines"], f"{row['seconds']:.0f}",
-            *(_baseline(row, name) for name in ("last tokens", "automaton", "counts")), _baseline(row, "behaviour", "off"),
+            *(_baseline(row, name) for name in ("last tokens", "automaton", "counts")),
+            _baseline(row, "behaviour", "off"),
         )
         for row in rows
     ]  # fmt: skip
@@ -294,7 +301,8 @@ def _status(row: Mapping[str, Any]) -> str:
     if row["status"] == "equal_on_all":
         return f"equal on all, {every['length']} ({every['inputs']:,})"
     if every and every["wrong"]:
-        return f"{row['status'].replace('_', ' ')} (to {every['length']}: {every['wrong']:,} of {every['inputs']:,} differ)"
+        said = f"to {every['length']}: {every['wrong']:,} of {every['inputs']:,} differ"
+        return f"{row['status'].replace('_', ' ')} ({said})"
     return row["status"].replace("_", " ")
 
 

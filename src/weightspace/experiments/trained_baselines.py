@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
 
@@ -12,7 +13,8 @@ from weightspace.decompiler.trained.asked import Asked, Strings
 Baseline = Callable[[Strings], np.ndarray]
 """What is answered on strings, as a number for each different answer that was learnt; -1 for none."""
 DEPTH = 6
-LONGEST_TABLE = 4
+FEW = 6
+"""Of more letters than these no differences of counts are made."""
 
 
 def labels_of(asked: Asked, given: np.ndarray) -> np.ndarray:
@@ -76,7 +78,7 @@ def automaton(strings: Strings, labels: np.ndarray) -> tuple[Baseline, int] | No
 
 
 def counts_tree(asked: Asked, strings: Strings, labels: np.ndarray, seed: int) -> Baseline:
-    """A tree on how often each token has been seen, and which is the last."""
+    """A tree on how often each token has been seen, by how much more often than others, and which is the last."""
     from sklearn.tree import DecisionTreeClassifier
 
     model = DecisionTreeClassifier(max_depth=DEPTH, random_state=seed)
@@ -92,5 +94,8 @@ def counts_tree(asked: Asked, strings: Strings, labels: np.ndarray, seed: int) -
 
 
 def _counts(asked: Asked, strings: Strings) -> np.ndarray:
-    one_hot = strings.codes[:, :, None] == np.arange(len(asked.vocab))
-    return np.concatenate([np.cumsum(one_hot, axis=1), strings.codes[:, :, None]], 2).astype(np.float32)
+    counts = np.cumsum(strings.codes[:, :, None] == np.arange(len(asked.vocab)), axis=1)
+    letters = asked.letters if len(asked.letters) <= FEW else ()
+    parts = [counts, strings.codes[:, :, None]]
+    parts += [(counts[:, :, a] - counts[:, :, b])[:, :, None] for a, b in itertools.combinations(letters, 2)]
+    return np.concatenate(parts, 2).astype(np.float32)

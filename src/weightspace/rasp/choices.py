@@ -1,4 +1,4 @@
-"""Operations that trained transformers need beside Tracr's: one of the values selected, a choice, and what may follow."""
+"""Operations beside Tracr's for trained transformers: one of the values selected, a choice, and what may follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trained transformer is asked and answers: sets of next tokens at every place, or the next token after `<sep>`."""
+"""What a trained transformer is asked: sets of next tokens at every place, or the next token after `<sep>`."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def earliest(chosen: np.ndarray) -> Column:
 
 
 def since(chosen: np.ndarray) -> Column:
-    """How many places there are from the last at which `chosen` holds, or else from the beginning, to here, both counted."""
+    """How many places there are from the last at which `chosen` holds, or else from the first, to here, both counted."""
     places = np.arange(chosen.shape[1], dtype=np.int16)
     return (places - np.maximum(latest(chosen), 0) + 1).astype(np.int16)
 
@@ -56,10 +56,8 @@ def pairs(keys: np.ndarray, queries: np.ndarray, strict: bool = False) -> np.nda
 def picked(selected: np.ndarray, which: str) -> Column:
     """The first or last place that each query selects; -1 where there is none."""
     some = selected.any(2)
-    if which == "first":
-        places = selected.argmax(2)
-    else:
-        places = selected.shape[2] - 1 - selected[:, :, ::-1].argmax(2)
+    last = which == "last"
+    places = selected.shape[2] - 1 - selected[:, :, ::-1].argmax(2) if last else selected.argmax(2)
     return np.where(some, places, -1).astype(np.int16)
 
 
@@ -89,7 +87,7 @@ def _nearest(column: np.ndarray, queries: np.ndarray, absent: int, keys: np.ndar
 
 
 def commonest(tokens: np.ndarray, chosen: np.ndarray, size: int) -> Column:
-    """Of the tokens at the places up to here where `chosen` holds the commonest, the one seen first among equals; -1."""
+    """Of the tokens up to here where `chosen` holds the commonest, the one seen first among equals; -1 for none."""
     count = np.zeros((len(tokens), size), np.int16)
     first = np.full((len(tokens), size), 30_000, np.int32)
     found = np.full(tokens.shape, -1, np.int16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class Questions:
         many = [question for question in questions if len(question) > 1]
         once = tuple(
             letter for letter in letters
-            if many and all(question.count(letter) == 1 and letter not in (question[0], question[-1]) for question in many)
+            if many and all(q.count(letter) == 1 and letter not in (q[0], q[-1]) for q in many)
         )  # fmt: skip
         values = {i: int(asked.vocab[i]) for i in letters if asked.vocab[i].isdigit()}
         numeric = len(values) == len(letters) and len(letters) > 2
@@ -108,7 +109,7 @@ class Questions:
 
 
 def _pairs(row: Sequence[int]) -> list[tuple[int, int]]:
-    return list(zip(row, row[1:], strict=False))
+    return list(itertools.pairwise(row))
 
 
 # -- on the distribution --------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def opened(
         notes += [said] if said else []
     if given is None and kind is None:
         raise NetworkError(
-            "what is the network asked? give inputs, lines of input with follow or next, or say the task: sets or answers"
+            "what is the network asked? give inputs, lines with input and follow or next, or say the task: sets or answers"
         )
     asked = Asked(transformer, tuple(vocab), given.kind if given is not None else kind or "sets", offset)
     if given is None:
@@ -74,8 +74,8 @@ def _check(asked: Asked, strings: Strings) -> None:
     if longest > asked.positions:
         begins = f" from position {asked.offset}" if asked.offset else ""
         raise NetworkError(
-            f"an input of {longest:,} tokens{begins} is longer than the {asked.transformer.shape.positions:,} positions "
-            f"of {asked.transformer.where}: leave such inputs out"
+            f"an input of {longest:,} tokens{begins} is longer than the {asked.transformer.shape.positions:,} "
+            f"positions of {asked.transformer.where}: leave such inputs out"
         )
     if not (strings.codes[:, 0] == asked.number(BOS)).all():
         raise NetworkError(f"an input does not begin with {BOS!r}: every input does, as the network was trained so")
@@ -99,8 +99,8 @@ def _vocabulary(transformer: TrainedTransformer, folder: Path | None, given: Giv
             shown = ", ".join(guess if len(guess) <= 8 else (*guess[:3], "...", *guess[-4:]))
             return guess, f"The vocabulary was taken from the inputs: {shown}."
     raise NetworkError(
-        f"the vocabulary of {transformer.where} is not known: give its {transformer.shape.vocabulary:,} tokens in their "
-        "order"
+        f"the vocabulary of {transformer.where} is not known: give its {transformer.shape.vocabulary:,} tokens in "
+        "their order"
     )
 
 

@@ -150,11 +150,13 @@ def _shared(choices: dict[int, list[Fit]], skipped: int, line: float) -> dict[in
         fits = choices[number][skipped if place == 0 else 0 :] or choices[number][-1:]
         near = [fit for fit in fits[:12] if fit.error <= fits[0].error + 0.5 * line]
 
-        def added(fit: Fit) -> tuple[float, float]:
-            nodes = {id(node) for feature in fit.tree.features() for node in walk(feature.node)}
-            return (len(nodes - used), fit.rank(line)[0])
-
-        fit = min(near, key=added)
+        ranked = [(len(_nodes(fit) - used), fit.rank(line)[0], place) for place, fit in enumerate(near)]
+        fit = near[min(ranked)[2]]
         chosen[number] = fit
-        used |= {id(node) for feature in fit.tree.features() for node in walk(feature.node)}
+        used |= _nodes(fit)
     return {number: chosen[number] for number in choices}
+
+
+def _nodes(fit: Fit) -> set[int]:
+    """The S-ops that a fit reads."""
+    return {id(node) for feature in fit.tree.features() for node in walk(feature.node)}
