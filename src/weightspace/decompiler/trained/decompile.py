@@ -9,15 +9,30 @@ import numpy as np
 from weightspace import clock
 from weightspace.decompiler.trained.answering import program_answers
 from weightspace.decompiler.trained.asked import EOS, Asked, Strings, same
-from weightspace.decompiler.trained.drawing import Answers, Questions, answered, corrupted, random_strings, walked
+from weightspace.decompiler.trained.drawing import (
+    Answers,
+    Questions,
+    answered,
+    corrupted,
+    random_strings,
+    short_questions,
+    walked,
+)
 from weightspace.decompiler.trained.exhaustive import MOST, Compared, of_language, of_questions, over_alphabet
 from weightspace.decompiler.trained.inside import held_sops
 from weightspace.decompiler.trained.result import Held, Share, TrainedDecompilation
 from weightspace.decompiler.trained.search import Found, search
 from weightspace.rasp.program import Program
+from weightspace.rasp.readable import count_lines, readable_text
 
 CHOOSING = 60
 """Inputs by which one of the programs found is chosen, at most a third of those that are not searched on."""
+CHOICES = 5
+"""Programs among which it is chosen."""
+CLOSE = 0.75
+"""Weight of wrong answers off the distribution, three of them, below which two programs are as good."""
+SHORT_QUESTIONS = 60
+"""Of all short questions so many are searched on too: ties and ends show there."""
 SHORT = 50
 """Length of the inputs that are searched on: letters, or letters of a question."""
 
@@ -62,6 +77,10 @@ def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Setti
 
     on, held_out, rest = split_inputs(strings, settings)
     off = off_distribution(asked, on, settings.seed)
+    if asked.kind == "answers":
+        like = Questions.seen(asked, strings)
+        short = short_questions(asked, like, SHORT_QUESTIONS)
+        on = Strings.joined(on, answered(asked, short, asked.given, like.answers)) if short else on
     found = search(asked, on, off, largest=settings.largest, quota=settings.quota)
     lap("search")
     best = _best(asked, found.programs, strings.take(held_out))
@@ -141,14 +160,30 @@ def off_distribution(asked: Asked, strings: Strings, seed: int) -> Strings:
 def _best(asked: Asked, programs: tuple[Found, ...], held_out: Strings) -> Found | None:
     """Of programs that match inputs not searched on as well as any, the one that is best off the distribution."""
     scored = []
-    for place, each in enumerate(programs):
+    for place, each in enumerate(_shortest(programs)):
         right = agreeing(asked, answers_of(asked, each.program), held_out)
         scored.append((int(right.sum()), each, place))
     if not scored:
         return None
     most = max(score for score, _, _ in scored)
-    near = [entry for entry in scored if entry[0] >= most - 0.01 * len(held_out)]
-    return min(near, key=lambda entry: (entry[1].off_error, len(entry[1].program), entry[2]))[1]
+    near = [entry for entry in scored if entry[0] >= most - 0.02 * len(held_out)]
+    least = min(entry[1].off_error for entry in near)
+    near = [entry for entry in near if entry[1].off_error <= least + CLOSE]
+    return min(near, key=lambda entry: (_lines(entry[1]), entry[1].error, entry[2]))[1]
+
+
+def _shortest(programs: tuple[Found, ...]) -> list[Found]:
+    """The programs proposed, of those that are wrong as often only the shortest, and a few in all."""
+    kept: dict[tuple[float, float], Found] = {}
+    for each in programs:
+        key = (each.error, each.off_error)
+        if key not in kept or _lines(each) < _lines(kept[key]):
+            kept[key] = each
+    return [*kept.values()][:CHOICES]
+
+
+def _lines(found: Found) -> int:
+    return count_lines(readable_text(found.program))
 
 
 def agreeing(asked: Asked, answers: Answers, strings: Strings) -> np.ndarray:

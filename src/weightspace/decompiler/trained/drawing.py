@@ -170,6 +170,18 @@ def walked(asked: Asked, answers: Answers, lengths: Sequence[int], seed: int) ->
     return Strings.of(whole or [row for row in rows if len(row) > 1])
 
 
+def short_questions(asked: Asked, like: Questions, most: int) -> list[list[int]]:
+    """All questions like those given up to a length, the short first."""
+    found: list[list[int]] = []
+    for length in range(1, 6):
+        if length not in like.lengths and not (len(like.lengths) > 5 and length % like.multiple == 0):
+            continue
+        if len(like.letters) ** length > 4 * most:
+            break
+        found += [list(q) for q in itertools.product(like.letters, repeat=length) if like.suits(q)]
+    return found[:most]
+
+
 # -- off the distribution -------------------------------------------------------------------------------------------
 
 

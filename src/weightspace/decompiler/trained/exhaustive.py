@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from weightspace import clock
-from weightspace.decompiler.trained.asked import BOS, Asked, Strings, same
+from weightspace.decompiler.trained.asked import BOS, SEP, Asked, Strings, same
 from weightspace.decompiler.trained.drawing import Answers, Questions, answered
 
 MOST = 1_000_000
@@ -28,6 +28,7 @@ class Compared:
         inputs: how many there are, each beginning of a longer one counted where sets are asked.
         wrong: of them that are answered differently somewhere.
         counterexample: the shortest of these.
+        sizes: how many inputs there are of each length from 0 up.
     """
 
     what: str
@@ -35,11 +36,27 @@ class Compared:
     inputs: int
     wrong: int
     counterexample: tuple[str, ...] | None
+    sizes: tuple[int, ...] = ()
 
     @property
     def equal(self) -> bool:
         """Whether program and network agree on all, of which there are some."""
         return self.inputs > 0 and self.wrong == 0
+
+    @property
+    def agreed_length(self) -> int:
+        """The length up to which they agree on all; -1 if they do on none."""
+        if self.counterexample is None:
+            return self.length if self.inputs else -1
+        if self.what == "questions":
+            separator = self.counterexample.index(SEP) if SEP in self.counterexample else len(self.counterexample)
+            return separator - 2
+        return len(self.counterexample) - 2
+
+    @property
+    def agreed(self) -> int:
+        """How many inputs that are."""
+        return self.inputs if self.equal else sum(self.sizes[: self.agreed_length + 1])
 
 
 def over_alphabet(asked: Asked, program: Answers, *, most: int = MOST, seconds: float = 30.0) -> Compared:
@@ -53,8 +70,8 @@ def over_alphabet(asked: Asked, program: Answers, *, most: int = MOST, seconds: 
         longest += 1
         count += size**longest
     longest = _affordable(asked, program, size, longest, seconds)
-    inputs = sum(size**length for length in range(longest + 1))
-    return compared(asked, program, "alphabet", longest, lambda: _all(asked, longest), inputs)
+    sizes = [size**length for length in range(longest + 1)]
+    return compared(asked, program, "alphabet", longest, lambda: _all(asked, longest), sizes)
 
 
 def _affordable(asked: Asked, program: Answers, size: int, longest: int, seconds: float) -> int:
@@ -93,7 +110,7 @@ def of_language(asked: Asked, program: Answers, *, most: int = MOST, seconds: fl
     cost = 0.0  # seconds of the network for a token
     frontier = np.array([[asked.number(BOS)]], np.int16)
     finished: list[np.ndarray] = []
-    count, length = 1, 0
+    count, length, sizes = 1, 0, [1]
     while length + 1 < asked.positions:
         longer, stopped = _extended(asked, program, frontier)
         if len(longer) > 500 and not cost:
@@ -105,6 +122,7 @@ def of_language(asked: Asked, program: Answers, *, most: int = MOST, seconds: fl
             frontier = longer
             break
         frontier, length, count = longer, length + 1, count + len(longer)
+        sizes.append(len(longer))
 
     def parts() -> Iterator[Strings]:
         for codes in [frontier, *finished]:
@@ -112,7 +130,7 @@ def of_language(asked: Asked, program: Answers, *, most: int = MOST, seconds: fl
                 part = codes[start : start + AT_ONCE]
                 yield Strings(part, part >= 0)
 
-    return compared(asked, program, "language", length, parts, count)
+    return compared(asked, program, "language", length, parts, sizes)
 
 
 def _seconds(asked: Asked, codes: np.ndarray) -> float:
@@ -176,17 +194,24 @@ def _joined(first: Compared, second: Compared) -> Compared:
         return first
     counterexample = first.counterexample or second.counterexample
     inputs, wrong = first.inputs + second.inputs, first.wrong + second.wrong
-    return Compared(second.what, second.length, inputs, wrong, counterexample)
+    sizes = (*first.sizes, *[0] * (second.length - len(first.sizes)), second.inputs)
+    return Compared(second.what, second.length, inputs, wrong, counterexample, sizes)
 
 
 def compared(
-    asked: Asked, program: Answers, what: str, length: int, parts: Callable[[], Iterator[Strings]], inputs: int = 0
+    asked: Asked,
+    program: Answers,
+    what: str,
+    length: int,
+    parts: Callable[[], Iterator[Strings]],
+    sizes: Sequence[int] = (),
 ) -> Compared:
     """A network and a program on strings that come in parts.
 
     Args:
-        inputs: how many there are, where each beginning of a string is one.
+        sizes: how many there are of each length, where each beginning of a string is one.
     """
+    inputs = sum(sizes)
     wrong: set[bytes] = set()
     worst: tuple[int, tuple[int, ...]] | None = None
     for strings in parts():
@@ -202,4 +227,4 @@ def compared(
             if worst is None or (len(text), text) < worst:
                 worst = (len(text), text)
     shown = None if worst is None else tuple(asked.vocab[number] for number in worst[1])
-    return Compared(what, length, inputs, len(wrong), shown)
+    return Compared(what, length, inputs, len(wrong), shown, tuple(sizes))

@@ -159,6 +159,13 @@ class Grammar:
                 "token", columns.shifted(self.token.values, cost, -1), cost, "earlier token",
                 lambda by=cost: Aggregate(before(by), tokens, default=NOTHING),
             )  # fmt: skip
+        for feature in self.pool.of("bool", cost - 1, cost - 1) if 2 <= cost <= 3 and self.few else ():
+            for holds in (True, False) if feature.operator in ("test", "letter of the question") else ():
+                chosen = ((feature.values != 0) == holds) & self.real
+                self.pool.add(
+                    "token", columns.taken(self.token.values, columns.latest(chosen), -1), cost, "last token",
+                    lambda f=feature, h=holds: pick("last", f.chosen(h), tokens, NOTHING),
+                )  # fmt: skip
         for place in (1, 2) if cost == 1 and self.kind == "answers" else ():
             where = columns.earliest(self.places == place)
             self.pool.add(
@@ -422,7 +429,7 @@ class Grammar:
     # -- booleans of numbers --------------------------------------------------------------------------------------
 
     def _comparisons(self, cost: int) -> None:
-        for feature in self.pool.of("number", cost - 1, cost - 0.5):
+        for feature in self.pool.of("number", cost - 1, cost - 0.5, self.quota):
             found = np.unique(feature.values[self.real])
             for value in sorted(found.tolist(), key=abs)[: 16 if feature.cost <= 2 else 4]:
                 self.pool.add(
@@ -435,27 +442,28 @@ class Grammar:
                 )  # fmt: skip
 
     def _modulo(self, cost: int) -> None:
-        for feature in self.pool.of("number", cost - 1, cost - 0.5):
+        for feature in self.pool.of("number", cost - 1, cost - 0.5, self.quota):
             for modulus in (2, 3, 4):
                 for rest in range(modulus if modulus > 2 else 1):
                     self.pool.add(
-                        "bool", feature.values % modulus == rest, cost, "modulo",
+                        "bool", feature.values % modulus == rest, cost, f"modulo {modulus}",
                         lambda f=feature, m=modulus, r=rest: Map(f"x % {m} == {r}", f.node),
                     )  # fmt: skip
 
     def _lasts(self, cost: int) -> None:
-        """What a boolean was at the last or first place at which another one held."""
-        for when in self.pool.of("bool", 1, 2, self.quota // 8):
-            left = cost - 1 - when.cost
-            for value in self.pool.of("bool", max(left - 0.5, 1), left, self.quota // 4):
-                if value is when or self.pool.full("last", cost):
-                    continue
-                for holds in (True, False):
-                    chosen = ((when.values != 0) == holds) & self.real
-                    self.pool.add(
-                        "bool", columns.taken(value.values, columns.latest(chosen), 0), cost, "last",
-                        lambda w=when, v=value, h=holds: pick("last", w.chosen(h), v.node, 0),
-                    )  # fmt: skip
+        """What a boolean was at the last place at which another one held."""
+        for when_cost, whens, values in ((1, 12, self.quota // 2), (2, 20, self.quota // 8)):
+            left = cost - 1 - when_cost
+            for when in self.pool.of("bool", when_cost, when_cost, whens):
+                for value in self.pool.of("bool", max(left - 0.5, 1), left, values):
+                    if value is when or self.pool.full("last", cost):
+                        continue
+                    for holds in (True, False):
+                        chosen = ((when.values != 0) == holds) & self.real
+                        self.pool.add(
+                            "bool", columns.taken(value.values, columns.latest(chosen), 0), cost, "last",
+                            lambda w=when, v=value, h=holds: pick("last", w.chosen(h), v.node, 0),
+                        )  # fmt: skip
 
     def _logic(self, cost: int) -> None:
         if cost > 4:

@@ -15,6 +15,8 @@ from weightspace.rasp.functions import Value
 from weightspace.rasp.language import Map, Select, Selector, SOp
 
 Sort = Literal["bool", "number", "token"]
+WIDE, WIDELY = 4, ("last",)
+"""So many times more are kept of some operators, as these have two S-ops to be made of."""
 
 
 @dataclass(eq=False)
@@ -76,7 +78,8 @@ class Pool:
 
     def full(self, operator: str, cost: float) -> bool:
         """Whether no more of an operator and a cost are kept."""
-        return self.counts.get((operator, cost), 0) >= self.quota or len(self) >= self.most
+        quota = self.quota * (WIDE if operator in WIDELY else 1)
+        return self.counts.get((operator, cost), 0) >= quota or len(self) >= self.most
 
     def add(
         self, sort: Sort, values: np.ndarray, cost: float, operator: str, make: Callable[[], SOp]
@@ -103,10 +106,10 @@ class Pool:
         """The features of a sort whose cost is in a range, both ends counted, in the order in which they were made.
 
         Args:
-            count: how many at most: of each cost and operator the first, then the second, and so on.
+            count: how many at most, and in which order: of each cost and operator the first, then the second, and so on.
         """
         found = [feature for feature in self.features[sort] if least <= feature.cost <= most]
-        if count is None or len(found) <= count:
+        if count is None:
             return found
         turns: dict[tuple[float, str], int] = {}
         ranked = []
@@ -114,4 +117,4 @@ class Pool:
             kind = (feature.cost, feature.operator)
             turns[kind] = turns.get(kind, 0) + 1
             ranked.append((turns[kind], feature.cost, number))
-        return [found[number] for _, _, number in sorted(sorted(ranked)[:count], key=lambda each: each[2])]
+        return [found[number] for _, _, number in sorted(ranked)[:count]]

@@ -16,6 +16,8 @@ Status = Literal["equal_on_all", "matches", "best_guess", "none"]
 """Equal on all: network and program agree on every input of the language or the task up to a length. Matches: on at
 least `MATCH` of inputs drawn. Best guess: on fewer. None: there is no program."""
 MATCH = 0.9
+ENOUGH = 500
+"""Inputs on which, if they do not agree on all that were enumerated, they have to up to some length."""
 LOCATED, CONTROL = 0.95, 0.6
 """Interchange accuracy from which an S-op is located, and below which that of a random direction has to be."""
 IN_LANGUAGE = 0.75
@@ -111,9 +113,14 @@ class TrainedDecompilation:
         if self.program is None:
             return "none"
         does = self.in_language >= IN_LANGUAGE
-        if does and self.every is not None and self.every.equal and (self.match.share or 0.0) >= MATCH:
+        if does and self._equal and (self.match.share or 0.0) >= MATCH:
             return "equal_on_all"
         return "matches" if (self.match.share or 0.0) >= MATCH else "best_guess"
+
+    @property
+    def _equal(self) -> bool:
+        """Whether they agree on every input up to some length, and these are all that there is time for, or many."""
+        return self.every is not None and (self.every.equal or self.every.agreed >= ENOUGH)
 
     @property
     def text(self) -> str | None:
@@ -153,7 +160,9 @@ class TrainedDecompilation:
             "low": None if interval is None else interval.low,
             "high": None if interval is None else interval.high,
             "inputs_checked": checked,
-            "exhaustive_length": self.every.length if self.every is not None and self.every.equal else None,
+            "exhaustive_length": self.every.agreed_length
+            if self.every is not None and self.status == "equal_on_all"
+            else None,
             "located": [
                 {"variable": each.variable, "component": each.component, "interchange": each.interchange}
                 for each in self.held
@@ -204,7 +213,8 @@ def _compared(each: Compared) -> str:
     if each.equal:
         return over + "the same at every place"
     shown = " ".join(each.counterexample or ())
-    return over + f"{each.wrong:,} are answered differently; the shortest is {shown}"
+    until = f"; all {each.agreed:,} up to length {each.agreed_length} the same" if each.agreed else ""
+    return over + f"{each.wrong:,} are answered differently, the shortest of them {shown}{until}"
 
 
 def _verdict(found: TrainedDecompilation) -> str:

@@ -68,7 +68,7 @@ def search(
         off: strings off it; by how well it explains these, a program that explains the others is chosen.
         off_weight: what an answer on those counts, beside 1; with 0 behaviour on the distribution alone decides.
         depth: of trees of conditions.
-        line: wrong answers that a line more has to repair; unless given 1 of 3,000, but from a quarter to 1.
+        line: wrong answers that a line more has to repair; unless given 1 of 1,500, but from 0.5 to 1.5.
         largest: cost of an S-op.
         quota: S-ops of one operator and cost.
     """
@@ -78,14 +78,14 @@ def search(
     pool = grammar.fill()
     weights = both.asked.astype(np.float32)
     weights[len(on) :] *= off_weight
-    line = float(np.clip(weights.sum() / 3_000, 0.25, 1.0)) if line is None else line
+    line = float(np.clip(weights.sum() / 1_500, 0.5, 1.5)) if line is None else line
     table = Table(pool.features["bool"], weights)
     if asked.kind == "answers":
         ends = sorted((Leaf(feature) for feature in pool.features["token"]), key=lambda leaf: leaf.cost)
         fits = fitted(table, given, _constants(asked, given[both.asked]), ends, depth=depth, line=line)
         programs = [
             Found(named(fit.tree.node()), *_errors(fit.tree.values() != given, weights, len(on)))
-            for fit in fits[:ALTERNATIVES]
+            for fit in fits[: 2 * ALTERNATIVES]
         ]
     else:
         programs = _sets(asked, table, given, weights, len(on), depth, line)

@@ -15,6 +15,10 @@ from weightspace.rasp.language import Map, SequenceMap, SOp, tokens
 
 CONDITIONS, LEAVES = 900, 800
 """So many are tried with each other."""
+SUPERSETS = 900
+"""Booleans, and negations, that hold wherever a target does, which are tried with each other."""
+BEST_ENDS = 12
+"""Ends for which conditions are looked for."""
 LEAST_SPLIT = 2.5
 """Lines that a split adds at the least."""
 KEPT, REFINED = 40, 6
@@ -172,6 +176,18 @@ class Table:
         )
         return found, np.array(sorted(conditions), np.int64)
 
+    def conditions(self, wanted: np.ndarray, ends: Sequence[Leaf]) -> np.ndarray:
+        """The numbers of booleans that may tell where one of the best ends is right: the cheap, and the near ones."""
+        wrong = np.stack([self.at(leaf) != wanted for leaf in ends])
+        best = np.argsort(wrong @ self.weights, kind="stable")[:BEST_ENDS]
+        total = float(self.weights.sum())
+        chosen = dict.fromkeys(range(min(CONDITIONS // 2, len(self.features))))
+        for end in best:
+            errors = self.errors(wrong[end].astype(np.uint8))
+            near = np.argsort(np.minimum(errors, total - errors) + self.costs / 4, kind="stable")
+            chosen |= dict.fromkeys(near[: CONDITIONS // (2 * BEST_ENDS)].tolist())
+        return np.array(sorted(chosen), np.int64)
+
     def at(self, leaf: Leaf) -> np.ndarray:
         """What a leaf gives at the cells."""
         values = leaf.values()
@@ -193,10 +209,11 @@ def fitted(
         line: error that a line more has to repair.
     """
     wanted = values.ravel()[table.cells]
+    binary = ends is None
     if ends is None:
         ends, conditions = table.leaves(wanted.astype(np.uint8), line)
     else:
-        conditions = np.arange(min(CONDITIONS, len(table.features)))
+        conditions = table.conditions(wanted, ends)
     leaves = [*constants, *ends]
     wrong = np.stack([table.at(leaf) != wanted for leaf in leaves]).astype(np.float32)
     errors = (wrong @ table.weights).astype(np.float64)
@@ -205,6 +222,10 @@ def fitted(
     found = [[Fit(leaves[i], float(errors[i])) for i in order[:KEPT]]]
     if not len(conditions) or depth == 0 or found[0][0].error <= LEAST_SPLIT * line:
         return found[0]
+    if binary:
+        found.append(conjunctions(table, wanted.astype(np.uint8), constants, line))
+        if min((fit.error for fits in found for fit in fits), default=0.0) <= LEAST_SPLIT * line:
+            return _ranked(found, line)
     known = [table.features[i] for i in conditions]
     search = _Search(known, leaves, table.holds[conditions].astype(np.float32), wrong, line)
     found.append(search.split(table.weights, KEPT))
@@ -215,7 +236,77 @@ def fitted(
         found.append(deeper[:KEPT])
         if not deeper or deeper[0].rank(line) >= best:
             break
+    return _ranked(found, line)
+
+
+def _ranked(found: Sequence[Sequence[Fit]], line: float) -> list[Fit]:
     return sorted((fit for fits in found for fit in fits), key=lambda fit: fit.rank(line))[:KEPT]
+
+
+def conjunctions(table: Table, wanted: np.ndarray, constants: Sequence[Leaf], line: float) -> list[Fit]:
+    """`f and g`, `f and g and h`, and their negations: of booleans that hold wherever the target does, or does not.
+
+    Args:
+        constants: the leaves False and True.
+    """
+    found: list[Fit] = []
+    for holds in (1, 0):
+        target = wanted if holds else 1 - wanted
+        found += _conjunctions(table, target, constants[1 - holds], holds == 1, line)
+    return found
+
+
+def _conjunctions(table: Table, target: np.ndarray, outside: Leaf, plain: bool, line: float) -> list[Fit]:
+    """Of one target; `outside` is the leaf where a conjunction does not hold."""
+    inside, rest = np.flatnonzero(target), np.flatnonzero(1 - target)
+    weights_in, weights = table.weights[inside], table.weights[rest]
+    held_in = _products(table.holds[:, inside], weights_in)
+    held_out = _products(table.holds[:, rest], weights)
+    missed = np.concatenate([weights_in.sum() - held_in, held_in])  # of each boolean and its negation
+    extra = np.concatenate([held_out, weights.sum() - held_out])
+    costs = np.concatenate([table.costs, table.costs])
+    full = weights_in == weights_in.max(initial=0.0)  # on the distribution none may be missed
+    strict = _products(table.holds[:, inside[full]], weights_in[full])
+    strictly = np.concatenate([weights_in[full].sum() - strict, strict])
+    score = np.where(strictly <= line, extra + missed + line * costs, np.inf)
+    chosen = np.argsort(score, kind="stable")[:SUPERSETS]
+    chosen = chosen[np.isfinite(score[chosen])]
+    if len(chosen) < 2:
+        return []
+    count = len(table.features)
+    holds = np.stack([table.holds[i % count, rest] ^ (i >= count) for i in chosen]).astype(np.float32)
+    both = (holds * weights) @ holds.T
+    total = both + line * (costs[chosen][:, None] + costs[chosen]) + missed[chosen][:, None] + missed[chosen]
+    total[np.tril_indices(len(chosen))] = np.inf
+    fits = []
+
+    def fit(parts: Sequence[int], error: float) -> Fit:
+        literals = [(table.features[chosen[part] % count], bool(chosen[part] < count)) for part in parts]
+        feature, positive = literals[-1]
+        tree: Tree = Leaf(feature, holds=positive if plain else not positive)
+        for condition, holding in reversed(literals[:-1]):
+            tree = Split(condition, tree, outside) if holding else Split(condition, outside, tree)
+        return Fit(tree, error)
+
+    order = np.argsort(total, axis=None)[:KEPT]
+    for place, (i, j) in enumerate(zip(*np.unravel_index(order, total.shape), strict=True)):
+        error = float(both[i, j] + missed[chosen[i]] + missed[chosen[j]])
+        fits.append(fit((int(i), int(j)), error))
+        if place < REFINED and error > line:
+            three = holds @ (holds[i] * holds[j] * weights) + missed[chosen] + line * costs[chosen]
+            third = int(three.argmin())
+            fits.append(
+                fit(
+                    (int(i), int(j), third),
+                    float(three[third] - line * costs[chosen[third]] + missed[chosen[i]] + missed[chosen[j]]),
+                )
+            )
+    return fits
+
+
+def _products(holds: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    parts = [holds[i : i + 1024].astype(np.float32) @ weights for i in range(0, len(holds), 1024)]
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 class _Search:
