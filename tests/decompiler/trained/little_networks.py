@@ -30,7 +30,9 @@ def write_model(folder: Path, arrays: Arrays, heads: int) -> None:
         "tie_word_embeddings": "lm_head.weight" not in arrays,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    save_file({name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}, folder / "model.safetensors")
+    save_file(
+        {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}, folder / "model.safetensors"
+    )
 
 
 def empty_arrays(vocabulary: int, width: int, positions: int) -> Arrays:
@@ -168,5 +170,7 @@ def _forward(weights: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
 
 def write_inputs(path: Path, rows: Sequence[Sequence[str]], follow: Sequence[Sequence[Sequence[str]]]) -> None:
     """inputs.jsonl of next-token sets."""
-    lines = [json.dumps({"input": [*row], "follow": [[*s] for s in sets]}) for row, sets in zip(rows, follow, strict=True)]
+    lines = [
+        json.dumps({"input": [*row], "follow": [[*s] for s in sets]}) for row, sets in zip(rows, follow, strict=True)
+    ]
     path.write_text("\n".join(lines) + "\n")
