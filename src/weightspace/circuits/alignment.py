@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from weightspace.rasp.batch_interpreter import evaluate_swapped
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import SOp, indices, tokens, walk
 from weightspace.rasp.program import Program
+from weightspace.rasp.validate import analyse, settings
 from weightspace.transformers.places import Place, Replacement
 from weightspace.transformers.trained import Run, TrainedTransformer
 
@@ -59,6 +61,7 @@ class Alignment:
         asked: Sequence[Sequence[bool]] | None = None,
         numbers: Mapping[Value, int] | None = None,
         begin: int | None = None,
+        closed: bool = False,
     ) -> None:
         """
         Args:
@@ -67,11 +70,14 @@ class Alignment:
             numbers: of each token of the program in the transformer; unless given, those of their texts in the
                 transformer's vocabulary.
             begin: the number of a token that stands before each input and that the program does not see; or None.
+            closed: whether the transformer was compiled, so that only values count for which the compiler makes room:
+                swaps after which an S-op of the program has another are left out as undefined.
         Raises:
             NetworkError: if a token is unknown, an input too long, or the program has an answer on no input.
         """
         self.transformer, self.program, self.readout = transformer, program, readout
-        self.offset = 0 if begin is None else 1
+        self.offset, self.closed = (0 if begin is None else 1), closed
+        self._room = _room(program) if closed else {}
         given = [tuple(each) for each in inputs]
         if not given or not all(given):
             raise NetworkError("an alignment needs at least one input, and each has at least one token")
@@ -95,6 +101,28 @@ class Alignment:
         self.tokens = self._encoded([given[row] for row in rows.tolist()], numbers, begin)
         self.expected = readout.of_values(self.values)
         self._kept: dict[Place, Tensor] = {}
+
+    def with_program(self, program: Program) -> Alignment:
+        """The same transformer and inputs with a program of the same variables.
+
+        Raises:
+            NetworkError: if it has an answer on none of the inputs.
+        """
+        other = copy(self)
+        names = _needed(program, self.readout.variables)
+        values, defined = _evaluated(program, self.batch, {}, names)
+        if not defined.any():
+            raise NetworkError(f"the program has no answer on any input: {_obstacle(program, self.batch, names)}")
+        rows = np.flatnonzero(defined)
+        other.program, other.undefined = program, len(self) - len(rows)
+        other._room = _room(program) if self.closed else {}
+        other.values = {name: _rows_of(values[name], rows) for name in names}
+        other.expected = self.readout.of_values(other.values)
+        if len(rows) < len(self):
+            other.batch = Batch(self.batch.codes[rows], self.batch.lengths[rows], self.batch.vocab)
+            other.asked, other.tokens = self.asked[rows], self.tokens[torch.from_numpy(rows)]
+            other._kept = {}
+        return other
 
     def __len__(self) -> int:
         """The number of inputs."""
@@ -245,8 +273,11 @@ class Alignment:
             part = slice(start, start + at_once)
             batch = Batch(self.batch.codes[rows[part]], self.batch.lengths[rows[part]], self.batch.vocab)
             held = {name: _rows_of(values, np.arange(len(rows))[part]) for name, values in put.items()}
-            values, ok = _evaluated(self.program, batch, held, self.readout.variables)
-            answers[part], defined[part] = self.readout.of_values(values), ok
+            values, ok = _evaluated(self.program, batch, held, [*self.readout.variables, *self._room])
+            answers[part] = self.readout.of_values({name: values[name] for name in self.readout.variables})
+            for name, (known, partial) in self._room.items():
+                ok &= _has_room(values[name], known, partial, batch)
+            defined[part] = ok
         return answers, defined
 
 
@@ -274,6 +305,25 @@ def _needed(program: Program, outputs: Sequence[str]) -> list[str]:
             raise NetworkError(f"the program has no S-op {name!r} to answer with")
     needed = {id(node) for name in outputs for node in walk(nodes[name])} | {id(tokens), id(indices)}
     return [name for name, node in nodes.items() if id(node) in needed and isinstance(node, SOp)]
+
+
+def _room(program: Program) -> dict[str, tuple[Container[Value], bool]]:
+    """For each S-op for which the compiler makes room: the values for which it does, and whether it can be None."""
+    try:
+        vocab, length = settings(program, None, None)
+        known = analyse(program, vocab, length, "fixed").traits
+    except RaspError:
+        return {}
+    return {
+        name: (known[id(node)].values.index, known[id(node)].partial)
+        for name, node in program.statements
+        if id(node) in known and any(node is each for each in program.nodes)
+    }
+
+
+def _has_room(values: BatchValues, known: Container[Value], partial: bool, batch: Batch) -> Bool[np.ndarray, " n"]:
+    table = np.array([*(value in known for value in values.values), partial], bool)
+    return np.asarray((table[values.codes] | ~batch.present.T).all(1))
 
 
 def _rows_of(values: BatchValues, rows: np.ndarray) -> BatchValues:

@@ -72,4 +72,5 @@ def aligned(program: Program, transformer: CompiledTransformer, inputs: Sequence
         CompiledAnswer(program.name(program.output), transformer.output),
         numbers={value: rows[value] for value in transformer.vocab},
         begin=rows[BOS],
+        closed=True,
     )
