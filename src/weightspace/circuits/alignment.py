@@ -29,7 +29,7 @@ TOKENS_AT_ONCE = 16_384
 PAIRS_AT_ONCE = 4_000_000
 """Pairs of places, of all inputs together, on which a program is run at once."""
 KEPT_BYTES = 2**28
-Rows = Int[np.ndarray, " rows"]
+Rows = Int[np.ndarray, " _"]
 Replacing = Callable[[np.ndarray, int], Mapping[Place, Replacement]]
 """What is put where in a forward pass, of the positions of its inputs among the rows and its number of places."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ UNKNOWN = -1.0
 """A program's answer that is no token of the vocabulary, which no transformer gives."""
 
 
+@runtime_checkable
 class Readout(Protocol):
     """A way to read answers."""
 

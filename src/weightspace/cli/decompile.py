@@ -256,7 +256,7 @@ def trained(
         folder: with a folder for each model: config.json, model.safetensors, inputs.jsonl.
         models: names or parts of names; all unless given.
         out: folder of results.jsonl and programs.md.
-        budget: time for each enumeration, and half of that for looking inside.
+        budget: time for each enumeration, and four times that for looking inside.
         controls: ask untrained networks and such with shuffled heads too.
     """
     from weightspace.experiments.trained import PROGRAMS, checked, programs, run_trained, table

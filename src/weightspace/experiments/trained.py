@@ -53,7 +53,7 @@ def run_trained(
         folder: with a folder for each model, config.json, model.safetensors and inputs.jsonl in it.
         out: of results.jsonl.
         models: names, or parts of them; all unless given.
-        seconds: for each enumeration, and for looking inside twice as much.
+        seconds: for each enumeration, and for looking inside four times as much.
         controls: whether untrained and shuffled networks are asked too.
     Raises:
         UnreadableError: if there is no model.

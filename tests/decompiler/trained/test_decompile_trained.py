@@ -33,7 +33,7 @@ from weightspace.transformers.loading import load_trained
 
 VOCAB = ("a", "b", *SPECIAL)
 FOLLOW = {"<bos>": ["a", "<eos>"], "a": ["b"], "b": ["a", "<eos>"]}
-QUICK = Settings(seconds=3.0, most=3_000, drawn=40, searched=400, largest=3, quota=60)
+QUICK = Settings(seconds=1.0, most=1_500, drawn=40, searched=300, largest=3, quota=40)
 
 
 def alternating_rows(count: int = 40) -> tuple[list[list[str]], list[list[list[str]]]]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Int
 
-Column = Int[np.ndarray, "n place"]
-"""Booleans are 0 and 1, tokens their numbers and -1 for none, numbers themselves."""
-Where = Bool[np.ndarray, "n place"]
+Column = np.ndarray
+"""(n, place) whole numbers: booleans are 0 and 1, tokens their numbers and -1 for none, numbers themselves."""
 
 
 def counted(chosen: np.ndarray) -> Column:

@@ -242,4 +242,4 @@ def _held(asked: Asked, answers: Answers, program: Program, strings: Strings, se
     right = np.flatnonzero(agreeing(asked, answers, both))
     if len(right) < 16:
         return ()
-    return held_sops(asked, program, both.take(right), seconds=settings.seconds * 2, seed=settings.seed)
+    return held_sops(asked, program, both.take(right), seconds=settings.seconds * 4, seed=settings.seed)

@@ -32,7 +32,7 @@ def decompile_file(
     """The program of a trained transformer in a folder or file; see `opened` and `decompile_trained`.
 
     Args:
-        seconds: for each of the proofs, and for looking inside twice as much.
+        seconds: for each of the proofs, and for looking inside four times as much.
         settings: all of them, instead of `seconds`.
     Raises:
         NetworkError: if the transformer, its vocabulary or its inputs cannot be used.

@@ -33,7 +33,7 @@ class Feature:
 
     sort: Sort
     values: Column
-    cost: float
+    cost: float | int
     operator: str
     make: Callable[[], SOp]
 
@@ -70,19 +70,19 @@ class Pool:
         self.real, self.quota, self.most = real, quota, most
         self.features: dict[Sort, list[Feature]] = {"bool": [], "number": [], "token": []}
         self.known: dict[tuple[Sort, bytes], Feature] = {}
-        self.counts: dict[tuple[str, float], int] = {}
+        self.counts: dict[tuple[str, float | int], int] = {}
         self.tried = 0
 
     def __len__(self) -> int:
         return sum(map(len, self.features.values()))
 
-    def full(self, operator: str, cost: float) -> bool:
+    def full(self, operator: str, cost: float | int) -> bool:
         """Whether no more of an operator and a cost are kept."""
         quota = self.quota * (WIDE if operator in WIDELY else 1)
         return self.counts.get((operator, cost), 0) >= quota or len(self) >= self.most
 
     def add(
-        self, sort: Sort, values: np.ndarray, cost: float, operator: str, make: Callable[[], SOp]
+        self, sort: Sort, values: np.ndarray, cost: float | int, operator: str, make: Callable[[], SOp]
     ) -> Feature | None:
         """Keep an S-op unless its values are known, constant, or there are enough of its kind."""
         self.tried += 1
@@ -102,7 +102,7 @@ class Pool:
         self.counts[operator, cost] = self.counts.get((operator, cost), 0) + 1
         return feature
 
-    def of(self, sort: Sort, least: float, most: float, count: int | None = None) -> list[Feature]:
+    def of(self, sort: Sort, least: float | int, most: float | int, count: int | None = None) -> list[Feature]:
         """The features of a sort whose cost is in a range, both ends counted, in the order in which they were made.
 
         Args:
@@ -111,7 +111,7 @@ class Pool:
         found = [feature for feature in self.features[sort] if least <= feature.cost <= most]
         if count is None:
             return found
-        turns: dict[tuple[float, str], int] = {}
+        turns: dict[tuple[float | int, str], int] = {}
         ranked = []
         for number, feature in enumerate(found):
             kind = (feature.cost, feature.operator)

@@ -16,8 +16,9 @@ Status = Literal["equal_on_all", "matches", "best_guess", "none"]
 """Equal on all: network and program agree on every input of the language or the task up to a length. Matches: on at
 least `MATCH` of inputs drawn. Best guess: on fewer. None: there is no program."""
 MATCH = 0.9
-ENOUGH = 500
-"""Inputs on which, if they do not agree on all that were enumerated, they have to up to some length."""
+ENOUGH, LONG = 500, 50
+"""If they do not agree on all inputs that were enumerated, they have to on so many, up to some length, or up to such a
+length where a language has few strings."""
 LOCATED, CONTROL = 0.95, 0.6
 """Interchange accuracy from which an S-op is located, and below which that of a random direction has to be."""
 IN_LANGUAGE = 0.75
@@ -120,7 +121,10 @@ class TrainedDecompilation:
     @property
     def _equal(self) -> bool:
         """Whether they agree on every input up to some length, and these are all that there is time for, or many."""
-        return self.every is not None and (self.every.equal or self.every.agreed >= ENOUGH)
+        every = self.every
+        if every is None:
+            return False
+        return every.equal or every.agreed >= ENOUGH or (every.what == "language" and every.agreed_length >= LONG)
 
     @property
     def text(self) -> str | None:

@@ -43,7 +43,7 @@ class Leaf:
 
     @property
     def cost(self) -> float:
-        return 0.5 if self.feature is None else self.feature.cost
+        return 0.5 if self.feature is None else float(self.feature.cost)
 
     @property
     def depth(self) -> int:
@@ -76,7 +76,7 @@ class Split:
 
     @property
     def cost(self) -> float:
-        return 1 + self.condition.cost + self.yes.cost + self.no.cost
+        return 1.0 + self.condition.cost + self.yes.cost + self.no.cost
 
     @property
     def depth(self) -> int:
@@ -136,7 +136,7 @@ class Fit:
 
     def rank(self, line: float) -> tuple[float, float]:
         """What it is sorted by: its error and its lines, each of which has to make up for `line` of error."""
-        return (self.error + line * self.tree.cost, self.tree.cost)
+        return (self.error + line * float(self.tree.cost), float(self.tree.cost))
 
 
 class Table:
