@@ -26,9 +26,9 @@ def earliest(chosen: np.ndarray) -> Column:
 
 
 def since(chosen: np.ndarray) -> Column:
-    """How many places there are from the last at which `chosen` holds, or else from the first, to here, both counted."""
+    """How many places ago `chosen` held last, or where it never did, how many there are before this one."""
     places = np.arange(chosen.shape[1], dtype=np.int16)
-    return (places - np.maximum(latest(chosen), 0) + 1).astype(np.int16)
+    return (places - np.maximum(latest(chosen), 0)).astype(np.int16)
 
 
 def taken(column: np.ndarray, places: np.ndarray, default: int) -> Column:

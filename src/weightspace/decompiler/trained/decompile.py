@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -27,6 +29,8 @@ from weightspace.rasp.readable import count_lines, readable_text
 
 CHOOSING = 60
 """Inputs by which one of the programs found is chosen, at most a third of those that are not searched on."""
+OTHERS = 3
+"""Other ways to write a program that are tried where not all of its S-ops are located."""
 CHOICES = 5
 """Programs among which it is chosen."""
 CLOSE = 0.75
@@ -88,7 +92,10 @@ def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Setti
     if best is None:
         nothing = Share(0, 0)
         return TrainedDecompilation(None, asked.kind, nothing, nothing, nothing, None, seconds=clock.now() - start)
-    program = best.program
+    program, held = best.program, ()
+    if settings.locate:
+        program, held = _located(asked, best, strings, settings)
+    lap("locating")
     answers = answers_of(asked, program)
     match, longer = _matches(asked, answers, strings.take(rest), settings)
     fresh_off = off_distribution(asked, strings.take(rest[: len(on)]), settings.seed + 1)
@@ -96,11 +103,10 @@ def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Setti
     lap("match")
     every, alphabet = _every(asked, answers, strings, settings)
     lap("proof")
-    held = _held(asked, answers, program, strings, settings) if settings.locate else ()
-    lap("locating")
     return TrainedDecompilation(
         program, asked.kind, match, longer, off_share, every, alphabet, held,
-        found.tried, found.kept, clock.now() - start, timing=timing, in_language=_in_language(asked, strings),
+        found.tried, found.kept, clock.now() - start, timing=timing,
+        in_language=_in_language(asked, strings.take(_sizes(strings) <= SHORT)),
     )  # fmt: skip
 
 
@@ -235,11 +241,30 @@ def _every(
     return of_questions(asked, answers, Questions.seen(asked, strings), **limits), None
 
 
-def _held(asked: Asked, answers: Answers, program: Program, strings: Strings, settings: Settings) -> tuple[Held, ...]:
-    """Where its S-ops are held, on inputs on which network and program agree."""
-    fresh = drawn_anew(asked, answers, strings, 200, settings.seed + 3)
+def _located(asked: Asked, best: Found, strings: Strings, settings: Settings) -> tuple[Program, tuple[Held, ...]]:
+    """Of a program, and others that are the same where it was searched, that of which most S-ops are located."""
+    end = clock.now() + settings.seconds * 4
+    first = answers_of(asked, best.program)
+    fresh = drawn_anew(asked, first, strings, 200, settings.seed + 3)
     both = Strings.joined(strings, fresh) if len(fresh) else strings
-    right = np.flatnonzero(agreeing(asked, answers, both))
-    if len(right) < 16:
-        return ()
-    return held_sops(asked, program, both.take(right), seconds=settings.seconds * 4, seed=settings.seed)
+    right = agreeing(asked, first, both)
+    some = both.take(np.flatnonzero(right))
+    if len(some) < 16:
+        return best.program, ()
+    scored: list[tuple[int, int, Program, tuple[Held, ...]]] = []
+    for place, program in enumerate(chain((best.program,), _others(best))):
+        if place and not agreeing(asked, answers_of(asked, program), some).all():
+            continue
+        left = max(end - clock.now(), 1.0)
+        held = held_sops(asked, program, some, seconds=left, seed=settings.seed)
+        missing = sum(not each.located for each in held)
+        scored.append((missing, place, program, held))
+        if not missing or clock.now() > end:
+            break
+    _, _, program, held = min(scored, key=lambda entry: entry[:2])
+    return program, held
+
+
+def _others(found: Found) -> Iterator[Program]:
+    """The program's other forms, made when they are needed."""
+    yield from found.others()[:OTHERS]

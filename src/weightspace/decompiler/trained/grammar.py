@@ -267,10 +267,13 @@ class Grammar:
         if SEP not in self.vocab:
             return
         separator = self.codes == self.vocab.index(SEP)
-        gone = np.where(columns.counted(separator) > 0, columns.since(separator), -1)
-        node = lambda: self.helper(  # noqa: E731
-            ("gone",), lambda: SequenceMap("x if y else -1", self._since_node(("sep",), self.parted), self.parted)
-        )
+        gone = np.where(columns.counted(separator) > 0, columns.since(separator) + 1, -1)
+
+        def node() -> SOp:
+            parted = Select(tokens, tokens, f"x == {SEP!r}")
+            place = self.helper(("parted at",), lambda: pick("last", parted, indices, -1))
+            return self.helper(("gone",), lambda: SequenceMap("y - x + 1 if x >= 0 else -1", place, indices))
+
         selected = columns.pairs(np.where(self.real, self.places, -2), gone)
         self._picked(3, selected, lambda: Select(indices, node(), "EQ"), near[:1])
 
@@ -399,11 +402,12 @@ class Grammar:
                 chosen = ((feature.values != 0) == holds) & self.real
                 self.pool.add(
                     "number", columns.since(chosen), cost, "since",
-                    lambda f=feature, h=holds: self._since_node((id(f), h), self._count_node(f, h)),
+                    lambda f=feature, h=holds: self._since_node(f, h),
                 )  # fmt: skip
 
-    def _since_node(self, key: tuple[object, ...], count: SOp) -> SOp:
-        return self.helper(("since", *key), lambda: SelectorWidth(Select(count, count, "EQ")))
+    def _since_node(self, feature: Feature, holds: bool) -> SOp:
+        place = self.helper(("place", id(feature), holds), lambda: pick("last", feature.chosen(holds), indices, 0))
+        return self.helper(("since", id(feature), holds), lambda: SequenceMap("y - x", place, indices))
 
     def _differences(self, cost: int) -> None:
         numbers = self.pool.of("number", 0, cost - 1, self.quota // 4)
@@ -431,7 +435,7 @@ class Grammar:
     def _comparisons(self, cost: int) -> None:
         for feature in self.pool.of("number", cost - 1, cost - 0.5, self.quota):
             found = np.unique(feature.values[self.real])
-            for value in sorted(found.tolist(), key=abs)[: 16 if feature.cost <= 2 else 4]:
+            for value in sorted(found.tolist(), key=abs)[: 26 if feature.cost <= 2 else 4]:
                 self.pool.add(
                     "bool", feature.values == value, cost, "is",
                     lambda f=feature, v=value: Map(f"x == {v}", f.node),

@@ -10,6 +10,7 @@ from weightspace.rasp.choices import Choose, NextTokens, Pick
 from weightspace.rasp.language import (
     Aggregate,
     Expression,
+    Indices,
     LinearSequenceMap,
     Map,
     Select,
@@ -90,6 +91,8 @@ def _word(node: Expression) -> str:
             return "step"
         case SequenceMap() if node.function.source.startswith("round("):
             return "balance"
+        case SequenceMap() if node.function.source == "y - x":
+            return "since"
         case SequenceMap() if node.function.source == "x - y":
             return "difference"
         case SequenceMap():
@@ -102,10 +105,10 @@ def _word(node: Expression) -> str:
             return "mean"
         case Aggregate():
             return "before"
-        case SelectorWidth(selector=Select(predicate="EQ")):
-            return "since"
         case SelectorWidth():
             return "count"
+        case Pick(sop=Indices()):
+            return "place"
         case Pick():
             return "found" if node.which in ("first", "last") else node.which
         case Choose():

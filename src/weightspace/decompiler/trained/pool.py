@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -15,7 +15,9 @@ from weightspace.rasp.functions import Value
 from weightspace.rasp.language import Map, Select, Selector, SOp
 
 Sort = Literal["bool", "number", "token"]
-WIDE, WIDELY = 4, ("last",)
+MOST_OTHERS, MOST_OTHERS_COST = 2, 4
+"""Other expressions of one feature that are kept, and up to which cost they are looked for once there are enough."""
+WIDE, WIDELY = 4, ("last", "logic")
 """So many times more are kept of some operators, as these have two S-ops to be made of."""
 
 
@@ -29,6 +31,7 @@ class Feature:
         cost: about how many lines it takes.
         operator: by whose name it is counted.
         make: gives its expression.
+        others: give expressions of other operators, about as cheap, that are the same on the strings.
     """
 
     sort: Sort
@@ -36,6 +39,7 @@ class Feature:
     cost: float | int
     operator: str
     make: Callable[[], SOp]
+    others: list[Callable[[], SOp]] = field(default_factory=list)
 
     @cached_property
     def node(self) -> SOp:
@@ -86,7 +90,7 @@ class Pool:
     ) -> Feature | None:
         """Keep an S-op unless its values are known, constant, or there are enough of its kind."""
         self.tried += 1
-        if self.full(operator, cost):
+        if self.full(operator, cost) and cost > MOST_OTHERS_COST:
             return None
         kind = np.uint8 if sort == "bool" else np.int16
         flat = values[self.real].astype(kind)
@@ -94,6 +98,12 @@ class Pool:
             return None
         key = (sort, np.packbits(flat ^ flat[0]).tobytes() if sort == "bool" else flat.tobytes())
         if key in self.known:
+            first = self.known[key]
+            same = sort != "bool" or bool(first.values[self.real][0]) == bool(flat[0])
+            if same and cost <= first.cost + 1 and operator != first.operator and len(first.others) < MOST_OTHERS:
+                first.others.append(make)
+            return None
+        if self.full(operator, cost):
             return None
         whole = np.where(self.real, values, 0).astype(kind)
         feature = Feature(sort, whole, cost, operator, make)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from weightspace.decompiler.trained.answering import value_of
 from weightspace.decompiler.trained.asked import EOS, SPECIAL, Asked, Strings
 from weightspace.decompiler.trained.grammar import Grammar
 from weightspace.decompiler.trained.naming import named
-from weightspace.decompiler.trained.trees import Fit, Leaf, Table, fitted
+from weightspace.decompiler.trained.trees import Fit, Leaf, Table, Tree, fitted, varied
 from weightspace.rasp.choices import NextTokens
 from weightspace.rasp.language import walk
 from weightspace.rasp.program import Program
@@ -28,11 +30,13 @@ class Found:
 
     Attributes:
         error, off_error: weights of wrong answers on the strings of the search, and off their distribution.
+        others: programs that are the same on these strings, with one S-op written in another way.
     """
 
     program: Program
     error: float
     off_error: float
+    others: Callable[[], list[Program]] = list
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +88,11 @@ def search(
         ends = sorted((Leaf(feature) for feature in pool.features["token"]), key=lambda leaf: leaf.cost)
         fits = fitted(table, given, _constants(asked, given[both.asked]), ends, depth=depth, line=line)
         programs = [
-            Found(named(fit.tree.node()), *_errors(fit.tree.values() != given, weights, len(on)))
+            Found(
+                named(fit.tree.node()),
+                *_errors(fit.tree.values() != given, weights, len(on)),
+                lambda tree=fit.tree: [named(other.node()) for (other,) in _others([tree])],
+            )
             for fit in fits[: 2 * ALTERNATIVES]
         ]
     else:
@@ -123,16 +131,25 @@ def _sets(
     found, seen = [], set()
     for skipped in range(ALTERNATIVES):
         chosen = _shared(choices, skipped, line)
-        trees = tuple(id(fit.tree) for fit in chosen.values())
-        if trees in seen:
+        key = tuple(id(fit.tree) for fit in chosen.values())
+        if key in seen:
             continue
-        seen.add(trees)
+        seen.add(key)
         wrong = np.zeros(weights.shape, bool)
         for number, fit in chosen.items():
             wrong |= fit.tree.values() != given[:, :, number]
         tokens = [value_of(asked.vocab[number]) for number in chosen]
-        output = NextTokens(tokens, [fit.tree.node() for fit in chosen.values()])
-        found.append(Found(named(output), *_errors(wrong, weights, on)))
+        trees = [fit.tree for fit in chosen.values()]
+        output = NextTokens(tokens, [tree.node() for tree in trees])
+        found.append(
+            Found(
+                named(output),
+                *_errors(wrong, weights, on),
+                lambda trees=trees, tokens=tokens: [
+                    named(NextTokens(tokens, [tree.node() for tree in other])) for other in _others(trees)
+                ],
+            )
+        )
     best = min((each.error + each.off_error for each in found), default=0.0)
     return [each for each in found if each.error + each.off_error <= best + 2 * line] or found
 
@@ -160,3 +177,15 @@ def _shared(choices: dict[int, list[Fit]], skipped: int, line: float) -> dict[in
 def _nodes(fit: Fit) -> set[int]:
     """The S-ops that a fit reads."""
     return {id(node) for feature in fit.tree.features() for node in walk(feature.node)}
+
+
+def _others(trees: list[Tree]) -> list[list[Tree]]:
+    """The trees with one feature in another of its expressions, the features that are read most first."""
+    counts = Counter(id(feature) for tree in trees for feature in tree.features())
+    features = {id(feature): feature for tree in trees for feature in tree.features()}
+    found = []
+    for key, _ in counts.most_common():
+        for make in features[key].others:
+            other = replace(features[key], make=make, others=[])
+            found.append([varied(tree, features[key], other) for tree in trees])
+    return found[:ALTERNATIVES]

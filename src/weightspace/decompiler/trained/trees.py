@@ -110,6 +110,14 @@ class Split:
 Tree = Leaf | Split
 
 
+def varied(tree: Tree, feature: Feature, other: Feature) -> Tree:
+    """The tree that reads another feature in the place of one."""
+    if isinstance(tree, Leaf):
+        return Leaf(other, holds=tree.holds) if tree.feature is feature else tree
+    condition = other if tree.condition is feature else tree.condition
+    return Split(condition, varied(tree.yes, feature, other), varied(tree.no, feature, other))
+
+
 def negated(node: SOp) -> SOp:
     """What holds where a boolean does not."""
     if isinstance(node, Map) and node.function.has_expression:
