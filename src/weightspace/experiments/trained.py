@@ -18,6 +18,7 @@ from weightspace.decompiler.trained.decompile import (
     agreement,
     answers_of,
     off_distribution,
+    sizes_of,
     split_inputs,
 )
 from weightspace.decompiler.trained.drawing import Questions
@@ -139,8 +140,7 @@ def _network(asked: Asked, strings: Strings, wanted: np.ndarray, found: TrainedD
     """How often the network itself is right, and whether its mistakes are the program's."""
     given = asked.given(strings)
     right = same(asked.kind, strings, given, wanted).all(1)
-    first = strings.asked.argmax(1)
-    short = np.where(first > 0, first, strings.lengths) - 1 <= SHORT
+    short = sizes_of(strings) <= SHORT
     wrong = ~right
     predicted = 0
     if found.program is not None:

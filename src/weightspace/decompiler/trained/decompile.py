@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -29,8 +29,14 @@ from weightspace.rasp.readable import count_lines, readable_text
 
 CHOOSING = 60
 """Inputs by which one of the programs found is chosen, at most a third of those that are not searched on."""
+GIVEN = 60
+"""With as many short inputs given to judge by, none are drawn."""
 OTHERS = 3
 """Other ways to write a program that are tried where not all of its S-ops are located."""
+LEAST_WRONG = 0.005
+"""Share of them that has to be answered wrong for it."""
+REFINING, COUNTEREXAMPLES = 10_000, 40
+"""Inputs that are enumerated for a second search, and of those answered wrong so many that it is made on."""
 CHOICES = 5
 """Programs among which it is chosen."""
 CLOSE = 0.75
@@ -88,6 +94,8 @@ def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Setti
     found = search(asked, on, off, largest=settings.largest, quota=settings.quota)
     lap("search")
     best = _best(asked, found.programs, strings.take(held_out))
+    if best is not None:
+        best = _refined(asked, best, on, off, strings, held_out, settings)
     lap("choice")
     if best is None:
         nothing = Share(0, 0)
@@ -106,7 +114,7 @@ def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Setti
     return TrainedDecompilation(
         program, asked.kind, match, longer, off_share, every, alphabet, held,
         found.tried, found.kept, clock.now() - start, timing=timing,
-        in_language=_in_language(asked, strings.take(_sizes(strings) <= SHORT)),
+        in_language=_in_language(asked, strings.take(sizes_of(strings) <= SHORT)),
     )  # fmt: skip
 
 
@@ -127,16 +135,16 @@ def answers_of(asked: Asked, program: Program) -> Answers:
     return lambda strings: program_answers(program, asked.vocab, asked.kind, strings)
 
 
-def _sizes(strings: Strings) -> np.ndarray:
-    """By which inputs are short: the places before the first that is asked, or all of them where sets are asked."""
+def sizes_of(strings: Strings) -> np.ndarray:
+    """By which inputs are short: tokens after `<bos>`, or of questions and answers those of the longer part."""
     first = strings.asked.argmax(1)
-    return np.where(first > 0, first, strings.lengths) - 1
+    return np.where(first > 0, np.maximum(first, strings.asked.sum(1)), strings.lengths) - 1
 
 
 def split_inputs(strings: Strings, settings: Settings) -> tuple[Strings, np.ndarray, np.ndarray]:
     """Short inputs for the search, the numbers of those by which programs are chosen, and of those that judge."""
     order = np.random.default_rng(settings.seed).permutation(len(strings))
-    sizes, lengths, asks = _sizes(strings), strings.lengths, strings.asked.sum(1)
+    sizes, lengths, asks = sizes_of(strings), strings.lengths, strings.asked.sum(1)
     short = [number for number in order if sizes[number] <= SHORT]
     chosen, places = [], 0
     for number in short:
@@ -161,6 +169,28 @@ def off_distribution(asked: Asked, strings: Strings, seed: int) -> Strings:
     generator = np.random.default_rng(seed)
     questions = [generator.choice(like.letters, int(generator.integers(1, SHORT + 1))).tolist() for _ in range(60)]
     return answered(asked, questions, asked.given, like.answers)
+
+
+def _refined(
+    asked: Asked, best: Found, on: Strings, off: Strings, strings: Strings, held_out: np.ndarray, settings: Settings
+) -> Found:
+    """The program, or that of a second search on inputs too that it answers wrong, if it is wrong on half as many."""
+    few = replace(settings, most=REFINING, seconds=min(settings.seconds, 4.0))
+    first, _ = _every(asked, answers_of(asked, best.program), strings, few, alphabet=False)
+    if first is None or first.examples is None or first.wrong < LEAST_WRONG * first.inputs:
+        return best
+    order = np.random.default_rng(settings.seed).permutation(len(first.examples))[:COUNTEREXAMPLES]
+    more = Strings.joined(on, first.examples.take(order))
+    found = search(asked, more, off, largest=settings.largest, quota=settings.quota)
+    second = _best(asked, found.programs, strings.take(held_out))
+    if second is None:
+        return best
+    other, _ = _every(asked, answers_of(asked, second.program), strings, few, alphabet=False)
+    right, before = (
+        agreeing(asked, answers_of(asked, each.program), strings.take(held_out)).mean() for each in (second, best)
+    )
+    fewer = other is not None and other.wrong * 2 <= first.wrong and other.length >= first.length
+    return second if fewer and right >= before - 0.02 else best
 
 
 def _best(asked: Asked, programs: tuple[Found, ...], held_out: Strings) -> Found | None:
@@ -207,9 +237,10 @@ def agreement(asked: Asked, answers: Answers, strings: Strings) -> Share:
 
 def _matches(asked: Asked, answers: Answers, rest: Strings, settings: Settings) -> tuple[Share, Share]:
     """How often they agree on inputs not searched on, given ones and ones drawn anew: short and long."""
-    right, sizes = agreeing(asked, answers, rest), _sizes(rest)
+    right, sizes = agreeing(asked, answers, rest), sizes_of(rest)
     short, long = right[sizes <= SHORT], right[sizes > SHORT]
-    fresh = drawn_anew(asked, answers, rest, settings.drawn, settings.seed + 2)
+    wanted = settings.drawn if len(short) < GIVEN else 0
+    fresh = drawn_anew(asked, answers, rest, wanted, settings.seed + 2) if wanted else rest.take(slice(0, 0))
     more = agreeing(asked, answers, fresh) if len(fresh) else np.zeros(0, bool)
     return (
         Share(int(short.sum() + more.sum()), len(short) + len(more)),
@@ -233,11 +264,12 @@ def drawn_anew(asked: Asked, answers: Answers, like: Strings, count: int, seed: 
 
 
 def _every(
-    asked: Asked, answers: Answers, strings: Strings, settings: Settings
+    asked: Asked, answers: Answers, strings: Strings, settings: Settings, alphabet: bool = True
 ) -> tuple[Compared | None, Compared | None]:
     limits = {"most": settings.most, "seconds": settings.seconds}
     if asked.kind == "sets":
-        return of_language(asked, answers, **limits), over_alphabet(asked, answers, **limits)
+        every = of_language(asked, answers, **limits)
+        return every, over_alphabet(asked, answers, **limits) if alphabet else None
     return of_questions(asked, answers, Questions.seen(asked, strings), **limits), None
 
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from weightspace.decompiler.trained.asked import BOS, EOS, SEP, Asked, Strings
 
+LONGEST_ANSWER = 100
+"""Tokens after which an answer without `<eos>` is cut, where its question is shorter than half of that."""
 Answers = Callable[[Strings], np.ndarray]
 """What somebody, a network or a program, answers on strings."""
 
@@ -134,7 +136,7 @@ def answered(asked: Asked, questions: Sequence[Sequence[int]], answers: Answers,
         for row, i in enumerate(growing):
             token = int(given[row, len(rows[i]) - 1])
             rows[i].append(max(token, 0))
-            full = len(rows[i]) >= asked.positions or step > 2 * len(questions[i]) + 2
+            full = len(rows[i]) >= asked.positions or step > max(2 * len(questions[i]), LONGEST_ANSWER)
             if token >= 0 and not full and (step + 1 < count if count else token != end):
                 kept.append(i)
         growing, step = kept, step + 1

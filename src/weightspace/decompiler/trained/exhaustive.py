@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from weightspace.decompiler.trained.drawing import Answers, Questions, answered
 MOST = 1_000_000
 """Inputs that are enumerated at most."""
 AT_ONCE = 20_000
+EXAMPLES = 40
+"""Inputs that are answered differently of which so many of each part are kept."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Compared:
         wrong: of them that are answered differently somewhere.
         counterexample: the shortest of these.
         sizes: how many inputs there are of each length from 0 up.
+        examples: some of those that are answered differently.
     """
 
     what: str
@@ -37,11 +40,12 @@ class Compared:
     wrong: int
     counterexample: tuple[str, ...] | None
     sizes: tuple[int, ...] = ()
+    examples: Strings | None = field(default=None, repr=False, compare=False)
 
     @property
     def equal(self) -> bool:
         """Whether program and network agree on all, of which there are some."""
-        return self.inputs > 0 and self.wrong == 0
+        return self.inputs > 0 and self.wrong == 0 and self.length > 0
 
     @property
     def agreed_length(self) -> int:
@@ -174,19 +178,33 @@ def of_questions(
     found = Compared("questions", 0, 0, 0, None)
     for length in lengths:
         start = clock.now()
-        found = _joined(found, _questions_of(asked, program, like, length))
+        part, complete = _questions_of(asked, program, like, length, end)
+        if not complete:
+            # not all of this length: nothing is said of it but what was found wrong
+            return replace(_joined(found, part), length=found.length, sizes=found.sizes)
+        found = _joined(found, part)
         if clock.now() + (clock.now() - start) * size**like.multiple > end:
             break
     return found
 
 
-def _questions_of(asked: Asked, program: Answers, like: Questions, length: int) -> Compared:
-    def parts() -> Iterator[Strings]:
-        suited = (q for q in itertools.product(like.letters, repeat=length) if like.suits(q))
-        while part := list(itertools.islice(suited, AT_ONCE)):
-            yield answered(asked, part, program, like.answers)
+def _questions_of(asked: Asked, program: Answers, like: Questions, length: int, end: float) -> tuple[Compared, bool]:
+    """Program and network on the questions of a length, and whether there was time for all of them."""
+    complete = True
 
-    return compared(asked, program, "questions", length, parts)
+    def parts() -> Iterator[Strings]:
+        nonlocal complete
+        suited = (q for q in itertools.product(like.letters, repeat=length) if like.suits(q))
+        size = 500
+        while part := list(itertools.islice(suited, size)):
+            if clock.now() > end:
+                complete = False
+                return
+            start = clock.now()
+            yield answered(asked, part, program, like.answers)
+            size = AT_ONCE if clock.now() - start < 1.0 else 500
+
+    return compared(asked, program, "questions", length, parts), complete
 
 
 def _joined(first: Compared, second: Compared) -> Compared:
@@ -195,7 +213,10 @@ def _joined(first: Compared, second: Compared) -> Compared:
     counterexample = first.counterexample or second.counterexample
     inputs, wrong = first.inputs + second.inputs, first.wrong + second.wrong
     sizes = (*first.sizes, *[0] * (second.length - len(first.sizes)), second.inputs)
-    return Compared(second.what, second.length, inputs, wrong, counterexample, sizes)
+    examples = first.examples or second.examples
+    if first.examples is not None and second.examples is not None:
+        examples = Strings.joined(first.examples, second.examples)
+    return Compared(second.what, second.length, inputs, wrong, counterexample, sizes, examples)
 
 
 def compared(
@@ -214,6 +235,7 @@ def compared(
     inputs = sum(sizes)
     wrong: set[bytes] = set()
     worst: tuple[int, tuple[int, ...]] | None = None
+    kept: list[Strings] = []
     for strings in parts():
         equal = same(asked.kind, strings, asked.given(strings), program(strings))
         inputs += len(strings) if asked.kind == "answers" else 0
@@ -226,5 +248,9 @@ def compared(
             text = tuple(rows[0].tolist())
             if worst is None or (len(text), text) < worst:
                 worst = (len(text), text)
+        different = np.flatnonzero(~equal.all(1))
+        if len(different):
+            kept.append(strings.take(different[:: max(1, len(different) // EXAMPLES)][:EXAMPLES]))
     shown = None if worst is None else tuple(asked.vocab[number] for number in worst[1])
-    return Compared(what, length, inputs, len(wrong), shown, tuple(sizes))
+    examples = Strings.joined(*kept) if kept else None
+    return Compared(what, length, inputs, len(wrong), shown, tuple(sizes), examples)

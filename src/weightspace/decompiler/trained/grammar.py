@@ -381,10 +381,15 @@ class Grammar:
                     lambda a=atom, m=modulus: SelectorWidth(SelectorAnd(_equal_places(m), a.chosen())),
                 )  # fmt: skip
             for (i, first), (j, second) in itertools.combinations(enumerate(atoms), 2):
-                self.pool.add(
-                    "bool", counts[i] > counts[j], cost, "interleaved balance",
-                    lambda f=first, s=second, m=modulus: Map("x > 0", self._interleaved_node(f, s, m)),
-                )  # fmt: skip
+                for sign, values in (
+                    (">", counts[i] > counts[j]),
+                    ("==", counts[i] == counts[j]),
+                    ("<", counts[i] < counts[j]),
+                ):
+                    self.pool.add(
+                        "bool", values, cost, "interleaved balance",
+                        lambda f=first, s=second, m=modulus, t=sign: Map(f"x {t} 0", self._interleaved_node(f, s, m)),
+                    )  # fmt: skip
 
     def _interleaved_node(self, first: Feature, second: Feature, modulus: int) -> SOp:
         def make() -> SOp:
