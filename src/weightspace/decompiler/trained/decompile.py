@@ -89,7 +89,7 @@ def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Setti
     off = off_distribution(asked, on, settings.seed)
     if asked.kind == "answers":
         like = Questions.seen(asked, strings)
-        short = short_questions(asked, like, SHORT_QUESTIONS)
+        short = short_questions(like, SHORT_QUESTIONS)
         on = Strings.joined(on, answered(asked, short, asked.given, like.answers)) if short else on
     found = search(asked, on, off, largest=settings.largest, quota=settings.quota)
     lap("search")

@@ -172,7 +172,7 @@ def walked(asked: Asked, answers: Answers, lengths: Sequence[int], seed: int) ->
     return Strings.of(whole or [row for row in rows if len(row) > 1])
 
 
-def short_questions(asked: Asked, like: Questions, most: int) -> list[list[int]]:
+def short_questions(like: Questions, most: int) -> list[list[int]]:
     """All questions like those given up to a length, the short first."""
     found: list[list[int]] = []
     for length in range(1, 6):

@@ -51,7 +51,7 @@ def opened(
         notes += [said] if said else []
     if given is None and kind is None:
         raise NetworkError(
-            "what is the network asked? give inputs, lines with input and follow or next, or say the task: sets or answers"
+            "what is the network asked? give inputs, lines with input and follow or next, or the task, sets or answers"
         )
     asked = Asked(transformer, tuple(vocab), given.kind if given is not None else kind or "sets", offset)
     if given is None:

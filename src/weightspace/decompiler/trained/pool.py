@@ -116,7 +116,7 @@ class Pool:
         """The features of a sort whose cost is in a range, both ends counted, in the order in which they were made.
 
         Args:
-            count: how many at most, and in which order: of each cost and operator the first, then the second, and so on.
+            count: how many at most; then of each cost and operator the first come first, then the second, and so on.
         """
         found = [feature for feature in self.features[sort] if least <= feature.cost <= most]
         if count is None:

@@ -213,7 +213,8 @@ WHAT = {
 
 
 def _compared(each: Compared) -> str:
-    over = f"  {WHAT[each.what]} up to length {each.length}, {each.inputs:,} inputs: "
+    until = f"up to length {each.length}" if each.length else "of one length, as many as there was time for"
+    over = f"  {WHAT[each.what]} {until}, {each.inputs:,} inputs: "
     if each.equal:
         return over + "the same at every place"
     shown = " ".join(each.counterexample or ())
