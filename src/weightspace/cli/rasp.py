@@ -129,7 +129,7 @@ def show(
 def run(
     file: Positional[Path],
     inputs: Inputs = (),
-    lines: Annotated[Path | None, tyro.conf.arg(name="inputs")] = None,
+    file_of_inputs: Annotated[Path | None, tyro.conf.arg(name="inputs")] = None,
     compiled: bool = True,
     mode: Mode = "fixed",
     vocab: str | None = None,
@@ -142,8 +142,8 @@ def run(
     Args:
         file: program text, a JSON record or a list of records; - is standard input.
         inputs: tokens with blanks or commas between them, or a word; may be given several times.
-        lines: a file with an object of JSON a line whose `input` is a list of tokens: prints what the program answers
-            at each place, as `follow` where it gives sets of next tokens, else as `next`.
+        file_of_inputs: a file with an object of JSON a line whose `input` is a list of tokens: prints what the program
+            answers at each place, as `follow` where it gives sets of next tokens, else as `next`.
         compiled: ask the compiled transformer too.
         mode: fixed, or tracr_compat, which repeats Tracr's own errors.
         vocab: tokens instead of those that the program says, such as a,b,c or 0,1,2.
@@ -156,8 +156,8 @@ def run(
     from weightspace.rasp.interpreter import evaluate
     from weightspace.rasp.reading import read_input, token_text
 
-    if lines is not None:
-        return _run_lines(file, lines, record, json)
+    if file_of_inputs is not None:
+        return _run_lines(file, file_of_inputs, record, json)
     if not inputs:
         raise ValueError("what shall it run on? give --input TOKENS, such as --input 'h e l l o'")
     program = _program(file, record, vocab, max_seq_len, whole=compiled)
@@ -188,7 +188,7 @@ def run(
     return say("\n\n".join(parts))
 
 
-def _run_lines(file: Path, lines: Path, record: str | None, json: bool) -> int:
+def _run_lines(file: Path, given: Path, record: str | None, json: bool) -> int:
     """What a program answers on a file of inputs."""
     from json import dumps
 
@@ -197,7 +197,7 @@ def _run_lines(file: Path, lines: Path, record: str | None, json: bool) -> int:
     from weightspace.rasp.choices import NextTokens
 
     program = _program(file, record, None, None)
-    rows = read_rows(lines)
+    rows = read_rows(given)
     name = "follow" if isinstance(program.output, NextTokens) else "next"
     answers = [{"input": [*row], name: found} for row, found in zip(rows, listed(program, rows), strict=True)]
     if json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,7 +38,7 @@ from weightspace.transformers.loading import load_trained
 from weightspace.transformers.trained import TrainedTransformer
 
 RESULTS = "results.jsonl"
-CONTROLS = "controls.jsonl"
+BASELINES, CONTROLS = "baselines.jsonl", "controls.jsonl"
 SEED = 0
 QUICK = Settings(seconds=1.0, most=5_000, drawn=50, locate=False, largest=3, quota=150, seed=SEED)
 """How controls are decompiled: a short search, as nothing is to be found."""
@@ -62,21 +62,31 @@ def run_trained(
     names = [name for name in models_in(folder) if not models or any(part in name for part in models)]
     if not names:
         raise UnreadableError(f"{folder} holds no models named so: expected folders with {INPUTS} in them")
-    known = {row["model"]: row for row in _rows(out / RESULTS)}
+    known = _pass(names, out / RESULTS, "models", lambda name: _row(folder / name, seconds))
+    beside = _pass(names, out / BASELINES, "baselines", lambda name: {"baselines": _baselines(folder / name)})
+    others: dict[str, dict[str, Any]] = {}
+    if controls:
+        others = _pass(
+            names,
+            out / CONTROLS,
+            "controls",
+            lambda name: {"controls": _controls(folder / name, known[name]["program"])},
+        )
+    return [{**known[name], **beside[name], **others.get(name, {"controls": {}})} for name in names]
+
+
+def _pass(
+    names: Sequence[str], path: Path, what: str, make: Callable[[str], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """A row for each model, those that a file has already and the others, which are added to it."""
+    known = {row["model"]: row for row in _rows(path)}
     todo = [name for name in names if name not in known]
-    with progress("models", len(todo)) as step:
+    with progress(what, len(todo)) as step:
         for name in todo:
-            known[name] = _row(folder / name, seconds)
-            _append(out / RESULTS, known[name])
+            known[name] = {"model": name, **make(name)}
+            _append(path, known[name])
             step()
-    others = {row["model"]: row["controls"] for row in _rows(out / CONTROLS)}
-    todo = [name for name in names if name not in others] if controls else []
-    with progress("controls", len(todo)) as step:
-        for name in todo:
-            others[name] = _controls(folder / name, known[name])
-            _append(out / CONTROLS, {"model": name, "controls": others[name]})
-            step()
-    return [{**known[name], "controls": others.get(name, {})} for name in names]
+    return known
 
 
 def models_in(folder: Path) -> list[str]:
@@ -108,7 +118,7 @@ def _row(folder: Path, seconds: float) -> dict[str, Any]:
     found = decompile_file(folder, settings=settings)
     given = read_inputs(folder / INPUTS)
     asked, strings, _ = opened(load_trained(folder), folder=folder, inputs=given)
-    row: dict[str, Any] = {"model": folder.name, "kind": asked.kind, **found.to_json()}
+    row: dict[str, Any] = {"kind": asked.kind, **found.to_json()}
     row |= {
         "longer": _share(found.longer),
         "short": _share(found.match),
@@ -121,7 +131,6 @@ def _row(folder: Path, seconds: float) -> dict[str, Any]:
         "timing": dict(found.timing),
     }
     row |= _network(asked, strings, given.wanted_of(asked.vocab), found)
-    row["baselines"] = _baselines(asked, strings, settings)
     return row
 
 
@@ -139,7 +148,7 @@ def _compared(each: Compared | None) -> dict[str, Any] | None:
 def _network(asked: Asked, strings: Strings, wanted: np.ndarray, found: TrainedDecompilation) -> dict[str, Any]:
     """How often the network itself is right, and whether its mistakes are the program's."""
     given = asked.given(strings)
-    right = same(asked.kind, strings, given, wanted).all(1)
+    right = np.asarray(same(asked.kind, strings, given, wanted).all(1))
     short = sizes_of(strings) <= SHORT
     wrong = ~right
     predicted = 0
@@ -156,8 +165,10 @@ def _network(asked: Asked, strings: Strings, wanted: np.ndarray, found: TrainedD
 # -- baselines ------------------------------------------------------------------------------------------------------
 
 
-def _baselines(asked: Asked, strings: Strings, settings: Settings) -> dict[str, Any]:
+def _baselines(folder: Path) -> dict[str, Any]:
     """Match on inputs not learnt from, and agreement off the distribution, of what is simpler."""
+    settings = Settings(seed=SEED)
+    asked, strings, _ = opened(load_trained(folder), folder=folder, inputs=read_inputs(folder / INPUTS))
     on, _, rest = split_inputs(strings, settings)
     others = strings.take(rest)
     off = off_distribution(asked, others.take(slice(0, len(on))), settings.seed + 1)
@@ -181,7 +192,7 @@ def _baselines(asked: Asked, strings: Strings, settings: Settings) -> dict[str, 
     alone = search(asked, on, off.take(slice(0, 0)), largest=4).programs
     if alone:
         answers = answers_of(asked, alone[0].program)
-        equal = same(asked.kind, others, asked.given(others), answers(others)).all(1)
+        equal = np.asarray(same(asked.kind, others, asked.given(others), answers(others)).all(1))
         found["behaviour"] = {
             "match": [int(equal.sum()), len(equal)],
             "off": _share(agreement(asked, answers, off)),
@@ -192,16 +203,14 @@ def _baselines(asked: Asked, strings: Strings, settings: Settings) -> dict[str, 
 # -- controls -------------------------------------------------------------------------------------------------------
 
 
-def _controls(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+def _controls(folder: Path, program: str | None) -> dict[str, Any]:
     """The trained network's program held against other networks, and what is found of these themselves."""
     given = read_inputs(folder / INPUTS)
     asked, strings, _ = opened(load_trained(folder), folder=folder, inputs=given)
     result: dict[str, Any] = {}
     for name, make in (("untrained", untrained), ("shuffled heads", shuffled_heads)):
         other = make(folder, SEED)
-        against = (
-            None if row["program"] is None else _held_against(other, asked, strings, Program.parse(row["program"]))
-        )
+        against = None if program is None else _held_against(other, asked, strings, Program.parse(program))
         own = decompile_file(other, vocab=asked.vocab, inputs=given, settings=QUICK)
         result[name] = {"program": _compared(against), "status": own.status, "match": _share(own.match)}
     return result

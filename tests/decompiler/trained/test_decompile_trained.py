@@ -147,7 +147,8 @@ def test_without_inputs_or_a_task_it_is_asked_what_the_network_does(alternating:
 
 
 def test_few_inputs_are_too_few(alternating: Path) -> None:
-    write_inputs(alternating / "inputs.jsonl", *(part[:3] for part in alternating_rows()))
+    rows, follow = alternating_rows(3)
+    write_inputs(alternating / "inputs.jsonl", rows, follow)
     with pytest.raises(NetworkError, match="3 inputs are too few"):
         decompile_file(alternating, settings=QUICK)
 

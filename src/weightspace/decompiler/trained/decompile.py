@@ -224,7 +224,7 @@ def _lines(found: Found) -> int:
 
 def agreeing(asked: Asked, answers: Answers, strings: Strings) -> np.ndarray:
     """On which inputs network and program agree at every place."""
-    return same(asked.kind, strings, asked.given(strings), answers(strings)).all(1)
+    return np.asarray(same(asked.kind, strings, asked.given(strings), answers(strings)).all(1))
 
 
 def agreement(asked: Asked, answers: Answers, strings: Strings) -> Share:

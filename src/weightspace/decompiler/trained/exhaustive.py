@@ -32,6 +32,7 @@ class Compared:
         counterexample: the shortest of these.
         sizes: how many inputs there are of each length from 0 up.
         examples: some of those that are answered differently.
+        whole: whether there is no longer input, as the network has no more positions or the language no more strings.
     """
 
     what: str
@@ -41,6 +42,7 @@ class Compared:
     counterexample: tuple[str, ...] | None
     sizes: tuple[int, ...] = ()
     examples: Strings | None = field(default=None, repr=False, compare=False)
+    whole: bool = False
 
     @property
     def equal(self) -> bool:
@@ -134,7 +136,8 @@ def of_language(asked: Asked, program: Answers, *, most: int = MOST, seconds: fl
                 part = codes[start : start + AT_ONCE]
                 yield Strings(part, part >= 0)
 
-    return compared(asked, program, "language", length, parts, sizes)
+    found = compared(asked, program, "language", length, parts, sizes)
+    return replace(found, whole=length + 1 >= asked.positions or not len(frontier))
 
 
 def _seconds(asked: Asked, codes: np.ndarray) -> float:

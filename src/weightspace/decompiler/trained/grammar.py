@@ -126,6 +126,11 @@ class Grammar:
                     "bool", feature.values == number, cost, "test",
                     lambda f=feature, t=literal: Map(f"x == {t}", f.node),
                 )  # fmt: skip
+            if feature.operator in ("order", "match", "last token"):
+                self.pool.add(
+                    "bool", feature.values == -1, cost, "nothing",
+                    lambda f=feature: Map(f"x == {NOTHING!r}", f.node),
+                )  # fmt: skip
         for first, second in itertools.combinations(self.pool.of("token", 0, cost - 1), 2):
             if first.cost + second.cost == cost - 1:
                 self.pool.add(

@@ -17,8 +17,8 @@ Status = Literal["equal_on_all", "matches", "best_guess", "none"]
 least `MATCH` of inputs drawn. Best guess: on fewer. None: there is no program."""
 MATCH = 0.9
 ENOUGH, LONG = 500, 50
-"""If they do not agree on all inputs that were enumerated, they have to on so many, up to some length, or up to such a
-length where a language has few strings."""
+"""On so many inputs, all up to some length, they have to agree, or up to such a length where a language has few
+strings; or on all that there are."""
 LOCATED, CONTROL = 0.95, 0.6
 """Interchange accuracy from which an S-op is located, and below which that of a random direction has to be."""
 IN_LANGUAGE = 0.75
@@ -124,7 +124,9 @@ class TrainedDecompilation:
         every = self.every
         if every is None:
             return False
-        return every.equal or every.agreed >= ENOUGH or (every.what == "language" and every.agreed_length >= LONG)
+        if every.equal and every.whole:
+            return True
+        return every.agreed >= ENOUGH or (every.what == "language" and every.agreed_length >= LONG)
 
     @property
     def text(self) -> str | None:

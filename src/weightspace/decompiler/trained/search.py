@@ -90,7 +90,7 @@ def search(
         programs = [
             Found(
                 named(fit.tree.node()),
-                *_errors(fit.tree.values() != given, weights, len(on)),
+                *_errors(np.asarray(fit.tree.values() != given), weights, len(on)),
                 lambda tree=fit.tree: [named(other.node()) for (other,) in _others([tree])],
             )
             for fit in fits[: 2 * ALTERNATIVES]

@@ -184,10 +184,11 @@ class Table:
         )
         return found, np.array(sorted(conditions), np.int64)
 
-    def conditions(self, wanted: np.ndarray, ends: Sequence[Leaf]) -> np.ndarray:
-        """The numbers of booleans that may tell where one of the best ends is right: the cheap, and the near ones."""
-        wrong = np.stack([self.at(leaf) != wanted for leaf in ends])
-        best = np.argsort(wrong @ self.weights, kind="stable")[:BEST_ENDS]
+    def conditions(self, wanted: np.ndarray, constants: Sequence[Leaf], ends: Sequence[Leaf]) -> np.ndarray:
+        """The numbers of booleans that may tell where a constant or one of the best ends is right: cheap, or near."""
+        wrong = np.stack([self.at(leaf) != wanted for leaf in (*constants, *ends)])
+        order = np.argsort(wrong @ self.weights, kind="stable")
+        best = list(dict.fromkeys([*range(min(len(constants), BEST_ENDS // 2)), *order.tolist()]))[:BEST_ENDS]
         total = float(self.weights.sum())
         chosen = dict.fromkeys(range(min(CONDITIONS // 2, len(self.features))))
         for end in best:
@@ -221,7 +222,7 @@ def fitted(
     if ends is None:
         ends, conditions = table.leaves(wanted.astype(np.uint8), line)
     else:
-        conditions = table.conditions(wanted, ends)
+        conditions = table.conditions(wanted, constants, ends)
     leaves = [*constants, *ends]
     wrong = np.stack([table.at(leaf) != wanted for leaf in leaves]).astype(np.float32)
     errors = (wrong @ table.weights).astype(np.float64)
