@@ -16,9 +16,9 @@ from weightspace.rasp.functions import Value
 from weightspace.rasp.language import Selector, SOp
 from weightspace.rasp.program import Program
 
-INPUTS, LONGEST = 240, 40
+INPUTS, LONGEST = 160, 30
 """Inputs on which S-ops are looked for, the short ones."""
-PAIRS = 128
+PAIRS = 96
 
 
 def held_sops(asked: Asked, program: Program, strings: Strings, *, seconds: float, seed: int) -> tuple[Held, ...]:
