@@ -470,7 +470,7 @@ def decompile(
     from weightspace.transformers.trained import TrainedTransformer
 
     if isinstance(source, TrainedTransformer) or (isinstance(source, str | Path) and is_trained(source)):
-        from weightspace.decompiler.trained.decompile import Settings
+        from weightspace.decompiler.trained.decompile import settings_for
         from weightspace.decompiler.trained.entry import decompile_file
 
         tokens = _vocabulary(vocab)
@@ -480,7 +480,7 @@ def decompile(
             inputs=None if inputs is None else Path(inputs),
             kind=task,
             offset=offset,
-            settings=Settings(seconds=float(budget), seed=seed),
+            settings=settings_for(float(budget), seed),
         )
     bare = _load_bare(source, vocab, num_heads, causal, identifier, bos, pad)
     return decompile(bare, float(budget), seed=seed)

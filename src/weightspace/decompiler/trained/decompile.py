@@ -71,6 +71,11 @@ class Settings:
     seed: int = 0
 
 
+def settings_for(seconds: float, seed: int = 0) -> Settings:
+    """The settings of a budget: below 5 seconds fewer S-ops are tried too."""
+    return Settings(seconds=seconds, quota=int(min(350, max(60, 70 * seconds))), seed=seed)
+
+
 def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Settings()) -> TrainedDecompilation:
     """The program that answers as a trained transformer does, as far as one was found.
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from weightspace.decompiler.trained.asked import KINDS, Kind
-from weightspace.decompiler.trained.decompile import Settings, decompile_trained
+from weightspace.decompiler.trained.decompile import Settings, decompile_trained, settings_for
 from weightspace.decompiler.trained.inputs import Given
 from weightspace.decompiler.trained.opening import opened
 from weightspace.decompiler.trained.result import TrainedDecompilation
@@ -46,7 +46,7 @@ def decompile_file(
     folder = folder.parent if folder is not None and folder.is_file() else folder
     if inputs is None and kind is None and folder is not None and (folder / INPUTS).is_file():
         inputs = folder / INPUTS
-    settings = settings or Settings(seconds=seconds)
+    settings = settings or settings_for(seconds)
     asked, strings, notes = opened(
         transformer, folder=folder, vocab=vocab, inputs=inputs, kind=kind, offset=offset, seed=settings.seed
     )

@@ -46,7 +46,7 @@ def held_sops(asked: Asked, program: Program, strings: Strings, *, seconds: floa
             found.append(Held(name, "not looked for: the time was over", None, None, 0))
             continue
         located = locate_aligned(alignment, variables=[name], pairs=PAIRS, seed=seed)[0]
-        found.append(_held(located))
+        found.append(_held(located, asked))
     return tuple(found)
 
 
@@ -67,10 +67,12 @@ def _some(strings: Strings, seed: int) -> Strings:
     return strings.take(np.array(chosen[:INPUTS], int))
 
 
-def _held(found: Located) -> Held:
+def _held(found: Located, asked: Asked) -> Held:
     where = "nowhere" if found.component is None else str(found.component)
     judged = found.interchange
     if judged is None:
         return Held(found.variable, where, None, None, 0)
-    random = None if judged.control is None else judged.control.share
+    # the answer itself may be held by all logits, of which a random subspace of the same size is all too
+    everything = found.component is not None and found.component.rank == asked.transformer.shape.outputs
+    random = None if judged.control is None or everything else judged.control.share
     return Held(found.variable, where, judged.share, random, judged.changed.n)
