@@ -27,8 +27,10 @@ if TYPE_CHECKING:
         push,
         run,
         scan,
+        scrub,
     )
     from weightspace.backdoors.detector import Detector
+    from weightspace.circuits.hypothesis import Component, Hypothesis
     from weightspace.decompiler.lens import to_transformer_lens
     from weightspace.errors import (
         NetworkError,
@@ -66,6 +68,8 @@ _HOMES = {
     "load_transformer": "api",
     "TrainedTransformer": "transformers.trained",
     "Place": "transformers.places",
+    "Hypothesis": "circuits.hypothesis",
+    "Component": "circuits.hypothesis",
     "permute": "api",
     "Zoo": "zoo.store",
     "make_zoo": "api",
@@ -83,6 +87,7 @@ _HOMES = {
     "save_transformer": "rasp.compiler.storage",
     "decompile": "api",
     "certify": "api",
+    "scrub": "api",
     "run": "api",
     "to_transformer_lens": "decompiler.lens",
     "scan": "api",
@@ -106,6 +111,8 @@ __all__ = [
     "inspect",
     "load_transformer",
     "TrainedTransformer",
+    "Hypothesis",
+    "Component",
     "Place",
     "permute",
     "Zoo",
@@ -124,6 +131,7 @@ __all__ = [
     "save_transformer",
     "decompile",
     "certify",
+    "scrub",
     "run",
     "to_transformer_lens",
     "scan",

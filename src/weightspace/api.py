@@ -16,8 +16,10 @@ from weightspace.errors import NetworkError, RaspError, TaskError, ZooError
 if TYPE_CHECKING:
     from weightspace.backdoors.detector import Detector
     from weightspace.backdoors.verdict import Scan
+    from weightspace.circuits.hypothesis import Hypothesis
     from weightspace.decompiler.proof.certificate import Certificate
     from weightspace.decompiler.result import Decompilation
+    from weightspace.decompiler.scrub import Scrub
     from weightspace.decompiler.trained.result import TrainedDecompilation
     from weightspace.evaluation.results import Results
     from weightspace.files.checkpoints import Outline
@@ -434,7 +436,7 @@ def decompile(
     bos: str | None = None,
     pad: str | None = None,
     inputs: str | Path | None = None,
-    task: Literal["sets", "answers"] | None = None,
+    task: Literal[sets, answers] | None = None,
     offset: int = 0,
     seed: int = 0,
 ) -> Decompilation | TrainedDecompilation:
@@ -513,6 +515,56 @@ def certify(
     if aligned.rewrite is None:
         return certify(_program(program), bare)
     return certify_rewritten(_program(program), bare, aligned.bare, aligned.rewrite)
+
+
+def scrub(
+    program: Program | SOp | str | Path | Mapping[str, Any],
+    source: Any,
+    *,
+    vocab: str | Sequence[Any] | None = None,
+    inputs: int = 128,
+    pairs: int = 64,
+    mutants: int = 0,
+    seed: int = 0,
+    hypothesis: Hypothesis | None = None,
+) -> Scrub:
+    """Whether a transformer computes a program as the compiler would have it, judged by interventions per input.
+
+    Each variable is swapped with its values on other inputs, and everything that should not matter is resampled: every
+    answer has to be the program's.
+
+    Args:
+        program: as for `compile_program`.
+        source, vocab: as for `load_transformer`; a compiled transformer with other weights (noise, training) is judged
+            as it is, weights in another order have to be the compiler's.
+        inputs: on which it is judged, drawn at random; all if there are no more.
+        pairs: of inputs for each variable, of any and of such whose answer changes.
+        mutants: wrong hypotheses that are judged too; the share of them that is rejected is the power.
+        seed: of all that is drawn.
+        hypothesis: another one about the same program, judged instead of the compiler's.
+    Returns:
+        `judgement`, with `accepted`; `hypothesis`, where each variable stands; `power`.
+    Raises:
+        RaspError: if the program does not fit the transformer.
+
+    >>> import weightspace as ws
+    >>> text = "return Map(x + 1, tokens)"
+    >>> ws.scrub(text, ws.compile_program(text, vocab=[0, 1, 2], max_seq_len=3)).judgement.accepted
+    True
+    """
+    from weightspace.decompiler.scrub import load_target, scrub
+    from weightspace.rasp.compiler.transformer import CompiledTransformer
+
+    if isinstance(source, CompiledTransformer):
+        target = source
+    elif isinstance(source, str | Path):
+        tokens = _vocabulary(vocab)
+        target = load_target(Path(source), None if tokens is None else tuple(tokens))
+    else:
+        target = _load_bare(source, vocab)
+    return scrub(
+        _program(program), target, inputs=inputs, pairs=pairs, mutants=mutants, seed=seed, hypothesis=hypothesis
+    )
 
 
 def _program(given: Program | SOp | str | Path | Mapping[str, Any]) -> Program:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -14,13 +14,13 @@ from torch import Tensor
 from weightspace import clock
 from weightspace.circuits.hypothesis import Component
 from weightspace.circuits.readouts import Answers, Readout, token_text
+from weightspace.circuits.room import Room
 from weightspace.errors import NetworkError, RaspError
 from weightspace.rasp.batch import Batch, BatchValues
 from weightspace.rasp.batch_interpreter import evaluate_swapped
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import SOp, indices, tokens, walk
 from weightspace.rasp.program import Program
-from weightspace.rasp.validate import analyse, settings
 from weightspace.transformers.places import Place, Replacement
 from weightspace.transformers.trained import Run, TrainedTransformer
 
@@ -30,6 +30,7 @@ PAIRS_AT_ONCE = 4_000_000
 """Pairs of places, of all inputs together, on which a program is run at once."""
 KEPT_BYTES = 2**28
 Rows = Int[np.ndarray, " _"]
+"""Numbers of inputs."""
 Replacing = Callable[[np.ndarray, int], Mapping[Place, Replacement]]
 """What is put where in a forward pass, of the positions of its inputs among the rows and its number of places."""
 
@@ -77,7 +78,7 @@ class Alignment:
         """
         self.transformer, self.program, self.readout = transformer, program, readout
         self.offset, self.closed = (0 if begin is None else 1), closed
-        self._room = _room(program) if closed else {}
+        self._room = Room.of(program) if closed else None
         given = [tuple(each) for each in inputs]
         if not given or not all(given):
             raise NetworkError("an alignment needs at least one input, and each has at least one token")
@@ -115,7 +116,7 @@ class Alignment:
             raise NetworkError(f"the program has no answer on any input: {_obstacle(program, self.batch, names)}")
         rows = np.flatnonzero(defined)
         other.program, other.undefined = program, len(self) - len(rows)
-        other._room = _room(program) if self.closed else {}
+        other._room = Room.of(program) if self.closed else None
         other.values = {name: _rows_of(values[name], rows) for name in names}
         other.expected = self.readout.of_values(other.values)
         if len(rows) < len(self):
@@ -273,10 +274,13 @@ class Alignment:
             part = slice(start, start + at_once)
             batch = Batch(self.batch.codes[rows[part]], self.batch.lengths[rows[part]], self.batch.vocab)
             held = {name: _rows_of(values, np.arange(len(rows))[part]) for name, values in put.items()}
-            values, ok = _evaluated(self.program, batch, held, [*self.readout.variables, *self._room])
+            room = self._room
+            program = self.program if room is None else room.program
+            wanted = [*self.readout.variables, *(room.variables if room is not None else ())]
+            values, ok = _evaluated(program, batch, held, wanted)
             answers[part] = self.readout.of_values({name: values[name] for name in self.readout.variables})
-            for name, (known, partial) in self._room.items():
-                ok &= _has_room(values[name], known, partial, batch)
+            if room is not None:
+                ok &= room.holds(values, batch, put)
             defined[part] = ok
         return answers, defined
 
@@ -305,25 +309,6 @@ def _needed(program: Program, outputs: Sequence[str]) -> list[str]:
             raise NetworkError(f"the program has no S-op {name!r} to answer with")
     needed = {id(node) for name in outputs for node in walk(nodes[name])} | {id(tokens), id(indices)}
     return [name for name, node in nodes.items() if id(node) in needed and isinstance(node, SOp)]
-
-
-def _room(program: Program) -> dict[str, tuple[Container[Value], bool]]:
-    """For each S-op for which the compiler makes room: the values for which it does, and whether it can be None."""
-    try:
-        vocab, length = settings(program, None, None)
-        known = analyse(program, vocab, length, "fixed").traits
-    except RaspError:
-        return {}
-    return {
-        name: (known[id(node)].values.index, known[id(node)].partial)
-        for name, node in program.statements
-        if id(node) in known and any(node is each for each in program.nodes)
-    }
-
-
-def _has_room(values: BatchValues, known: Container[Value], partial: bool, batch: Batch) -> Bool[np.ndarray, " n"]:
-    table = np.array([*(value in known for value in values.values), partial], bool)
-    return np.asarray((table[values.codes] | ~batch.present.T).all(1))
 
 
 def _rows_of(values: BatchValues, rows: np.ndarray) -> BatchValues:

@@ -18,7 +18,7 @@ from weightspace.files.atomic import write_atomically
 from weightspace.files.json_text import json_object
 from weightspace.rasp.language import Selector
 from weightspace.rasp.program import Program
-from weightspace.transformers.places import HEAD_AXIS, Place
+from weightspace.transformers.places import HEAD_AXIS, KINDS, Place
 from weightspace.transformers.shape import TransformerShape
 
 LARGEST = 2**27
@@ -196,6 +196,8 @@ def _component(entry: Mapping[str, Any]) -> Component:
     numbers = all(each is None or (isinstance(each, int) and not isinstance(each, bool)) for each in (layer, head))
     if not (isinstance(name, str) and isinstance(kind, str) and numbers):
         raise NetworkError(f"the component of {name!r} is a kind with the numbers of its layer and head")
+    if kind not in KINDS:
+        raise NetworkError(f"there is no place {kind!r}: known are {', '.join(KINDS)}")
     said: Any = entry.get("directions")
     if said is None:
         return Component(Place(kind, layer, head))  # type: ignore[arg-type] (checked by Place)

@@ -15,6 +15,7 @@ from weightspace.circuits.readouts import same_answers
 from weightspace.circuits.scrubbing import Scrubbing, causal_scrubbing
 
 Fault = Literal["behaviour", "interchange", "scrubbing"]
+FAULTS: tuple[Fault, ...] = ("behaviour", "interchange", "scrubbing")
 
 
 @dataclass(frozen=True)

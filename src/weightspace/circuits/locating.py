@@ -208,4 +208,4 @@ def _best(alignment: Alignment, candidates: list[_Candidate], pairs: Pairs) -> C
 
 def _size(candidate: _Candidate) -> float | int:
     rank = candidate.component.rank
-    return float("inf") if rank is None else rank
+    return float("inf") if rank is None else float(rank)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +14,7 @@ import numpy as np
 from weightspace.circuits.alignment import Alignment
 from weightspace.circuits.hypothesis import Hypothesis
 from weightspace.circuits.interchanging import Tally, draw_pairs
-from weightspace.circuits.judging import Fault, Judgement, judge
+from weightspace.circuits.judging import FAULTS, Fault, Judgement, judge
 from weightspace.circuits.mutants import CHANGES, Change, Mutant, mutant
 from weightspace.circuits.readouts import same_answers
 from weightspace.errors import NetworkError
@@ -151,5 +150,21 @@ def power(found: Sequence[Trial]) -> list[PowerRow]:
 
 def _row(what: str, trials_: Iterable[Trial]) -> PowerRow:
     faults = [trial.fault for trial in trials_]
-    by = Counter(fault for fault in faults if fault is not None)
+    by: dict[Fault, int] = {}
+    for fault in FAULTS:
+        if fault in faults:
+            by[fault] = faults.count(fault)
     return PowerRow(what, Tally.of(np.array([fault is not None for fault in faults], bool)), by)
+
+
+def format_power(rows: list[PowerRow] | list[dict[str, Any]]) -> str:
+    """Power as a table in text."""
+    records = [row.to_record() if isinstance(row, PowerRow) else row for row in rows]
+    width = max(len(record["what"]) for record in records)
+    lines = [f"{'mutants':<{width}}  rejected       n    95% interval   by behaviour, interchange, scrubbing"]
+    for record in records:
+        share = f"{record['share']:.3f}" if record["share"] is not None else "-"
+        bounds = f"{record['low']:.3f} - {record['high']:.3f}" if "low" in record else "-"
+        by = ", ".join(str(record["by"].get(fault, 0)) for fault in ("behaviour", "interchange", "scrubbing"))
+        lines.append(f"{record['what']:<{width}}  {share:>8}  {record['n']:>6,}   {bounds:>13}   {by}")
+    return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -12,12 +13,13 @@ import numpy as np
 from weightspace.circuits.alignment import Alignment
 from weightspace.circuits.hypothesis import Hypothesis
 from weightspace.circuits.judging import Judgement, judge
-from weightspace.circuits.power import PowerRow, Trial, power, trials
+from weightspace.circuits.power import PowerRow, Trial, format_power, power, trials
 from weightspace.decompiler.compiled_hypothesis import aligned, true_hypothesis
 from weightspace.decompiler.proof.certificate import certify_transformer, compiled_for, modes_of, reordered
 from weightspace.errors import RaspError
 from weightspace.rasp.batch import all_inputs
 from weightspace.rasp.compiler.bare import BareTransformer
+from weightspace.rasp.compiler.storage import load_bare, load_compiled
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.functions import Value
 from weightspace.rasp.program import Program
@@ -72,6 +74,7 @@ def scrub(
     pairs: int = PAIRS,
     mutants: int = 0,
     seed: int = 0,
+    hypothesis: Hypothesis | None = None,
 ) -> Scrub:
     """Judge the hypothesis that a compiled transformer computes a program as the compiler would have it.
 
@@ -83,6 +86,7 @@ def scrub(
         inputs: on which it is judged, drawn at random, or all if there are no more.
         pairs: of these for each S-op, of any and of such whose answer changes.
         mutants: wrong hypotheses that are judged too.
+        hypothesis: another one about the same program, which is judged instead of the compiler's.
     Raises:
         RaspError: if the program cannot be compiled for the transformer's tokens, or the transformer has another shape
             or order than the program's.
@@ -91,8 +95,34 @@ def scrub(
     meant = replace(
         program.meant_for(transformer.vocab, transformer.max_seq_len), causal=transformer.configuration.causal
     )
-    hypothesis = true_hypothesis(meant, transformer)
+    if min(inputs, pairs) < 2 or mutants < 0:
+        raise RaspError(
+            f"{inputs} inputs, {pairs} pairs and {mutants} mutants: at least 2 inputs and 2 pairs are needed"
+        )
+    if hypothesis is None:
+        hypothesis = true_hypothesis(meant, transformer)
+    elif _lines(hypothesis.program) != _lines(meant):
+        raise RaspError("the hypothesis is about another program: give the file of the program that it is about")
+    else:
+        hypothesis = Hypothesis(meant, hypothesis.components)
     return judged(meant, transformer, hypothesis, inputs=inputs, pairs=pairs, mutants=mutants, seed=seed)
+
+
+def _lines(program: Program) -> list[str]:
+    """The statements of a program, without what it is meant for."""
+    return str(program).splitlines()[-1 - len(program.statements) :]
+
+
+def load_target(path: Path, vocab: Sequence[Value] | None = None) -> BareTransformer | CompiledTransformer:
+    """A transformer of `rasp compile` with its names, or another of Tracr's by its weights alone.
+
+    Raises:
+        RaspError: if there is none in the file, or its tokens are not known.
+    """
+    try:
+        return load_compiled(path)
+    except RaspError:
+        return load_bare(path, vocab=vocab)
 
 
 def judged(
@@ -120,6 +150,30 @@ def judged(
             reference=_reference(program, transformer, seed),
         )
     return Scrub(hypothesis, judgement, len(alignment), space, pairs, seed, tuple(found), transformer.mode)
+
+
+def format_scrub(found: Scrub) -> str:
+    """The judgement in text."""
+    judgement = found.judgement
+    width = max(len(name) for name in [*found.hypothesis.components, "variable"])
+    lines = [f"{'variable':<{width}}  {'where':<26}  {'answers change as the program says':<36}  random directions"]
+    for name, held in found.hypothesis.components.items():
+        each = judgement.interchanges.get(name)
+        shown = "the answer does not need it" if each is None else str(each.changed)
+        if each is not None and not each.changed.n:
+            shown = "no answer changes"
+        random = "" if each is None or each.control is None else f"{each.control.share:.3f}"
+        lines.append(f"{name:<{width}}  {held!s:<26}  {shown:<36}  {random}")
+    lines += [
+        "",
+        f"answers as the program's                     {judgement.behaviour}",
+        f"where all else is resampled                  {judgement.scrubbing.agreement if judgement.scrubbing else '-'}",
+        f"judged on {found.inputs:,} of {found.space:,} inputs, {found.pairs} pairs a variable, seed {found.seed}",
+        "accepted" if judgement.accepted else f"REJECTED: by {', '.join(judgement.faults)}",
+    ]
+    if found.trials:
+        lines += ["", format_power(found.power)]
+    return "\n".join(lines)
 
 
 def _drawn(transformer: CompiledTransformer, count: int, seed: int) -> Sequence[Sequence[Value]]:

@@ -10,9 +10,10 @@ from time import perf_counter
 from typing import Any
 
 from weightspace.circuits.interchanging import Tally
-from weightspace.circuits.power import PowerRow, Trial, power
+from weightspace.circuits.power import Trial, format_power, power
 from weightspace.decompiler.scrub import INPUTS, PAIRS, Scrub, scrub
 from weightspace.errors import PlaceError
+from weightspace.files.atomic import write_atomically
 from weightspace.files.progress import progress
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.program import Program
@@ -35,46 +36,47 @@ def scrub_many(
         count: programs, the first of the sampler's by `seed`.
         mutants: of each, of operations, edges and places in turn.
         inputs, pairs: as for `scrub`.
-        out: a file for the figures, JSON.
+        out: a file for the figures, JSON; written every 50 programs.
         show: whether progress is shown.
     Returns:
         figures, JSON-serialisable: true hypotheses accepted, faults of the others, and power.
     """
-    start = perf_counter()
+    if count < 1 or mutants < 0:
+        raise ValueError(f"{count} programs and {mutants} mutants of each: give at least 1 program")
     if out is not None and not out.parent.is_dir():
         raise PlaceError(f"there is no folder {out.parent} to write {out.name} into: make it first")
-    accepted, swapped, controls, scrubbed = 0, [0, 0], [0, 0], [0, 0]
-    refused: list[dict[str, Any]] = []
+    start = perf_counter()
+    sums = {name: [0, 0] for name in ("accepted", "interchange", "random subspace", "scrubbing")}
+    figures: dict[str, Any] = {"programs": 0, "seed": seed, "inputs": inputs, "pairs": pairs, "refused": []}
     found: list[Trial] = []
     with progress("scrubbing", count, "programs", show) as advance:
         for number, (program, each) in enumerate(_scrubs(count, mutants, inputs, pairs, seed)):
-            accepted += each.judgement.accepted
-            if not each.judgement.accepted:
-                refused.append({"number": number, "program": str(program), "faults": list(each.judgement.faults)})
-            for interchange in each.judgement.interchanges.values():
-                _add(swapped, interchange.changed)
-                _add(controls, interchange.control)
-            _add(scrubbed, each.judgement.scrubbing.agreement if each.judgement.scrubbing else None)
+            judgement = each.judgement
+            _add(sums["accepted"], Tally(int(judgement.accepted), 1))
+            if not judgement.accepted:
+                refused = {"number": number, "program": str(program), "faults": list(judgement.faults)}
+                figures["refused"].append(refused)
+            for interchange in judgement.interchanges.values():
+                _add(sums["interchange"], interchange.changed)
+                _add(sums["random subspace"], interchange.control)
+            _add(sums["scrubbing"], judgement.scrubbing.agreement if judgement.scrubbing else None)
             found += each.trials
+            figures["programs"] = number + 1
             advance(1)
-    figures = {
-        "programs": count,
-        "seed": seed,
-        "inputs": inputs,
-        "pairs": pairs,
-        "accepted": _record(Tally(accepted, count)),
-        "refused": refused,
-        "interchange": _record(Tally(*swapped)),
-        "random subspace": _record(Tally(*controls)),
-        "scrubbing": _record(Tally(*scrubbed)),
+            if out is not None and (number % 50 == 49 or number + 1 == count):
+                write_atomically(out, json.dumps(_whole(figures, sums, found, start), indent=1).encode())
+    return _whole(figures, sums, found, start)
+
+
+def _whole(figures: dict[str, Any], sums: dict[str, list[int]], found: list[Trial], start: float) -> dict[str, Any]:
+    return {
+        **figures,
+        **{name: _record(Tally(*sum_)) for name, sum_ in sums.items()},
         "mutants": len(found),
         "power": [row.to_record() for row in power(found)],
         "escaped": [_escape(trial) for trial in found if trial.truth != "the same" and trial.fault is None],
         "seconds": round(perf_counter() - start, 1),
     }
-    if out is not None:
-        out.write_text(json.dumps(figures, indent=1))
-    return figures
 
 
 def _scrubs(count: int, mutants: int, inputs: int, pairs: int, seed: int) -> Iterator[tuple[Program, Scrub]]:
@@ -105,19 +107,6 @@ def _escape(trial: Trial) -> dict[str, Any]:
     }
 
 
-def format_power(rows: list[PowerRow] | list[dict[str, Any]]) -> str:
-    """Power as a table in text."""
-    records = [row.to_record() if isinstance(row, PowerRow) else row for row in rows]
-    width = max(len(record["what"]) for record in records)
-    lines = [f"{'mutants':<{width}}  rejected       n    95% interval   by behaviour, interchange, scrubbing"]
-    for record in records:
-        share = f"{record['share']:.3f}" if record["share"] is not None else "-"
-        bounds = f"{record['low']:.3f} - {record['high']:.3f}" if "low" in record else "-"
-        by = ", ".join(str(record["by"].get(fault, 0)) for fault in ("behaviour", "interchange", "scrubbing"))
-        lines.append(f"{record['what']:<{width}}  {share:>8}  {record['n']:>6,}   {bounds:>13}   {by}")
-    return "\n".join(lines)
-
-
 def format_scrubs(figures: dict[str, Any]) -> str:
     """The figures in text."""
     named = (
@@ -127,8 +116,8 @@ def format_scrubs(figures: dict[str, Any]) -> str:
         ("inputs whose answer stays when scrubbed", "scrubbing"),
     )
     lines = [
-        f"{figures['programs']:,} typed programs from seed {figures['seed']}, each on {figures['inputs']} inputs and up "
-        f"to {figures['pairs']} pairs for each S-op"
+        f"{figures['programs']:,} typed programs from seed {figures['seed']}, each on {figures['inputs']} inputs and "
+        f"up to {figures['pairs']} pairs for each S-op"
     ]
     for text, name in named:
         each = figures[name]
