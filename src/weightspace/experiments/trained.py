@@ -32,6 +32,7 @@ from weightspace.errors import NetworkError, UnreadableError
 from weightspace.evaluation.tables import markdown_table
 from weightspace.experiments.trained_baselines import Baseline, automaton, counts_tree, labels_of, last_tokens
 from weightspace.experiments.trained_controls import shuffled_heads, untrained
+from weightspace.experiments.trained_power import power
 from weightspace.files.progress import progress
 from weightspace.rasp.program import Program
 from weightspace.transformers.loading import load_trained
@@ -208,6 +209,9 @@ def _controls(folder: Path, program: str | None) -> dict[str, Any]:
     given = read_inputs(folder / INPUTS)
     asked, strings, _ = opened(load_trained(folder), folder=folder, inputs=given)
     result: dict[str, Any] = {}
+    if program is not None:
+        on, _, _ = split_inputs(strings, Settings(seed=SEED))
+        result["power"] = power(asked, Program.parse(program), on, SEED)
     for name, make in (("untrained", untrained), ("shuffled heads", shuffled_heads)):
         other = make(folder, SEED)
         against = None if program is None else _held_against(other, asked, strings, Program.parse(program))
@@ -253,6 +257,10 @@ def controls_table(rows: Sequence[Mapping[str, Any]]) -> str:
     entries = []
     for row in rows:
         for name, entry in row["controls"].items():
+            if name == "power":
+                said = f"{entry['rejected']} of {entry['mutants']} rejected, each by {entry['inputs']:g} inputs"
+                entries.append((row["model"], "programs changed in one thing", said, None, None))
+                continue
             against = entry["program"]
             said = "" if against is None else f"{against['wrong']:,} of {against['inputs']:,} differ"
             entries.append((row["model"], name, said, entry["status"], _of(entry["match"])))
@@ -336,6 +344,8 @@ def checked(rows: Sequence[Mapping[str, Any]]) -> None:
     """
     for row in rows:
         for name, entry in row["controls"].items():
+            if name == "power":
+                continue
             against = entry["program"]
             if entry["status"] == "equal_on_all" or (
                 against is not None and against["inputs"] and not against["wrong"]
