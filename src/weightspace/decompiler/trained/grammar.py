@@ -228,7 +228,9 @@ class Grammar(TokenOperators):
         if cost > 4:
             return
         booleans = self.pool.of("bool", 1, cost - 1, self.quota // 3)
-        for first, second in itertools.combinations(booleans, 2):
+        # the first with the first: else one of them would meet all the others before the quota is full
+        for i, j in sorted(itertools.combinations(range(len(booleans)), 2), key=sum):
+            first, second = booleans[i], booleans[j]
             if first.cost + second.cost != cost or self.pool.full("logic", cost):
                 continue
             for source, values in (
