@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -436,7 +436,7 @@ def decompile(
     bos: str | None = None,
     pad: str | None = None,
     inputs: str | Path | None = None,
-    task: Literal[sets, answers] | None = None,
+    task: Literal["sets", "answers"] | None = None,
     offset: int = 0,
     seed: int = 0,
 ) -> Decompilation | TrainedDecompilation:
