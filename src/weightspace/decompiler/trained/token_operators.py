@@ -157,17 +157,21 @@ class TokenOperators:
                 self._steps(feature)
 
     def _steps(self, feature: Feature) -> None:
-        """The token one above and one below, of tokens that are numbers."""
-        by_value = {self.values[number]: number for number in self.letters}
+        """The token one above and one below, of tokens that are numbers without gaps."""
+        by_value = {int(self.vocab[number]): number for number in self.letters}
+        least, most = min(by_value), max(by_value)
+        if most - least + 1 != len(by_value):
+            return
         for step in (1, -1):
             table = np.full(len(self.vocab) + 1, -1, np.int16)
-            for number in self.letters:
-                value = self.values[number]
-                assert isinstance(value, int)
+            for value, number in by_value.items():
                 table[number] = by_value.get(value + step, -1)
+            source = f"x + 1 if {least} <= x < {most} else {NOTHING!r}"
+            if step < 0:
+                source = f"x - 1 if {least} < x <= {most} else {NOTHING!r}"
             self.pool.add(
                 "token", table[feature.values], feature.cost + 1, "step",
-                lambda f=feature, s=step: Map(f"x + {s}" if s > 0 else f"x - {-s}", self.number_of(f)),
+                lambda f=feature, t=source: Map(t, self.number_of(f)),
             )  # fmt: skip
 
     def number_of(self, feature: Feature) -> SOp:
