@@ -118,7 +118,7 @@ def _row(folder: Path, seconds: float) -> dict[str, Any]:
     settings = Settings(seconds=seconds, seed=SEED)
     found = decompile_file(folder, settings=settings)
     given = read_inputs(folder / INPUTS)
-    asked, strings, _ = opened(load_trained(folder), folder=folder, inputs=given)
+    asked, strings, _, _ = opened(load_trained(folder), folder=folder, inputs=given)
     row: dict[str, Any] = {"kind": asked.kind, **found.to_json()}
     row |= {
         "longer": _share(found.longer),
@@ -169,7 +169,7 @@ def _network(asked: Asked, strings: Strings, wanted: np.ndarray, found: TrainedD
 def _baselines(folder: Path) -> dict[str, Any]:
     """Match on inputs not learnt from, and agreement off the distribution, of what is simpler."""
     settings = Settings(seed=SEED)
-    asked, strings, _ = opened(load_trained(folder), folder=folder, inputs=read_inputs(folder / INPUTS))
+    asked, strings, _, _ = opened(load_trained(folder), folder=folder, inputs=read_inputs(folder / INPUTS))
     on, _, rest = split_inputs(strings, settings)
     others = strings.take(rest)
     off = off_distribution(asked, others.take(slice(0, len(on))), settings.seed + 1)
@@ -207,7 +207,7 @@ def _baselines(folder: Path) -> dict[str, Any]:
 def _controls(folder: Path, program: str | None) -> dict[str, Any]:
     """The trained network's program held against other networks, and what is found of these themselves."""
     given = read_inputs(folder / INPUTS)
-    asked, strings, _ = opened(load_trained(folder), folder=folder, inputs=given)
+    asked, strings, _, _ = opened(load_trained(folder), folder=folder, inputs=given)
     result: dict[str, Any] = {}
     if program is not None:
         on, _, _ = split_inputs(strings, Settings(seed=SEED))

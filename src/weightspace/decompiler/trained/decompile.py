@@ -76,11 +76,14 @@ def settings_for(seconds: float, seed: int = 0) -> Settings:
     return Settings(seconds=seconds, quota=int(min(350, max(60, 70 * seconds))), seed=seed)
 
 
-def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Settings()) -> TrainedDecompilation:
+def decompile_trained(
+    asked: Asked, strings: Strings, settings: Settings = Settings(), wanted: np.ndarray | None = None
+) -> TrainedDecompilation:
     """The program that answers as a trained transformer does, as far as one was found.
 
     Args:
         strings: inputs, at least 20; those that are short are searched on, some 100, and the others judge.
+        wanted: the right answers, in the form of `Asked.given`, if they are known.
     Raises:
         NetworkError: if an input is longer than the network's positions.
     """
@@ -119,20 +122,26 @@ def decompile_trained(asked: Asked, strings: Strings, settings: Settings = Setti
     return TrainedDecompilation(
         program, asked.kind, match, longer, off_share, every, alphabet, held,
         found.tried, found.kept, clock.now() - start, timing=timing,
-        in_language=_in_language(asked, strings.take(sizes_of(strings) <= SHORT)),
+        in_language=_in_language(asked, strings, wanted),
     )  # fmt: skip
 
 
-def _in_language(asked: Asked, strings: Strings) -> float:
-    """Of some inputs the share whose every token the network allows; of answers, gives where it is asked."""
-    given = asked.given(strings)
-    after = np.maximum(strings.codes[:, 1:], 0)
-    real = (strings.codes[:, 1:] >= 0) & strings.asked[:, :-1]
-    if asked.kind == "sets":
-        allowed = np.take_along_axis(given[:, :-1], after[:, :, None].astype(np.int64), axis=2)[:, :, 0]
-        final = given[np.arange(len(strings)), strings.lengths - 1, asked.number(EOS)]
-        return float(((allowed | ~real).all(1) & final).mean())
-    return float(((given[:, :-1] == after) | ~real).all(1).mean())
+def _in_language(asked: Asked, strings: Strings, wanted: np.ndarray | None) -> float:
+    """Of short inputs the share on which the network is right, or at least allows each token, or answers it."""
+    short = sizes_of(strings) <= SHORT
+    some = strings.take(short)
+    if not len(some):
+        return 0.0
+    given = asked.given(some)
+    if wanted is not None:
+        return float(same(asked.kind, some, given, wanted[short][:, : some.codes.shape[1]]).all(1).mean())
+    after = np.maximum(some.codes[:, 1:], 0)
+    real = (some.codes[:, 1:] >= 0) & some.asked[:, :-1]
+    if asked.kind == "answers":
+        return float(((given[:, :-1] == after) | ~real).all(1).mean())
+    allowed = np.take_along_axis(given[:, :-1], after[:, :, None].astype(np.int64), axis=2)[:, :, 0]
+    ends = given[:, :, asked.number(EOS)].any() if asked.number(EOS) >= 0 else True
+    return float((allowed | ~real).all(1).mean()) if ends else 0.0
 
 
 def answers_of(asked: Asked, program: Program) -> Answers:

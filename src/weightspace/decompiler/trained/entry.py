@@ -47,8 +47,8 @@ def decompile_file(
     if inputs is None and kind is None and folder is not None and (folder / INPUTS).is_file():
         inputs = folder / INPUTS
     settings = settings or settings_for(seconds)
-    asked, strings, notes = opened(
+    asked, strings, wanted, notes = opened(
         transformer, folder=folder, vocab=vocab, inputs=inputs, kind=kind, offset=offset, seed=settings.seed
     )
-    found = decompile_trained(asked, strings, settings)
+    found = decompile_trained(asked, strings, settings, wanted)
     return replace(found, notes=(*notes, *found.notes))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from weightspace.decompiler.trained.asked import BOS, EOS, SEP, Asked, Kind, Strings
+from weightspace.decompiler.trained.asked import BOS, EOS, SEP, Asked, Kind, Strings, same
 from weightspace.decompiler.trained.drawing import Questions, answered, walked
 from weightspace.decompiler.trained.inputs import Given, guessed_vocab, read_inputs
 from weightspace.errors import NetworkError
@@ -31,8 +31,8 @@ def opened(
     kind: Kind | None = None,
     offset: int = 0,
     seed: int = 0,
-) -> tuple[Asked, Strings, tuple[str, ...]]:
-    """A transformer as it is asked, inputs for it, and sentences on what was taken to be so.
+) -> tuple[Asked, Strings, np.ndarray | None, tuple[str, ...]]:
+    """A transformer as it is asked, inputs for it, their right answers if known, and sentences on what was taken so.
 
     Args:
         folder: where it was read from, in which a vocabulary and inputs.jsonl are looked for.
@@ -56,17 +56,15 @@ def opened(
     asked = Asked(transformer, tuple(vocab), given.kind if given is not None else kind or "sets", offset)
     if given is None:
         notes.append("Inputs were drawn: strings that the network itself allows, or questions of letters.")
-        return asked, _drawn(asked, seed), tuple(notes)
+        return asked, _drawn(asked, seed), None, tuple(notes)
     if len(given.rows) < 20:
         raise NetworkError(f"{len(given.rows)} inputs are too few: give at least 20, better 300")
     strings = given.strings(asked.vocab)
     _check(asked, strings)
-    right = (asked.given(strings) == given.wanted_of(asked.vocab)) | ~(
-        strings.asked[:, :, None] if given.kind == "sets" else strings.asked
-    )
-    share = right.reshape(len(strings), -1).all(1).mean()
+    wanted = given.wanted_of(asked.vocab)
+    share = same(asked.kind, strings, asked.given(strings), wanted).all(1).mean()
     notes.append(f"The network gives the wanted answers on {share:.3f} of the inputs.")
-    return asked, strings, tuple(notes)
+    return asked, strings, wanted, tuple(notes)
 
 
 def _check(asked: Asked, strings: Strings) -> None:

@@ -22,7 +22,7 @@ strings; or on all that there are."""
 LOCATED, CONTROL = 0.95, 0.6
 """Interchange accuracy from which an S-op is located, and below which that of a random direction has to be."""
 IN_LANGUAGE = 0.75
-"""Share of inputs given that the network has to allow, or answer as they are, for `equal_on_all`."""
+"""Share of inputs given on which the network has to be right for `equal_on_all`."""
 MECHANISM = 0.95
 """Agreement off the distribution from which a program is taken for what the network computes, if it is located too."""
 
@@ -89,8 +89,9 @@ class TrainedDecompilation:
         held: where each S-op of the program is held, as far as that was looked for.
         tried, kept: S-ops that were made in the search, and that differ.
         seconds: that it took.
-        in_language: of the inputs given, the share whose tokens the network allows, or answers so. Where it is small
-            the network does not do what the inputs ask, and there is no language of which all inputs could be tried.
+        in_language: of the short inputs given, the share on which the network is right, or where that is not known the
+            share whose tokens it allows, or answers so. Where it is small the network does not do what the inputs ask,
+            and there is no language of which all inputs could be tried.
         notes: what else a reader must know, a sentence each.
     """
 
