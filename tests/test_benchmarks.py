@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import decompile, gpu, interpreter, large, metamodel, rasp, record, scan, store, trained, zoo
+from benchmarks import decompile, gpu, interpreter, large, metamodel, pages, rasp, record, scan, store, trained, zoo
+from tests.pages import chromium
 from weightspace.files.workers import WorkerError
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.embed import TokenBatch
@@ -86,6 +87,16 @@ def test_the_decompiler_is_measured(results: Path, monkeypatch: pytest.MonkeyPat
     assert figures["certified_of_two_ways"] == 8 and figures["operations_checked_per_s"] > 0
 
 
+def test_the_page_of_a_decompilation_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := chromium.missing():
+        pytest.skip(reason)
+    for name, value in {"ROUNDS": 1, "LOADS": 1}.items():
+        monkeypatch.setattr(pages, name, value)
+    pages.main()
+    figures = json.loads((results / "pages.json").read_text())
+    assert 0 < figures["page_bytes"] < 1_500_000 and figures["first_paint_ms"] > 0 and figures["hovers"] >= 5
+
+
 def test_what_a_gpu_makes_of_it_is_measured_on_a_cpu_in_small(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,7 +164,7 @@ def test_the_peak_is_that_of_the_devices_name_or_what_was_measured(monkeypatch: 
 
 def test_the_gpus_script_needs_no_more_than_torch_numpy_jaxtyping_and_safetensors() -> None:
     """A lent machine has hardly more; what is loaded is asked for before anything is measured."""
-    others = ["sklearn", "scipy", "pyarrow", "pooch", "PIL", "matplotlib", "lightgbm", "rich", "jinja2", "tyro"]
+    others = ["sklearn", "scipy", "pyarrow", "pooch", "PIL", "matplotlib", "lightgbm", "rich", "jinja2"]
     code = f"import sys; sys.modules.update(dict.fromkeys({others!r})); from benchmarks import gpu; "
     code += "sys.exit(gpu.main(['--small', '--workers', '0']))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent)

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
         examples,
         import_zoo,
         inspect,
+        label_heads,
         load_network,
         load_transformer,
         make_zoo,
         permute,
         pull,
         push,
+        read_heads,
         run,
         scan,
         scrub,
@@ -55,9 +57,9 @@ if TYPE_CHECKING:
     from weightspace.zoo.recipes import zoo_recipe
     from weightspace.zoo.store import Zoo
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 EXAMPLES = Path(__file__).parent / "pretrained"
-"""Folder of what comes with the package: a detector, a decompiler, and two checkpoints to try them on."""
+"""Folder of what comes with the package: a detector, a decompiler, a reader of heads, and two checkpoints."""
 
 _HOMES = {
     "Network": "weights.network",
@@ -68,6 +70,8 @@ _HOMES = {
     "load_transformer": "api",
     "TrainedTransformer": "transformers.trained",
     "Place": "transformers.places",
+    "read_heads": "api",
+    "label_heads": "api",
     "Hypothesis": "circuits.hypothesis",
     "Component": "circuits.hypothesis",
     "permute": "api",
@@ -114,6 +118,8 @@ __all__ = [
     "Hypothesis",
     "Component",
     "Place",
+    "read_heads",
+    "label_heads",
     "permute",
     "Zoo",
     "make_zoo",

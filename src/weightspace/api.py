@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from weightspace.decompiler.trained.result import TrainedDecompilation
     from weightspace.evaluation.results import Results
     from weightspace.files.checkpoints import Outline
+    from weightspace.heads.behaviour import HeadBehaviour
+    from weightspace.heads.reading import HeadReading
     from weightspace.metamodels.contract import Examples, Predictor
     from weightspace.rasp.compiler.bare import BareTransformer
     from weightspace.rasp.compiler.transformer import CompiledTransformer
@@ -593,6 +595,72 @@ def _vocabulary(vocab: str | Sequence[Any] | None) -> tuple[Any, ...] | None:
     if vocab is not None and not isinstance(vocab, Sequence):
         raise RaspError(f"vocab is a list of tokens, or a text of single characters, not {vocab!r}")
     return None if vocab is None else tuple(vocab)
+
+
+# -- attention heads --------------------------------------------------------------------------------------------------
+
+
+def read_heads(
+    source: Any,
+    *,
+    labels: str | Path | Mapping[str, Mapping[tuple[int, int], bool]] | None = None,
+    config: str | Path | Mapping[str, Any] | None = None,
+    reader: str | Path | None = None,
+) -> HeadReading:
+    """What the attention heads of a causal language model do, read from its weights; the model is not run.
+
+    Args:
+        source, config: as for `load_transformer`, of a trained one.
+        labels: of some heads, by behaviour and (layer, head), or a CSV with the columns layer, head and one for each
+            behaviour: a behaviour that the reader does not know, or corrections of one that it knows.
+        reader: the one that comes with the package unless given.
+    Returns:
+        scores from 0 to 1 for every head, how sure they are, the labelled heads that it is most like, and which heads
+        read what others wrote.
+    Raises:
+        NetworkError: if the model cannot be read, is an encoder, or labels do not fit.
+
+    >>> import weightspace as ws
+    >>> ws.read_heads("SmolLM2-135M-Instruct.Q4_1.gguf").top("induction", 1)[0].layer  # doctest: +SKIP
+    18
+    """
+    from weightspace.heads.head_reader import HeadReader
+    from weightspace.heads.label_table import read_labels
+    from weightspace.heads.reading import read_heads
+
+    given = labels if labels is None or isinstance(labels, Mapping) else read_labels(Path(labels))
+    judge = None if reader is None else HeadReader.load(Path(reader))
+    return read_heads(_trained(source, config), given, judge)
+
+
+def label_heads(source: Any, *, config: str | Path | Mapping[str, Any] | None = None, seed: int = 0) -> HeadBehaviour:
+    """What the attention heads of a causal language model do when it runs, on short texts and random ones said twice.
+
+    Args:
+        source, config: as for `load_transformer`, of a trained one; a tokenizer is looked for in or beside its file.
+        seed: of the random texts.
+    Returns:
+        a score of each behaviour for every head, and the inputs in words.
+    Raises:
+        NetworkError: if the model cannot be read, or is an encoder.
+    """
+    from weightspace.heads.behaviour import head_behaviour
+    from weightspace.heads.inputs import inputs_of
+
+    transformer = _trained(source, config)
+    path = Path(source) if isinstance(source, str | Path) else None
+    return head_behaviour(transformer, inputs_of(transformer, path, seed=seed))
+
+
+def _trained(source: Any, config: str | Path | Mapping[str, Any] | None) -> TrainedTransformer:
+    from weightspace.transformers.loading import load_trained
+    from weightspace.transformers.trained import TrainedTransformer
+
+    if isinstance(source, TrainedTransformer):
+        return source
+    if not isinstance(source, str | Path | Mapping):
+        raise NetworkError(f"{type(source).__name__} has no heads that are read: give a path, arrays or a transformer")
+    return load_trained(source, config=config)
 
 
 # -- backdoors --------------------------------------------------------------------------------------------------------

@@ -194,7 +194,7 @@ def test_ctrl_c_ends_a_cluster_of_this_machine_and_its_workers(tmp_path: Path) -
     os.killpg(process.pid, signal.SIGINT)  # to the whole process group, as a terminal does it
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    lines = [line for line in errors.splitlines() if not line.startswith("training ")]
+    lines = [line for line in errors.splitlines() if not line.startswith("training:")]
     assert lines == ["weightspace: interrupted: run the same command again to go on"]
     assert any("raylet" in name for name in started.values())
     deadline = time.monotonic() + 30
@@ -263,7 +263,7 @@ def test_without_ray_its_installation_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     words = ["zoo", "make", "digits-small", "--out", str(tmp_path / "zoo"), "--engine", "ray"]
-    fails(capsys, words, "pip install 'weightspace[ray]'")
+    fails(capsys, words, "pip install ", "[ray]'")
     assert not (tmp_path / "zoo").exists()
 
 
@@ -453,6 +453,7 @@ def test_a_store_that_cannot_be_used_is_one_sentence_and_the_folder_keeps_all(
         fails(capsys, [*small, "--out", "memory://bucket/zoo"], "memory://bucket/zoo cannot be used (403 Forbidden)")
     assert main([*small, "--out", "memory://bucket/zoo"]) == 0
     assert stored(store) == contents(Zoo.open(tmp_path / "zoos" / "zoo").folder)
+    capsys.readouterr()  # progress, on a slow machine
     fails(capsys, ["zoo", "make", "rasp-typed", "--out", "memory://bucket/zoo"], "a zoo of programs", "--out")
     shutil.rmtree(tmp_path / "zoos")
     store = Mirror("memory://bucket/other")

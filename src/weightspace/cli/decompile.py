@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-from tyro.conf import Positional
-
+from weightspace.cli.arguments import Named, Positional
 from weightspace.cli.options import check_destinations, seconds_of, vocabulary
-from weightspace.cli.output import fail, say, say_json
+from weightspace.cli.output import fail, say, say_facts, say_json
 
 NOT_FOUND = 3
 """Exit status of `decompile` where no program was proved to be right within the budget."""
@@ -20,7 +19,7 @@ def decompile(
     vocab: str | None = None,
     budget: str = "30s",
     heads: int | None = None,
-    identifier: Annotated[str | None, tyro.conf.arg(name="id")] = None,
+    identifier: Annotated[str | None, Named("id")] = None,
     causal: bool = False,
     bos: str | None = None,
     pad: str | None = None,
@@ -29,7 +28,8 @@ def decompile(
     offset: int = 0,
     out: Path | None = None,
     html: Path | None = None,
-    verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False,
+    seed: int = 0,
+    verbose: bool = False,
     json: bool = False,
 ) -> int:
     """Find the RASP program in a transformer's weights, compiled or trained, and show how far it is the one.
@@ -56,8 +56,13 @@ def decompile(
         offset: position of the first place of a trained one's inputs.
         out: a file for the program's text.
         html: a page that shows the program, its proof, and where each line stands in the weights.
+        seed: of whatever the search draws.
         verbose: print the trace of the search too.
         json: print JSON.
+
+    Examples:
+        weightspace decompile sort.safetensors --html sort.html
+        weightspace decompile unknown.safetensors --vocab "[1, 2, 3, 4, 5]" -v
     """
     from weightspace.rasp.compiler.storage import load_bare
 
@@ -75,7 +80,7 @@ def decompile(
     bare = load_bare(file, vocab=tokens, num_heads=heads, causal=causal, identifier=identifier, bos=bos, pad=pad)
     from weightspace.decompiler.decompile import decompile as search
 
-    found = search(bare, budget=seconds)
+    found = search(bare, budget=seconds, seed=seed)
     if json:  # printed before anything is written, so that a full disk does not take it away
         say_json(found.to_json())
     else:
@@ -139,6 +144,7 @@ def train(
     steps: int | None = None,
     start: Path | None = None,
     workers: int = 1,
+    json: bool = False,
 ) -> int:
     """Train a decompiler; a killed run goes on when it is called again.
 
@@ -149,11 +155,16 @@ def train(
         steps: instead of the recipe's.
         start: a trained decompiler (decompiler.safetensors) to go on from, with a new learning-rate schedule.
         workers: processes that draw and compile programs; 0 for this one.
+        json: print the figures as JSON.
+
+    Examples:
+        weightspace decompiler train rasp-typed-small
+        weightspace decompiler train rasp-typed --workers 8 --out runs/mine
     """
     from weightspace.experiments.decompilers import train_decompiler
 
     folder = out or Path("runs") / recipe
-    return say_json(train_decompiler(recipe, folder, steps=steps, start=start, workers=workers))
+    return say_facts(train_decompiler(recipe, folder, steps=steps, start=start, workers=workers), json)
 
 
 def evaluate(
@@ -162,6 +173,7 @@ def evaluate(
     seed: int = 2024,
     lengths: tuple[int, ...] = (),
     shape: tuple[int, int] | None = None,
+    json: bool = False,
 ) -> int:
     """Decode one program for each held-out transformer, without search, and count how many are certified.
 
@@ -171,12 +183,17 @@ def evaluate(
         seed: of the programs.
         lengths: of the programs in S-ops, inputs counted, instead of those published.
         shape: tokens and longest input that the programs are compiled for, instead of 5 and 5.
+        json: print JSON.
+
+    Examples:
+        weightspace decompiler evaluate --count 100
+        weightspace decompiler evaluate --network runs/mine/decompiler.safetensors --json
     """
     from weightspace.experiments.decompilers import evaluate_decompiler
 
     if shape is not None and not all(2 <= size <= 50 for size in shape):
         raise ValueError(f"--shape {shape[0]} {shape[1]}: give 2 to 50 tokens and a longest input of 2 to 50")
-    return say_json(evaluate_decompiler(network, count=count, seed=seed, lengths=lengths, shape=shape))
+    return say_facts(evaluate_decompiler(network, count=count, seed=seed, lengths=lengths, shape=shape), json)
 
 
 def readers(
@@ -185,6 +202,7 @@ def readers(
     count: int = 1_000,
     workers: int = 1,
     out: Path = Path("runs/readers"),
+    json: bool = False,
 ) -> int:
     """Train a decompiler with each reader of weights for the same time, and score them; a killed run goes on.
 
@@ -195,13 +213,19 @@ def readers(
         count: held-out programs on which they are scored.
         workers: processes that draw and compile programs; 0 for this one.
         out: folder of the trainings and readers.json.
+        json: print JSON.
+
+    Examples:
+        weightspace decompiler readers --share 0.1
+        weightspace decompiler readers --readers graph --count 200
     """
     from weightspace.experiments.readers import BUDGET, compare_readers, table
 
     unknown = [reader for reader in readers if reader not in BUDGET]
     if unknown:
         raise ValueError(f"no reader is named {unknown[0]!r}: there are {'; '.join(BUDGET)}")
-    return say(table(compare_readers(out, readers or tuple(BUDGET), share=share, programs=count, workers=workers)))
+    rows = compare_readers(out, readers or tuple(BUDGET), share=share, programs=count, workers=workers)
+    return say_json([asdict(row) for row in rows]) if json else say(table(rows))
 
 
 def ladder(
@@ -212,6 +236,7 @@ def ladder(
     lengths: tuple[int, ...] = (),
     seed: int = 2024,
     out: Path = Path("runs/ladder"),
+    json: bool = False,
 ) -> int:
     """Decompile the same held-out programs on every rung by every method; a killed run goes on.
 
@@ -223,6 +248,11 @@ def ladder(
         lengths: of the programs in S-ops, inputs counted, instead of those published.
         seed: of programs, rungs and methods.
         out: folder of the weights and results.jsonl.
+        json: print JSON: an object for each program, rung and method.
+
+    Examples:
+        weightspace decompiler ladder --count 20
+        weightspace decompiler ladder --rungs clean noisy-0.03 --methods lifter search
     """
     from typing import cast
 
@@ -238,7 +268,8 @@ def ladder(
     config = LadderConfig(
         count=count, rungs=rungs, methods=chosen, budget=seconds_of(budget), seed=seed, lengths=lengths
     )
-    return say(table(run_ladder(config, out)))
+    rows = run_ladder(config, out)
+    return say_json([asdict(row) for row in rows]) if json else say(table(rows))
 
 
 def trained(
@@ -273,7 +304,11 @@ def trained(
 
 
 def ceiling(
-    target: Positional[Literal["listing", "typed"]] = "listing", programs: int = 51, steps: int = 16_000, seed: int = 1
+    target: Positional[Literal["listing", "typed"]] = "listing",
+    programs: int = 51,
+    steps: int = 16_000,
+    seed: int = 1,
+    json: bool = False,
 ) -> int:
     """The best exact match that anybody can reach on the paper's target, or on the typed tokens: mean and one error.
 
@@ -285,6 +320,11 @@ def ceiling(
         programs: how many, held out by their seed.
         steps: of each chain.
         seed: of programs and chains.
+        json: print JSON.
+
+    Examples:
+        weightspace decompiler ceiling
+        weightspace decompiler ceiling typed --programs 101 --steps 32000
     """
     from statistics import fmean, stdev
 
@@ -296,4 +336,5 @@ def ceiling(
     walk = listing_ceiling if target == "listing" else typed_ceiling
     held = [found.held_out for found in walk(programs, steps, seed)]
     error = stdev(held) / programs**0.5
-    return say_json({"target": target, "programs": programs, "steps": steps, "exact": fmean(held), "error": error})
+    found = {"target": target, "programs": programs, "steps": steps, "exact": fmean(held), "error": error}
+    return say_facts(found, json)

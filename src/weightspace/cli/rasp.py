@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-from tyro.conf import Positional, UseAppendAction
-
+from weightspace.cli.arguments import Named, Positional, Repeated
 from weightspace.cli.output import say, say_json
 
-Id = Annotated[str | None, tyro.conf.arg(name="id")]
-Inputs = Annotated[UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="input")]
+Id = Annotated[str | None, Named("id")]
+Inputs = Annotated[tuple[str, ...], Repeated(), Named("input")]
 Mode = Literal["fixed", "tracr_compat"]
 
 
@@ -32,6 +30,10 @@ def sample(
         lengths: which are wanted, equally likely: of typed in S-ops with the inputs, of paper in instructions.
         statistics: print what the programs look like, beside what is published, instead of the programs.
         json: print records, or figures, as JSON.
+
+    Examples:
+        weightspace rasp sample --count 3
+        weightspace rasp sample --distribution paper --statistics
     """
     from itertools import islice
 
@@ -55,7 +57,7 @@ def sample(
 
 def show(
     file: Positional[Path],
-    inputs: Annotated[str | None, tyro.conf.arg(name="input")] = None,
+    inputs: Annotated[str | None, Named("input")] = None,
     out: Path | None = None,
     mode: Mode = "fixed",
     vocab: str | None = None,
@@ -68,12 +70,16 @@ def show(
     Args:
         file: program text, a JSON record or a list of records; - is standard input.
         inputs: tokens with blanks or commas between them, or a word: shows what every variable gives for it.
-        out: a .png or .svg file; NAME-graph is drawn beside it, and with an input NAME-stream.
+        out: a .png or .svg file for the graph; with an input NAME-stream is drawn beside it.
         mode: fixed, or tracr_compat, which repeats Tracr's own errors.
         vocab: tokens instead of those that the program says, such as a,b,c or 0,1,2.
         max_seq_len: longest input instead of the one that the program says.
         record: which record of a list, by its id.
         json: print JSON.
+
+    Examples:
+        weightspace rasp show examples/hist.rasp
+        weightspace rasp show examples/hist.rasp --input hello --out hist.png
     """
     from dataclasses import asdict
 
@@ -114,7 +120,7 @@ def show(
             shown["answer"] = transformer.run([tokens])[0]
             parts[-1] += "\n" + _beside(values[program.name(program.output)], shown["answer"])
     if out is not None:
-        written = [out.with_name(f"{out.stem}-graph{out.suffix}")]
+        written = [out]
         save_figure(draw_graph(program), written[0])
         if tokens is not None and transformer is not None:
             written.append(out.with_name(f"{out.stem}-stream{out.suffix}"))
@@ -150,6 +156,10 @@ def run(
         max_seq_len: longest input instead of the one that the program says.
         record: which record of a list, by its id.
         json: print JSON.
+
+    Examples:
+        weightspace rasp run examples/hist.rasp --input hello
+        weightspace rasp run examples/sort.rasp --input "3 1 2" --input "2 1" --json
     """
     from weightspace.rasp.compiler.agreement import agrees
     from weightspace.rasp.compiler.assemble import NotCompilable, compile_program
@@ -228,6 +238,10 @@ def compile_(
         max_seq_len: longest input instead of the one that the program says.
         record: which record of a list, by its id.
         json: print the sizes as JSON.
+
+    Examples:
+        weightspace rasp compile examples/sort.rasp --out sort.safetensors
+        weightspace rasp compile examples/sort.rasp --mode tracr_compat --out sort.safetensors
     """
     from weightspace.rasp.compiler.assemble import compile_program
     from weightspace.rasp.compiler.directions import direction_names
@@ -264,6 +278,10 @@ def check(
         max_seq_len: longest input instead of the one that the program says.
         record: which record of a list, by its id.
         json: print JSON.
+
+    Examples:
+        weightspace rasp check examples/sort.rasp
+        weightspace rasp check examples/hist.rasp --vocab a,b,c --max-seq-len 4
     """
     from dataclasses import asdict
 
@@ -320,6 +338,10 @@ def scrub(
         max_seq_len: longest input instead of the one that the program says.
         record: which record of a list, by its id.
         json: print JSON.
+
+    Examples:
+        weightspace rasp scrub examples/sort.rasp sort.safetensors
+        weightspace rasp scrub examples/sort.rasp sort.safetensors --mutants 20 --out hypothesis.json
     """
     from weightspace.circuits.hypothesis import Hypothesis
     from weightspace.decompiler.scrub import format_scrub, load_target
@@ -360,6 +382,10 @@ def scrubs(
         seed: of programs, inputs, pairs and mutants.
         out: a file for the figures, JSON; written every 50 programs.
         json: print the figures as JSON.
+
+    Examples:
+        weightspace rasp scrubs --count 100
+        weightspace rasp scrubs --count 1000 --mutants 3 --out scrubs.json
     """
     from weightspace.experiments.scrubbing import format_scrubs, scrub_many
 

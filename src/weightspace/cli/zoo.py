@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tyro.conf import Positional
-
+from weightspace.cli.arguments import Positional
 from weightspace.cli.output import say, say_json
 
 
@@ -33,9 +32,9 @@ def make(
 
     Args:
         recipe: which population: digits-small, mnist-small, fashion-mnist-small, cnn-s, smallcnn, eilertsen-varied,
-            eilertsen-fixed, backdoors-small, backdoors-wide or backdoors-varied; for a GPU cnn-s-paper,
-            smallcnn-paper, eilertsen-varied-paper, eilertsen-fixed-paper or backdoors-paper; of programs rasp-typed or
-            rasp-paper.
+            eilertsen-fixed, backdoors-small, backdoors-wide, backdoors-varied or backdoors-diverse; for a GPU
+            cnn-s-paper, smallcnn-paper, eilertsen-varied-paper, eilertsen-fixed-paper or backdoors-paper; of programs
+            rasp-typed or rasp-paper; of small language models heads-small, which takes --out, --count and --seed.
         out: folder of the zoo; zoos/RECIPE unless given. With a URL, such as s3://BUCKET/NAME, the zoo is made in
             zoos/NAME and each of its files copied there, and what is there already is fetched.
         count: number of networks, instead of the recipe's.
@@ -57,7 +56,21 @@ def make(
         lengths: lengths of programs that are wanted, equally likely, instead of those published: of rasp-typed S-ops
             with the inputs counted, 2 to 20; of rasp-paper instructions, 3 to 15.
         json: print what the zoo holds as JSON.
+
+    Examples:
+        weightspace zoo make digits-small --workers 2
+        weightspace zoo make rasp-typed --count 10000 --out zoos/programs
     """
+    if recipe == "heads-small":
+        given = {
+            "images": images,
+            "data": data,
+            "epochs": epochs,
+            "shard-size": shard_size,
+            "stack": stack,
+            "mode": mode,
+        }
+        return _make_heads(out, count, seed, {**given, "lengths": lengths or None, "workers": workers}, json)
     from weightspace.zoo.orders import make_to_order
 
     means = {"workers": workers, "device": device, "stack": stack, "address": address, "cpus": cpus, "gpus": gpus}
@@ -73,12 +86,33 @@ def make(
     return info(folder, json)
 
 
+def _make_heads(out: str | None, count: int | None, seed: int | None, given: dict[str, object], json: bool) -> int:
+    """The zoo of small language models, one after the other."""
+    from weightspace.heads.model_zoo import COUNT, make_model_zoo, model_zoo_info
+
+    for option, value in given.items():
+        if value is not None:
+            raise ValueError(f"--{option} says nothing of a zoo of small language models: leave it out")
+    if out is not None and "://" in out:
+        raise ValueError(
+            f"a zoo of small language models is made in a folder, and {out} is a URL: give a folder with --out"
+        )
+    folder = Path(out or "zoos/heads-small")
+    make_model_zoo(folder, COUNT if count is None else count, seed or 0)
+    facts = model_zoo_info(folder)
+    return say_json(facts) if json else say("\n".join(f"{name}: {value}" for name, value in facts.items()))
+
+
 def info(zoo: Positional[Path], json: bool = False) -> int:
     """What a zoo holds: counts, splits, accuracy, labels.
 
     Args:
         zoo: its folder.
         json: print JSON.
+
+    Examples:
+        weightspace zoo info zoos/digits-small
+        weightspace zoo info zoos/digits-small --json
     """
     from weightspace.zoo.making import info
     from weightspace.zoo.programs.inspection import program_zoo_info
@@ -100,6 +134,10 @@ def check(zoo: Positional[Path], json: bool = False) -> int:
     Args:
         zoo: its folder.
         json: print JSON.
+
+    Examples:
+        weightspace zoo check zoos/digits-small
+        weightspace zoo check zoos/digits-small --json
     """
     from weightspace.zoo.making import check_zoo
     from weightspace.zoo.programs.inspection import check_program_zoo
@@ -148,6 +186,10 @@ def import_(
         seed: decides the order of the networks and their splits.
         shard_size: networks a shard; 0 chooses.
         json: print what was imported as JSON.
+
+    Examples:
+        weightspace zoo import state-dicts checkpoints --csv labels.csv --out zoos/mine
+        weightspace zoo import huggingface hf://OWNER/NAME@REVISION --out zoos/theirs
     """
     from weightspace.zoo.importers.imported import import_zoo, summary
 
@@ -173,6 +215,10 @@ def push(
         private: if the repository has to be made, for you alone.
         replace: let it take the place of something else that is there; on the hub that stays in the history.
         json: print address and revision as JSON.
+
+    Examples:
+        weightspace zoo push zoos/digits-small OWNER/NAME --license cc-by-4.0
+        weightspace zoo push zoos/digits-small ./published
     """
     from weightspace.experiments.publications import push_zoo
 
@@ -189,6 +235,10 @@ def pull(source: Positional[str], out: Path, json: bool = False) -> int:
         source: OWNER/NAME or OWNER/NAME@REVISION on the hub; or a folder, as ./FOLDER, /FOLDER or file:FOLDER.
         out: folder of the zoo.
         json: print address and revision as JSON.
+
+    Examples:
+        weightspace zoo pull OWNER/NAME --out zoos/theirs
+        weightspace zoo pull ./published --out zoos/copy
     """
     from weightspace.experiments.publications import pull_zoo
 
