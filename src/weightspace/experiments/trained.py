@@ -143,7 +143,8 @@ def _compared(each: Compared | None) -> dict[str, Any] | None:
     if each is None:
         return None
     shown = None if each.counterexample is None else list(each.counterexample)
-    return {"what": each.what, "length": each.length, "inputs": each.inputs, "wrong": each.wrong, "shown": shown}
+    found: dict[str, Any] = {"what": each.what, "length": each.length, "inputs": each.inputs, "wrong": each.wrong}
+    return found | {"agreed": each.agreed, "shown": shown}
 
 
 def _network(asked: Asked, strings: Strings, wanted: np.ndarray, found: TrainedDecompilation) -> dict[str, Any]:
@@ -316,7 +317,8 @@ def _of(share: Sequence[int]) -> str:
 def _status(row: Mapping[str, Any]) -> str:
     every = row["every"]
     if row["status"] == "equal_on_all":
-        return f"equal on all, {every['length']} ({every['inputs']:,})"
+        beyond = f"; {every['wrong']:,} of {every['inputs']:,} to {every['length']} differ" if every["wrong"] else ""
+        return f"equal on all, {row['exhaustive_length']} ({every['agreed']:,}{beyond})"
     if every and every["wrong"]:
         said = f"to {every['length']}: {every['wrong']:,} of {every['inputs']:,} differ"
         return f"{row['status'].replace('_', ' ')} ({said})"
