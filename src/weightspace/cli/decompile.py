@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from weightspace.cli.arguments import Named, Positional
 from weightspace.cli.options import check_destinations, seconds_of, vocabulary
@@ -23,27 +23,37 @@ def decompile(
     causal: bool = False,
     bos: str | None = None,
     pad: str | None = None,
+    inputs: Path | None = None,
+    task: Literal["sets", "answers"] | None = None,
+    offset: int = 0,
     out: Path | None = None,
     html: Path | None = None,
     seed: int = 0,
     verbose: bool = False,
     json: bool = False,
 ) -> int:
-    """Find the RASP program in a transformer's weights, and prove it by compiling it and comparing.
+    """Find the RASP program in a transformer's weights, compiled or trained, and show how far it is the one.
 
-    Exit status 0 if it is proved, in its weights or in its answers; 3 if none was within the budget: the best guess is
-    printed and written all the same.
+    Exit status 0 if it is proved, in its weights or in its answers (of a trained one on every input up to a length, or
+    on at least 90% of inputs drawn); 3 if none was within the budget: the best guess is printed and written all the
+    same.
 
     Args:
-        file: safetensors, with or without weightspace's description, or an npz or another checkpoint of Tracr's
-            parameters under their names.
-        vocab: the tokens without BOS and PAD, as a JSON list or a file that holds one, if the file does not say them.
-        budget: time to search, such as 30s, 2m or 45 (seconds).
+        file: of a compiled one safetensors, with or without weightspace's description, or an npz or another checkpoint
+            of Tracr's parameters under their names; of a trained one a folder with config.json and weights, or a file.
+        vocab: the tokens, as a JSON list or a file that holds one, if the file does not say them; of a compiled one
+            without BOS and PAD.
+        budget: time to search, such as 30s, 2m or 45 (seconds); of a trained one the time for the proof and for looking
+            inside.
         heads: heads of each layer, if they cannot be read off the weights.
         identifier: which transformer, where a file holds several as ID/PARAMETER.
         causal: each place sees only itself and what is before it; the weights do not say.
         bos: what BOS is called, if the weights leave open which row of the token embedding it is.
         pad: the same of PAD.
+        inputs: of a trained one, lines of JSON with input and follow (sets of next tokens) or next (answers);
+            inputs.jsonl in its folder unless given.
+        task: what a trained one is asked where there are no inputs: sets of next tokens, or answers after <sep>.
+        offset: position of the first place of a trained one's inputs.
         out: a file for the program's text.
         html: a page that shows the program, its proof, and where each line stands in the weights.
         seed: of whatever the search draws.
@@ -59,6 +69,14 @@ def decompile(
     seconds = seconds_of(budget)
     check_destinations(file, {"--out": out, "--html": html})
     tokens = None if vocab is None else vocabulary(vocab)
+    from weightspace.transformers.loading import is_trained
+
+    if is_trained(file):
+        return _trained(file, tokens, seconds, inputs, task, offset, out, html, verbose, json)
+    if inputs is not None or task is not None or offset:
+        return fail(
+            "--inputs, --task and --offset are for trained transformers, and this one is compiled: leave them out"
+        )
     bare = load_bare(file, vocab=tokens, num_heads=heads, causal=causal, identifier=identifier, bos=bos, pad=pad)
     from weightspace.decompiler.decompile import decompile as search
 
@@ -84,6 +102,40 @@ def decompile(
         if path is not None and not json:
             say(str(path))
     return 0 if found.found else NOT_FOUND
+
+
+def _trained(
+    file: Path,
+    tokens: list[Any] | None,
+    seconds: float,
+    inputs: Path | None,
+    task: Literal["sets", "answers"] | None,
+    offset: int,
+    out: Path | None,
+    html: Path | None,
+    verbose: bool,
+    json: bool,
+) -> int:
+    """`decompile` of a trained transformer."""
+    from weightspace.decompiler.trained.entry import decompile_file
+    from weightspace.decompiler.trained.result import summary
+
+    if html is not None:
+        return fail("--html shows compiled transformers only: leave it out for a trained one")
+    vocab = None if tokens is None else [str(token) for token in tokens]
+    found = decompile_file(file, vocab=vocab, inputs=inputs, kind=task, offset=offset, seconds=seconds)
+    if json:
+        say_json(found.to_json())
+    else:
+        timing = [f"  {name}: {spent:.1f} s" for name, spent in found.timing.items()] if verbose else []
+        say("\n".join([summary(found), *timing]))
+    if out is not None and found.text is not None:
+        from weightspace.files.atomic import write_atomically
+
+        write_atomically(out, f"{found.text}\n".encode())
+        if not json:
+            say(str(out))
+    return 0 if found.status in ("equal_on_all", "matches") else NOT_FOUND
 
 
 def train(
@@ -218,6 +270,37 @@ def ladder(
     )
     rows = run_ladder(config, out)
     return say_json([asdict(row) for row in rows]) if json else say(table(rows))
+
+
+def trained(
+    folder: Positional[Path],
+    models: tuple[str, ...] = (),
+    out: Path = Path("runs/trained"),
+    budget: str = "10s",
+    controls: bool = True,
+) -> int:
+    """Decompile every trained transformer of a folder, beside what is simpler; a killed run goes on.
+
+    Exit status 1 if a network that computes nothing of the kind is called equal.
+
+    Args:
+        folder: with a folder for each model: config.json, model.safetensors, inputs.jsonl.
+        models: names or parts of names; all unless given.
+        out: folder of results.jsonl and programs.md.
+        budget: time for each enumeration, and four times that for looking inside.
+        controls: ask untrained networks and such with shuffled heads too.
+    """
+    from weightspace.experiments.trained import PROGRAMS, checked, programs, run_trained, table
+    from weightspace.files.atomic import write_atomically
+
+    rows = run_trained(folder, out, models=models, seconds=seconds_of(budget), controls=controls)
+    write_atomically(out / PROGRAMS, f"{programs(rows)}\n".encode())
+    say(table(rows))
+    try:
+        checked(rows)
+    except ValueError as error:
+        return fail(str(error), 1)
+    return 0
 
 
 def ceiling(

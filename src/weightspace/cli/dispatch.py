@@ -63,6 +63,7 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "decompiler readers": (decompile.readers, "readers of weights under one budget: graph, rows, flat chunks"),
     "decompiler ceiling": (decompile.ceiling, "the best exact match that anybody can reach on the paper's target"),
     "decompiler ladder": (decompile.ladder, "every method on every rung: noisy, compressed, finetuned, trained"),
+    "decompiler trained": (decompile.trained, "every trained transformer of a folder: programs, proofs, baselines"),
     "scan": (backdoors.scan, "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
     "inspect": (inspection.inspect, "what a checkpoint holds: kind, arrays, architecture, metadata, hash; no verdict"),
     "heads": (heads.heads, "what the attention heads of a language model do, read from their weights"),
@@ -104,7 +105,7 @@ RESUMED = {
     for verb in (
         *("demo", "zoo make", "zoo import", "train", "compare"),
         *("zoo push", "zoo pull", "model push", "model pull"),
-        *("decompiler train", "decompiler readers", "decompiler ladder"),
+        *("decompiler train", "decompiler readers", "decompiler ladder", "decompiler trained"),
         "hyperparameters curve",
         *(
             "backdoors compare",

@@ -135,6 +135,7 @@ def show(
 def run(
     file: Positional[Path],
     inputs: Inputs = (),
+    file_of_inputs: Annotated[Path | None, tyro.conf.arg(name="inputs")] = None,
     compiled: bool = True,
     mode: Mode = "fixed",
     vocab: str | None = None,
@@ -147,6 +148,8 @@ def run(
     Args:
         file: program text, a JSON record or a list of records; - is standard input.
         inputs: tokens with blanks or commas between them, or a word; may be given several times.
+        file_of_inputs: a file with an object of JSON a line whose `input` is a list of tokens: prints what the program
+            answers at each place, as `follow` where it gives sets of next tokens, else as `next`.
         compiled: ask the compiled transformer too.
         mode: fixed, or tracr_compat, which repeats Tracr's own errors.
         vocab: tokens instead of those that the program says, such as a,b,c or 0,1,2.
@@ -163,6 +166,8 @@ def run(
     from weightspace.rasp.interpreter import evaluate
     from weightspace.rasp.reading import read_input, token_text
 
+    if file_of_inputs is not None:
+        return _run_lines(file, file_of_inputs, record, json)
     if not inputs:
         raise ValueError("what shall it run on? give --input TOKENS, such as --input 'h e l l o'")
     program = _program(file, record, vocab, max_seq_len, whole=compiled)
@@ -191,6 +196,27 @@ def run(
     if obstacle:
         parts.append(f"no transformer: it cannot be compiled: {obstacle}")
     return say("\n\n".join(parts))
+
+
+def _run_lines(file: Path, given: Path, record: str | None, json: bool) -> int:
+    """What a program answers on a file of inputs."""
+    from json import dumps
+
+    from weightspace.decompiler.trained.answering import listed
+    from weightspace.decompiler.trained.inputs import read_rows
+    from weightspace.rasp.choices import NextTokens
+
+    program = _program(file, record, None, None)
+    rows = read_rows(given)
+    name = "follow" if isinstance(program.output, NextTokens) else "next"
+    answers = [{"input": [*row], name: found} for row, found in zip(rows, listed(program, rows), strict=True)]
+    if json:
+        return say("[\n" + ",\n".join(dumps(answer) for answer in answers) + "\n]")
+    shown = []
+    for answer in answers:
+        places = (",".join(found) if isinstance(found, list) else str(found) for found in answer[name])
+        shown.append(f"input  {' '.join(answer['input'])}\n{name:<6} {' '.join(places)}")
+    return say("\n\n".join(shown))
 
 
 def compile_(
