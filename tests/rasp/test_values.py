@@ -137,6 +137,8 @@ def test_sums_of_fractions_are_told_apart_by_their_value_and_not_by_rounding() -
 def test_what_rounding_added_is_taken_away_and_nothing_else() -> None:
     assert settled(0.1 + 0.2) == 0.3
     assert settled(1 / 3 + 1 / 3 + 1 / 3) == 1
+    assert settled(0.1 + 0.2 - 0.3) == 0
+    assert str(settled_all(np.array([-0.1 - 0.2 + 0.3]))[0]) == "0.0"
     assert settled(7) == 7
     assert settled(0.123456789012) == 0.123456789012
     assert settled(2**0.5) == 2**0.5

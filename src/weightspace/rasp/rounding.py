@@ -10,7 +10,8 @@ import numpy as np
 DENOMINATORS = (864_864_000, 3_603_600, 27_720)
 """Multiples of what sums and means have as denominators: 1 to 16, 27, 64, 1,000, 60 times 60."""
 ULPS = 16
-"""A float is taken for a fraction with such a denominator if it is within so many roundings of it."""
+"""A float is taken for a fraction with such a denominator if it is within so many roundings of it, or of 1 if it is
+smaller: what is left where numbers cancel was rounded at their size, so that 0.1 + 0.2 - 0.3 is 0."""
 
 
 @overload
@@ -26,7 +27,7 @@ def settled(value: int | float) -> int | float:
         return value
     for denominator in DENOMINATORS:
         scaled = value * denominator
-        allowed = ULPS * math.ulp(scaled)
+        allowed = ULPS * math.ulp(max(abs(scaled), float(denominator)))
         if allowed < 0.01:
             whole = round(scaled)
             return whole / denominator if abs(scaled - whole) <= allowed else value
@@ -39,10 +40,10 @@ def settled_all(values: np.ndarray) -> np.ndarray:
     values = np.where(open_, values, 0.0)
     for denominator in DENOMINATORS:
         scaled = values * denominator
-        allowed = ULPS * np.spacing(np.abs(scaled))
+        allowed = ULPS * np.spacing(np.maximum(np.abs(scaled), denominator))
         here = open_ & (allowed < 0.01)
         whole = np.rint(scaled)
         near = here & (np.abs(scaled - whole) <= allowed)
-        result[near] = whole[near] / denominator
+        result[near] = whole[near] / denominator + 0.0  # no -0.0
         open_ &= ~here
     return result
