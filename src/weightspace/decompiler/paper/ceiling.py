@@ -141,6 +141,13 @@ def kinds_of(record: SamplerRecord) -> list[Kind]:
     return [record.kind, first, "numeric", *others]
 
 
+def constants_of(record: SamplerRecord, read: int, kinds: Sequence[Kind]) -> Sequence[Any]:
+    """With what the sampler compares what stands at a place of the scope, each as likely as the other."""
+    if read == 0 or kinds[read] == "categorical":
+        return record.vocab
+    return (False, True) if kinds[read] == "boolean" else PAPER_CONSTANTS
+
+
 def draw_record(
     random: Random, lengths: Sequence[int] | None = None, shape: tuple[int, int, bool] | None = None
 ) -> SamplerRecord | None:
@@ -199,7 +206,7 @@ def live(record: SamplerRecord) -> tuple[int, ...] | None:
             distance[place], before[place] = distance[best] + 1, best
             if distance[place] > distance[furthest]:
                 furthest = place
-    while furthest and record.operations[_number(furthest)].name == "Select":
+    while furthest and record.operations[number_of(furthest)].name == "Select":
         furthest = before[furthest]
     if furthest == 0:
         return None
@@ -213,7 +220,8 @@ def live(record: SamplerRecord) -> tuple[int, ...] | None:
     return tuple(sorted(kept)) if least < len(kept) <= most else None
 
 
-def _number(place: int) -> int:
+def number_of(place: int) -> int:
+    """Which operation stands at a place of the scope, the other way round than `place_of`."""
     return 0 if place == 1 else place - 2
 
 
@@ -224,11 +232,17 @@ def program_of(record: SamplerRecord) -> Program | None:
 
 
 def _built(record: SamplerRecord, kept: tuple[int, ...]) -> Program:
-    scope: dict[int, Any] = {0: tokens, 2: indices}
-    for place in kept:
-        operation = record.operations[_number(place)]
-        scope[place] = _node(operation, [scope[read] for read in operation.reads])
+    scope = nodes_of(record, kept)
     return Program.of(scope[kept[-1]], vocab=sorted(record.vocab), max_seq_len=record.places)
+
+
+def nodes_of(record: SamplerRecord, kept: tuple[int, ...] | None = None) -> dict[int, Any]:
+    """The expression at each place of the scope; of the operations at the places `kept` alone, if these are given."""
+    scope: dict[int, Any] = {0: tokens, 2: indices}
+    for place in kept if kept is not None else map(place_of, range(len(record.operations))):
+        operation = record.operations[number_of(place)]
+        scope[place] = _node(operation, [scope[read] for read in operation.reads])
+    return scope
 
 
 def _node(operation: DrawnOperation, reads: list[Any]) -> Expression:
@@ -300,7 +314,7 @@ class Walk:
 
     @staticmethod
     def _form(record: SamplerRecord, kept: tuple[int, ...]) -> Any:
-        return kept, tuple(record.operations[_number(place)] for place in kept)
+        return kept, tuple(record.operations[number_of(place)] for place in kept)
 
     def _target_if_alike(self, record: SamplerRecord) -> bytes | None:
         """The target of a record's program, or None if the sampler rejects it or it has other weights."""
@@ -440,9 +454,7 @@ class Walk:
         return DrawnOperation("Map", (read,), choose(random, PAPER_ARITHMETIC), constant)
 
     def _constants(self, read: int, kinds: list[Kind]) -> Sequence[Any]:
-        if read == 0 or kinds[read] == "categorical":
-            return self.record.vocab
-        return (False, True) if kinds[read] == "boolean" else PAPER_CONSTANTS
+        return constants_of(self.record, read, kinds)
 
     def _log_constant(self, operation: DrawnOperation, kinds: list[Kind]) -> float:
         """Of a comparison's constant, which depends on what it is compared with; an arithmetic one does not."""
