@@ -30,8 +30,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -168,7 +168,7 @@ def draw_record(
     while not scope.made:
         scope.add()
     scope.enter(indices, "numeric", weight=1)
-    for _ in range(_drawn(wanted) - 1):
+    for _ in range(drawn_operations(wanted) - 1):
         scope.add()
     known = {id(node): place for place, (node, _, _) in enumerate(scope.entered)}
     operations = tuple(_operation(node, known) for node in scope.made)
@@ -176,7 +176,8 @@ def draw_record(
     return record if program_of(record) is not None else None
 
 
-def _drawn(wanted: int) -> int:
+def drawn_operations(wanted: int) -> int:
+    """How many the sampler draws, to have so many after pruning."""
     return int(1.8 * min(wanted + 2, 15))
 
 
@@ -287,6 +288,10 @@ def weights_key(program: Program, most_parameters: int | None = None, fuse: bool
     return canonical_key(analysis) + repr(shapes).encode()
 
 
+EXCHANGES = 0.1
+REWIRED = 0.25
+"""Shares of a walk's steps that exchange two operations, and that change reads and lambda together, with `moves`."""
+
 # -- the walk ---------------------------------------------------------------------------------------------------------
 
 
@@ -296,17 +301,28 @@ class Walk:
     Args:
         record: where it starts; a draw of the sampler.
         random: decides everything.
-        fuse: see `weights_key`.
+        key: of a program's weights, None if it cannot be compiled; `weights_key` unless given.
+        moves: share of the steps that exchange two neighbouring operations, where neither reads the other, or that
+            change a live operation; for a chain that starts at a record which was not drawn.
     """
 
-    def __init__(self, record: SamplerRecord, random: Random, fuse: bool = True) -> None:
+    def __init__(
+        self,
+        record: SamplerRecord,
+        random: Random,
+        fuse: bool = True,
+        *,
+        key: Callable[[Program], bytes | None] | None = None,
+        moves: bool = False,
+    ) -> None:
         kept = live(record)
         assert kept is not None
         self.program = _built(record, kept)
-        key = weights_key(self.program, fuse=fuse)
-        self.fuse = fuse
-        assert key is not None
-        self.record, self.random, self.key = record, random, key
+        self.key_of = key or (lambda program: weights_key(program, fuse=fuse))
+        found = self.key_of(self.program)
+        assert found is not None
+        self.moves = moves
+        self.record, self.random, self.key, self.kept = record, random, found, kept
         self.weights = weights_of(len(record.operations) + 2)
         self.target = target_of(self.program)
         self.known: dict[Any, bytes | None] = {self._form(record, kept): self.target}
@@ -316,20 +332,20 @@ class Walk:
     def _form(record: SamplerRecord, kept: tuple[int, ...]) -> Any:
         return kept, tuple(record.operations[number_of(place)] for place in kept)
 
-    def _target_if_alike(self, record: SamplerRecord) -> bytes | None:
-        """The target of a record's program, or None if the sampler rejects it or it has other weights."""
-        kept = live(record)
-        if kept is None:
-            return None
+    def _target_if_alike(self, record: SamplerRecord, kept: tuple[int, ...]) -> bytes | None:
+        """The target of a record's program, or None if it has other weights."""
         form = self._form(record, kept)
         if form not in self.known:
             program = _built(record, kept)
-            self.known[form] = target_of(program) if weights_key(program, fuse=self.fuse) == self.key else None
+            self.known[form] = target_of(program) if self.key_of(program) == self.key else None
         return self.known[form]
 
     def step(self) -> bytes:
         """Try to change one operation; gives the target where the chain now stands."""
-        number = int(self.random.random() * len(self.record.operations))
+        if self.moves and self.random.random() < EXCHANGES:
+            self._exchange()
+            return self.target
+        number = self._chosen()
         kinds = kinds_of(self.record)
         proposal = self._proposal(number, kinds)
         if proposal is None or proposal[0] == self.record.operations[number]:
@@ -343,14 +359,58 @@ class Walk:
             for later in range(number + 1, len(record.operations)):
                 log_ratio += self.log_probability(record, later, changed)
                 log_ratio -= self.log_probability(self.record, later, kinds)
+            if log_ratio == -math.inf:
+                return self.target
+        kept = live(record)
+        if kept is None:
+            return self.target
+        if self.moves:
+            log_ratio += math.log(self._chance(number, kept) / self._chance(number, self.kept))
         if log_ratio < 0 and self.random.random() >= math.exp(log_ratio):
             return self.target
-        target = self._target_if_alike(record)
+        target = self._target_if_alike(record, kept)
         if target is None:
             return self.target
-        self.record, self.target = record, target
+        self.record, self.target, self.kept = record, target, kept
         self.accepted += 1
         return self.target
+
+    def _chosen(self) -> int:
+        """An operation to be changed, live ones more often where `moves` says so."""
+        if self.moves and self.random.random() < 0.5:
+            return number_of(choose(self.random, self.kept))
+        return int(self.random.random() * len(self.record.operations))
+
+    def _chance(self, number: int, kept: tuple[int, ...]) -> float:
+        """Of `_chosen` to choose an operation."""
+        own = 1 / len(kept) if place_of(number) in kept else 0.0
+        return 0.5 / len(self.record.operations) + 0.5 * own
+
+    def _exchange(self) -> None:
+        """Try to exchange two operations that stand one behind the other; the target stays as it is."""
+        operations = self.record.operations
+        if len(operations) < 3:
+            return
+        number = 1 + int(self.random.random() * (len(operations) - 2))
+        place = place_of(number)
+        if place in operations[number + 1].reads:
+            return
+        moved = {place: place + 1, place + 1: place}
+        later = [
+            replace(one, reads=tuple(moved.get(read, read) for read in one.reads)) for one in operations[number + 2 :]
+        ]
+        record = replace(
+            self.record, operations=(*operations[:number], operations[number + 1], operations[number], *later)
+        )
+        kept = tuple(sorted(moved.get(one, one) for one in self.kept))
+        if live(record) != kept:
+            return
+        kinds, changed = kinds_of(self.record), kinds_of(record)
+        log_ratio = 0.0
+        for one in range(number, len(operations)):
+            log_ratio += self.log_probability(record, one, changed) - self.log_probability(self.record, one, kinds)
+        if log_ratio >= 0 or self.random.random() < math.exp(log_ratio):
+            self.record, self.kept = record, kept
 
     def _proposal(self, number: int, kinds: list[Kind]) -> tuple[DrawnOperation, float] | None:
         """Another operation, and the log of its prior over the old one's, less those with which each is proposed.
@@ -359,6 +419,8 @@ class Walk:
         a change of kind makes likelier or less likely remain.
         """
         random, old, place = self.random, self.record.operations[number], place_of(number)
+        if self.moves and random.random() < REWIRED:
+            return self._rewired(number, kinds)
         what = random.random()
         if what < 0.15:
             drawn = self._drawn(number, kinds)
@@ -386,6 +448,47 @@ class Walk:
             before, after = (self._log_pick(place, read, kinds, self._asked(o, 0, kinds)) for o in (old, new))
             return new, after - before
         return self._map(read, kinds, boolean=old.detail in PAPER_BOOLEAN), 0.0
+
+    def _rewired(self, number: int, kinds: list[Kind]) -> tuple[DrawnOperation, float] | None:
+        """What single choices seldom come to, as two have to suit each other.
+
+        A Map becomes a SequenceMap of what it reads with itself, which is the same block of weights, or the other way
+        round; or a Map reads what the Map before it reads, or a Map of what it reads, of which the compiler makes one.
+        """
+        random, old, place = self.random, self.record.operations[number], place_of(number)
+        if old.name == "SequenceMap" or (old.name == "Map" and random.random() < 0.5):
+            read = old.reads[0]
+            if kinds[read] != "numeric" or old.reads.count(read) != len(old.reads):
+                return None
+            new = (
+                DrawnOperation("SequenceMap", (read, read), choose(random, PAPER_ARITHMETIC))
+                if old.name == "Map"
+                else self._map(read, kinds, boolean=random.random() < 0.5)
+            )
+            # a SequenceMap always comes here, a Map half the time
+            ratio = math.log(2.0) if old.name == "Map" else math.log(0.5)
+            for one, sign in ((new, 1), (old, -1)):
+                ratio += sign * math.log(PAPER_OPERATIONS[one.name])
+                ratio += sign * sum(self._log_pick(place, r, kinds, self._asked(one, 0, kinds)) for r in one.reads)
+            return new, ratio
+        if old.name != "Map":
+            return None
+        root = self._root(old.reads[0])
+        boolean = old.detail in PAPER_BOOLEAN
+        asked = self._asked(old, 0, kinds)
+        some = [p for p in range(place) if self._suits(kinds[p], asked) and self._root(p) == root]
+        read = choose(random, some)
+        before, after = (self._log_pick(place, r, kinds, asked) for r in (old.reads[0], read))
+        return self._map(read, kinds, boolean), after - before
+
+    def _root(self, place: int) -> int:
+        """What stands at the beginning of a chain of Maps."""
+        while place not in (0, 2):
+            operation = self.record.operations[number_of(place)]
+            if operation.name != "Map":
+                break
+            place = operation.reads[0]
+        return place
 
     # -- the sampler's choices, and how probable they are --------------------------------------------------------------
 

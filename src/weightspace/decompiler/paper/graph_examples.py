@@ -16,16 +16,17 @@ from weightspace.decompiler.network.graph import ANCHORS, ANSWER, Graph, graph_o
 from weightspace.decompiler.paper.ceiling import SamplerRecord, draw_record, program_of
 from weightspace.decompiler.paper.listing import target_lines
 from weightspace.decompiler.paper.settled import settled
-from weightspace.errors import TaskError
+from weightspace.errors import RaspError, TaskError
 from weightspace.files.atomic import write_atomically
 from weightspace.files.progress import progress
 from weightspace.files.workers import processes, result
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.compiler.assemble import assemble
 from weightspace.rasp.compiler.bare import BareTransformer
-from weightspace.rasp.language import fused
+from weightspace.rasp.language import Selector, SequenceMap, fused, indices, tokens
 from weightspace.rasp.program import Program
-from weightspace.rasp.validate import NotCompilable, analyse, settings
+from weightspace.rasp.validate import NotCompilable, Selection, Traits, analyse, selection_of, settings, traits_of
+from weightspace.rasp.values import token_set, value_set
 from weightspace.zoo.programs.splits import split_of
 
 SHARD = 1_024
@@ -57,9 +58,44 @@ class HeldOut:
     bare: BareTransformer
 
 
+def surely_larger(program: Program, most: int = MOST_PARAMETERS) -> bool:
+    """Whether a transformer has more parameters for sure, as one of its blocks shows; seen before tables are made."""
+    vocab, length = settings(program, None, None)
+    known = {id(tokens): Traits(tokens, token_set(vocab), False, 0)}
+    known[id(indices)] = Traits(indices, value_set(range(length)), False, 0)
+    selections: dict[int, Selection] = {}
+    width, hidden, key, depth = len(vocab) + 2 + length, 1, 1, 0
+    try:
+        for node in program.nodes:
+            if isinstance(node, Selector):
+                found = selection_of(node, known, selections)
+                if found is None:
+                    return False
+                selections[id(node)] = found
+                key = max(key, len(known[id(found[0])].values) + 1, len(known[id(found[1])].values) + 2)
+            elif node is not tokens and node is not indices:
+                if isinstance(node, SequenceMap) and node.first is not node.second:
+                    hidden = max(hidden, len(known[id(node.first)].values) * len(known[id(node.second)].values))
+                    if (depth + 1) // 2 * width * 2 * hidden > most:
+                        return True
+                traits = traits_of(node, known, selections, length, False)  # type: ignore[arg-type]
+                if traits is None:
+                    return False
+                known[id(node)] = traits
+                width, depth = width + len(traits.values), max(depth, traits.depth)
+            if (depth + 1) // 2 * width * (2 * hidden + 4 * key) > most:
+                return True
+    except RaspError:
+        return False
+    return False
+
+
 def _compiled(program: Program, split: str) -> tuple[BareTransformer, bytes] | None:
     """The weights of a program, Maps of Maps fused, and its canonical form; None if it is not of the split."""
-    analysis = analyse(meant := fused(program), *settings(meant, None, None), "tracr_compat")
+    meant = fused(program)
+    if surely_larger(meant):
+        return None
+    analysis = analyse(meant, *settings(meant, None, None), "tracr_compat")
     if analysis.reasons:
         return None
     key = canonical_key(analysis)
