@@ -209,3 +209,68 @@ def ceiling(
     held = [found.held_out for found in walk(programs, steps, seed)]
     error = stdev(held) / programs**0.5
     return say_json({"target": target, "programs": programs, "steps": steps, "exact": fmean(held), "error": error})
+
+
+def paper(
+    count: int = 1_000,
+    seed: int = 1,
+    budget: str = "30s",
+    alone: int = 1_000,
+    steps: int = 8_000,
+    chains: int = 3,
+    workers: int = 1,
+    networks: tuple[Path, ...] = (),
+    out: Path = Path("runs/paper"),
+) -> int:
+    """Decompile held-out programs of the paper's distribution, and print the paper's figures; a killed run goes on.
+
+    Args:
+        count: programs, of fewer than 50,000 parameters each.
+        seed: of the programs and of how their weights are permuted.
+        budget: time for each program and method.
+        alone: on how many programs, the first, each method is asked alone too.
+        steps: of each chain by which a program that was found is printed in the paper's tokens.
+        chains: for each program.
+        workers: processes; 0 for this one.
+        networks: folders of networks that `decompiler listing` has trained, asked for the same programs.
+        out: folder of results.jsonl.
+    """
+    from weightspace.experiments import paper_decompiling as experiment
+
+    config = experiment.PaperConfig(
+        count=count, seed=seed, budget=seconds_of(budget), alone=alone, steps=steps, chains=chains
+    )
+    rows = experiment.run_paper(config, out, workers=workers)
+    say(f"{experiment.certificate_table(rows)}\n\n{experiment.promised_table(rows)}\n")
+    columns = experiment.columns_of(rows)
+    if networks:
+        from weightspace.experiments.listing_networks import answers_of
+
+        columns |= answers_of(networks, config.count, config.seed)
+    return say(experiment.listing_table(columns))
+
+
+def listing(
+    reader: Positional[Literal["graph", "chunks"]] = "graph",
+    minutes: float = 35.0,
+    data: Path = Path("runs/paper-programs"),
+    shards: int = 48,
+    steps: int | None = None,
+    workers: int = 0,
+    out: Path | None = None,
+) -> int:
+    """Train a network that writes the paper's listings from weights alone; a killed run goes on.
+
+    Args:
+        reader: messages along the graph of the weights, or an encoder over flat chunks of them.
+        minutes: of training; how many steps they are is measured at the start, and kept.
+        data: folder of drawn programs, which readers may share; what is missing is drawn first.
+        shards: how many files of 1,024 programs it is trained on.
+        steps: instead of minutes.
+        workers: processes that draw programs; 0 for this one.
+        out: folder of checkpoints, logs and the network; runs/listing-READER unless given.
+    """
+    from weightspace.experiments.listing_networks import train_listing
+
+    folder = out or Path("runs") / f"listing-{reader}"
+    return say_json(train_listing(reader, folder, data, minutes=minutes, shards=shards, steps=steps, workers=workers))

@@ -288,9 +288,9 @@ def weights_key(program: Program, most_parameters: int | None = None, fuse: bool
     return canonical_key(analysis) + repr(shapes).encode()
 
 
-EXCHANGES = 0.1
-REWIRED = 0.25
-"""Shares of a walk's steps that exchange two operations, and that change reads and lambda together, with `moves`."""
+EXCHANGES, REWIRED, RESIZED = 0.13, 0.25, 0.03
+"""Shares of a walk's steps that exchange two operations or change how many are drawn (together, and the latter alone),
+and that change reads and lambda together, with `moves`."""
 
 # -- the walk ---------------------------------------------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class Walk:
         assert found is not None
         self.moves = moves
         self.record, self.random, self.key, self.kept = record, random, found, kept
-        self.weights = weights_of(len(record.operations) + 2)
+        self.weights = weights_of(max(len(record.operations), drawn_operations(15)) + 2)
         self.target = target_of(self.program)
         self.known: dict[Any, bytes | None] = {self._form(record, kept): self.target}
         self.accepted = 0
@@ -342,8 +342,11 @@ class Walk:
 
     def step(self) -> bytes:
         """Try to change one operation; gives the target where the chain now stands."""
-        if self.moves and self.random.random() < EXCHANGES:
-            self._exchange()
+        if self.moves and (what := self.random.random()) < EXCHANGES:
+            if what < RESIZED:
+                self._resize()
+            else:
+                self._exchange()
             return self.target
         number = self._chosen()
         kinds = kinds_of(self.record)
@@ -385,6 +388,27 @@ class Walk:
         """Of `_chosen` to choose an operation."""
         own = 1 / len(kept) if place_of(number) in kept else 0.0
         return 0.5 / len(self.record.operations) + 0.5 * own
+
+    def _resize(self) -> None:
+        """Try to have another wanted length; operations are drawn at the end, or dead ones there taken away."""
+        record, lengths = self.record, PaperSampler(None)
+        wanted = record.wanted + (1 if self.random.random() < 0.5 else -1)
+        if wanted not in lengths.lengths:
+            return
+        own, other = (lengths.weights[lengths.lengths.index(one)] for one in (record.wanted, wanted))
+        if self.random.random() >= other / own:
+            return
+        more = drawn_operations(wanted) - drawn_operations(record.wanted)
+        operations = record.operations[: len(record.operations) + min(more, 0)]
+        for _ in range(max(more, 0)):
+            longer = replace(record, wanted=wanted, operations=operations)
+            drawn = self._drawn(len(operations), kinds_of(longer))
+            if drawn is None:
+                return
+            operations = (*operations, drawn)
+        changed = replace(record, wanted=wanted, operations=operations)
+        if self.kept[-1] < len(operations) + 2 and live(changed) == self.kept:
+            self.record = changed
 
     def _exchange(self) -> None:
         """Try to exchange two operations that stand one behind the other; the target stays as it is."""

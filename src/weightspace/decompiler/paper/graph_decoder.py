@@ -108,7 +108,9 @@ class ListingNetwork(nn.Module):
     def remember(self, g: GraphBatch) -> tuple[list[tuple[Tensor, ...]], Tensor]:
         """What each layer of the decoder keeps of the weights, and which nodes are there."""
         memory, present = self.reader(g)
-        return [layer.remember(memory) for layer in self.layers if isinstance(layer, DecoderLayer)], present[:, None, None]
+        return [layer.remember(memory) for layer in self.layers if isinstance(layer, DecoderLayer)], present[
+            :, None, None
+        ]
 
     def read(self, x: Float[Tensor, "b t d"], first: int = 0) -> Float[Tensor, "b t v"]:
         """Logits, minus infinity for what a field never holds: operations stand first, arguments after."""

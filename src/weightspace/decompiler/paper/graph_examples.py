@@ -264,4 +264,3 @@ def read_shard(path: Path) -> list[GraphExample]:
         return unpack(path.read_bytes())
     except TaskError as error:
         raise TaskError(f"{path}: {error}") from error
-

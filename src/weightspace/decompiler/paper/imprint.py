@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from weightspace.rasp.language import Aggregate, Map, SelectorWidth, SequenceMap, SOp, fused, indices, tokens
+from weightspace.rasp.language import Aggregate, Map, SelectorWidth, SequenceMap, SOp, fused, tokens
 from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Analysis, Traits, analyse, settings
 from weightspace.rasp.values import Table
@@ -161,7 +161,9 @@ class _Reader:
         for t in analysis.traits.values():
             if t.selection is not None:
                 keys, queries, _ = t.selection
-                size = max(size, len(analysis.traits[id(queries)].values) + 2, len(analysis.traits[id(keys)].values) + 1)
+                size = max(
+                    size, len(analysis.traits[id(queries)].values) + 2, len(analysis.traits[id(keys)].values) + 1
+                )
         head = f"{len(analysis.vocab)} {analysis.max_seq_len} {size} ".encode()
         return _hash(head, self.digests[id(analysis.program.output)], *every)
 

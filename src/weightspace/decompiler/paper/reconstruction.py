@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-
 from weightspace.decompiler.paper.ceiling import (
     DrawnOperation,
     SamplerRecord,
@@ -355,5 +354,3 @@ def _lines(sights: Sequence[Sight], ways: Sequence[Way], random: Random) -> list
         moved = (at[sight.reads[2]],) if sight.kind == "Aggregate" else ()
         at.append(add(DrawnOperation(sight.kind, (selectors[key], *moved))))
     return lines
-
-

@@ -1,0 +1,308 @@
+"""The paper's experiment asked of the whole decompiler: certificates, and the paper's metric for the program found."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, as_completed
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from weightspace.decompiler.decompile import Attempt, Method, Problem, attempt, decompile, judge
+from weightspace.decompiler.distortion import permuted
+from weightspace.decompiler.paper.graph_examples import HeldOut, held_out_programs
+from weightspace.decompiler.paper.imprint import Order
+from weightspace.decompiler.paper.likeliest import Likeliest, likeliest_listing, nearest_lines, numbering_of
+from weightspace.decompiler.paper.listing import ListingScores, score_listings, target_lines
+from weightspace.decompiler.result import Decompilation
+from weightspace.errors import NetworkError, RaspError, TaskError
+from weightspace.evaluation.metrics import Interval, bootstrap_interval
+from weightspace.evaluation.tables import markdown_table
+from weightspace.files.atomic import write_atomically
+from weightspace.files.progress import progress
+from weightspace.files.workers import processes
+from weightspace.train.checkpoint import bind
+
+RESULTS = "results.jsonl"
+ALONE: tuple[Method, ...] = ("lifter", "enumeration", "greedy")
+"""Methods that are asked alone too; `greedy` is the network of the `typed` programs, which has few of these lambdas."""
+ORDERS: tuple[Order, ...] = get_args(Order)
+PUBLISHED = {"tokens right": 0.735, "programs, at least 90% of tokens": 0.320, "programs, exact": 0.068}
+"""The paper's, from the weights alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperConfig:
+    """What is decompiled, and how.
+
+    Attributes:
+        count: held-out programs.
+        seed: of the programs and the permutations.
+        budget: seconds for each program and method.
+        alone: on how many of the programs, the first, methods other than the lifter are asked alone; each may take the
+            whole budget.
+        steps: of each chain by which a program is printed.
+        chains: for each program and order.
+
+    Raises:
+        TaskError: if a field is out of its range.
+    """
+
+    count: int = 1_000
+    seed: int = 1
+    budget: float = 30.0
+    alone: int = 1_000
+    steps: int = 8_000
+    chains: int = 3
+
+    def __post_init__(self) -> None:
+        checks = {
+            f"count {self.count}": (self.count >= 1, "at least 1"),
+            f"seed {self.seed}": (self.seed >= 0, "0 or more"),
+            f"budget {self.budget:g} s": (0 < self.budget < float("inf"), "a positive number of seconds"),
+            f"alone {self.alone}": (self.alone >= 0, "0 or more"),
+            f"steps {self.steps}": (self.steps >= 10, "at least 10"),
+            f"chains {self.chains}": (self.chains >= 1, "at least 1"),
+        }
+        for what, (holds, allowed) in checks.items():
+            if not holds:
+                raise TaskError(f"{what} will not do: give {allowed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperRow:
+    """What came of one program.
+
+    Attributes:
+        number: of the program.
+        program: a hash of its text.
+        operations: of it, selectors included.
+        parameters: of its weights.
+        status, method, seconds: of `decompile` on permuted weights.
+        alone: for methods that were asked alone, whether the program found is certified, and the seconds it took.
+        listings: for each order in which the directions of an S-op may stand, the listing printed and what it promises.
+        truth: the lines that were drawn.
+    """
+
+    number: int
+    program: str
+    operations: int
+    parameters: int
+    status: str
+    method: str
+    seconds: float
+    alone: dict[str, tuple[bool, float]]
+    listings: dict[str, dict[str, Any]]
+    truth: list[list[int]]
+
+
+def run_paper(config: PaperConfig, out: Path, *, workers: int = 1, show: bool = True) -> list[PaperRow]:
+    """Decompile held-out programs of the paper's distribution; killed and called again, it goes on.
+
+    Args:
+        out: folder of results.jsonl, a line for each program.
+        workers: processes; 0 for this one.
+    Raises:
+        TaskError: if the folder holds what was asked otherwise.
+    """
+    if workers < 0:
+        raise TaskError(f"{workers} workers cannot decompile: give 0 for none, 1 or more")
+    out.mkdir(parents=True, exist_ok=True)
+    asked = {name: value for name, value in asdict(config).items() if name not in ("count", "alone")}
+    if not bind(out, json.dumps(asked, sort_keys=True).encode()):
+        raise TaskError(f"{out} holds results of another seed, budget or other chains: choose another folder")
+    held = held_out_programs(config.count, config.seed)
+    known = {row.number: row for row in results(out) if row.number < len(held)}
+    missing = [n for n in range(config.count) if n not in known or not _whole(known[n], config)]
+    path = out / RESULTS
+    with (
+        progress("decompiling", config.count, "programs", show, done=config.count - len(missing)) as advance,
+        path.open("a") as file,
+    ):
+
+        def keep(row: PaperRow) -> None:
+            known[row.number] = row
+            file.write(json.dumps(asdict(row)) + "\n")
+            file.flush()
+            advance(1, row.status.replace("_", " "))
+
+        if workers == 0:
+            for number in missing:
+                keep(one_program(config, held[number], number))
+        else:
+            with processes(workers) as (pool, _):
+                waiting: list[Future[PaperRow]] = [
+                    pool.submit(one_program, config, held[number], number) for number in missing
+                ]
+                for future in as_completed(waiting):
+                    keep(future.result())
+    rows = [known[number] for number in range(config.count)]
+    write_atomically(
+        path, "".join(json.dumps(asdict(row)) + "\n" for row in sorted(known.values(), key=_number)).encode()
+    )
+    return rows
+
+
+def _number(row: PaperRow) -> int:
+    return row.number
+
+
+def _whole(row: PaperRow, config: PaperConfig) -> bool:
+    return row.number >= config.alone or all(method in row.alone for method in ALONE)
+
+
+def results(out: Path) -> list[PaperRow]:
+    """What has been written so far; a line torn by a kill is left out."""
+    path = out / RESULTS
+    rows: dict[int, PaperRow] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+            found = PaperRow(**{**row, "alone": {name: tuple(pair) for name, pair in row["alone"].items()}})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+        rows[found.number] = found
+    return list(rows.values())
+
+
+def one_program(config: PaperConfig, held: HeldOut, number: int) -> PaperRow:
+    """Decompile the weights of one program; the program itself is looked at to score, and for nothing else."""
+    weights = {"lost": permuted(held.bare, config.seed * 1_000_003 + number), "kept": held.bare}
+    found = {order: decompile(weights[order], config.budget) for order in ORDERS}
+    shuffled = found["lost"]
+    alone = {"lifter": (shuffled.status == "certified" and shuffled.method == "lifter", shuffled.seconds)}
+    for method in ALONE if number < config.alone else ():
+        if method != "lifter" or not alone["lifter"][0]:
+            alone[method] = _alone(Problem(weights["lost"], config.seed), method, config.budget)
+    listings = {}
+    for order in ORDERS:
+        started = time.monotonic()
+        printed = _printed(config, found[order], order, number)
+        listings[order] = {
+            "lines": printed.lines.tolist(),
+            "tokens": printed.tokens,
+            "exact": printed.exact,
+            "targets": printed.targets,
+            "chains": printed.chains,
+            "seconds": time.monotonic() - started,
+        }
+    return PaperRow(
+        number=number,
+        program=blake2b(str(held.program).encode(), digest_size=8).hexdigest(),
+        operations=len(held.program),
+        parameters=sum(array.size for array in held.bare.params.values()),
+        status=shuffled.status,
+        method=shuffled.method,
+        seconds=shuffled.seconds,
+        alone=alone,
+        listings=listings,
+        truth=target_lines(held.program).tolist(),
+    )
+
+
+def _alone(problem: Problem, method: Method, budget: float) -> tuple[bool, float]:
+    started = time.monotonic()
+    try:
+        found: Attempt = attempt(problem, method, budget)
+        certified = (
+            found.program is not None and judge(problem, found, method, measure=False).found.certificate is not None
+        )
+    except (RaspError, NetworkError):
+        certified = False
+    return certified, time.monotonic() - started
+
+
+def _printed(config: PaperConfig, found: Decompilation, order: Order, number: int) -> Likeliest:
+    """The program found in the paper's tokens; the likeliest of its weights where these are certified."""
+    nothing = float("nan")
+    if found.program is None:
+        return Likeliest(np.zeros((15, 5), np.int64), nothing, nothing, 0, 0)
+    if found.certificate is None or found.mode != "tracr_compat":
+        return Likeliest(nearest_lines(found.program), nothing, nothing, 0, 0)
+    numbering = numbering_of(found.program, found.certificate.columns) if order == "kept" else None
+    return likeliest_listing(
+        found.program,
+        order,
+        numbering=numbering,
+        steps=config.steps,
+        chains=config.chains,
+        seed=config.seed * 1_000_003 + number,
+    )
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def certificate_table(rows: Sequence[PaperRow]) -> str:
+    """The share certified, of the whole decompiler and of each method alone, with 95% intervals over programs."""
+    lines: list[list[Any]] = []
+    whole = np.array([row.status == "certified" for row in rows], float)
+    seconds = [row.seconds for row in rows]
+    lines.append(["the whole decompiler", len(rows), _shown(bootstrap_interval(whole, seed=0)), *_times(seconds)])
+    names = {"lifter": "the lifter alone", "enumeration": "enumeration alone", "greedy": "the network alone, greedy"}
+    for method, name in names.items():
+        some = [row.alone[method] for row in rows if method in row.alone]
+        if some:
+            share = bootstrap_interval(np.array([certified for certified, _ in some], float), seed=0)
+            lines.append([name, len(some), _shown(share), *_times([seconds for _, seconds in some])])
+    return markdown_table(["asked", "n", "certified", "median s", "slowest s"], lines)
+
+
+def _times(seconds: Iterable[float]) -> list[str]:
+    every = np.array(list(seconds))
+    return [f"{np.median(every):.2f}", f"{every.max():.1f}"]
+
+
+def measures_of(scores: ListingScores) -> dict[str, np.ndarray]:
+    """The paper's figures, (n,) each."""
+    return {
+        "tokens right": scores.tokens,
+        "programs, at least 70% of tokens": scores.at_least(0.7),
+        "programs, at least 90% of tokens": scores.at_least(0.9),
+        "programs, exact": scores.exact,
+    }
+
+
+def listing_table(columns: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    """The paper's metric, with 95% intervals over programs, beside the paper's own.
+
+    Args:
+        columns: for each that is asked, programs (n, 15, 5) as it writes them, and as they were drawn.
+    """
+    scored = {name: measures_of(score_listings(given, truth)) for name, (given, truth) in columns.items()}
+    lines = []
+    for measure in next(iter(scored.values())):
+        cells = [_shown(bootstrap_interval(own[measure], seed=0)) for own in scored.values()]
+        published = PUBLISHED.get(measure)
+        lines.append([measure, *cells, None if published is None else f"{published:.1%}"])
+    return markdown_table(["", *scored, "the paper"], lines)
+
+
+def columns_of(rows: Sequence[PaperRow]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The listings printed, for weights as they were compiled and for permuted ones."""
+    truth = np.array([row.truth for row in rows])
+    names = {"kept": "the decompiler, weights as compiled", "lost": "the decompiler, permuted"}
+    return {name: (np.array([row.listings[order]["lines"] for row in rows]), truth) for order, name in names.items()}
+
+
+def promised_table(rows: Sequence[PaperRow]) -> str:
+    """What the posterior says that the best answer gets, with 95% intervals over programs: a ceiling from above."""
+    lines = []
+    for order, name in (("kept", "weights as compiled"), ("lost", "permuted")):
+        cells: list[Any] = [name]
+        for measure in ("tokens", "exact"):
+            every = np.array([row.listings[order][measure] for row in rows], float)
+            every = every[~np.isnan(every)]
+            cells.append(_shown(bootstrap_interval(every, seed=0)) if len(every) else None)
+        walked = sum(row.listings[order]["chains"] > 0 for row in rows)
+        lines.append([*cells, f"{walked} of {len(rows)}"])
+    return markdown_table(["weights", "tokens right, expected", "exact, expected", "printed by a chain"], lines)
+
+
+def _shown(found: Interval) -> str:
+    return f"{found.estimate:.1%} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
