@@ -32,6 +32,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from random import Random
 from typing import Any
 
@@ -72,6 +73,7 @@ from weightspace.rasp.sampler import (
 from weightspace.rasp.tokens import PAPER
 from weightspace.rasp.validate import analyse, settings
 
+Sums = dict[str, list[int]]
 Kind = PaperKind | None
 """Of a variable; None of a selector, whose kind nothing asks for."""
 
@@ -301,7 +303,8 @@ class Walk:
     Args:
         record: where it starts; a draw of the sampler.
         random: decides everything.
-        key: of a program's weights, None if it cannot be compiled; `weights_key` unless given.
+        alike: whether a record, of which the operations at some places are live, has the weights of the first; by
+            `weights_key` unless given.
         moves: share of the steps that exchange two neighbouring operations, where neither reads the other, or that
             change a live operation; for a chain that starts at a record which was not drawn.
     """
@@ -312,17 +315,17 @@ class Walk:
         random: Random,
         fuse: bool = True,
         *,
-        key: Callable[[Program], bytes | None] | None = None,
+        alike: Callable[[SamplerRecord, tuple[int, ...]], bool] | None = None,
         moves: bool = False,
     ) -> None:
         kept = live(record)
         assert kept is not None
         self.program = _built(record, kept)
-        self.key_of = key or (lambda program: weights_key(program, fuse=fuse))
-        found = self.key_of(self.program)
-        assert found is not None
+        key = weights_key(self.program, fuse=fuse) if alike is None else b""
+        assert key is not None
+        self.alike = alike or (lambda other, kept: weights_key(_built(other, kept), fuse=fuse) == key)
         self.moves = moves
-        self.record, self.random, self.key, self.kept = record, random, found, kept
+        self.record, self.random, self.key, self.kept = record, random, key, kept
         self.weights = weights_of(max(len(record.operations), drawn_operations(15)) + 2)
         self.target = target_of(self.program)
         self.known: dict[Any, bytes | None] = {self._form(record, kept): self.target}
@@ -336,8 +339,7 @@ class Walk:
         """The target of a record's program, or None if it has other weights."""
         form = self._form(record, kept)
         if form not in self.known:
-            program = _built(record, kept)
-            self.known[form] = target_of(program) if self.key_of(program) == self.key else None
+            self.known[form] = target_of(_built(record, kept)) if self.alike(record, kept) else None
         return self.known[form]
 
     def step(self) -> bytes:
@@ -358,10 +360,7 @@ class Walk:
             return self.target
         record = self.record.replaced(number, operation)
         if kind_of(operation) != kinds[place_of(number)]:
-            changed = kinds_of(record)
-            for later in range(number + 1, len(record.operations)):
-                log_ratio += self.log_probability(record, later, changed)
-                log_ratio -= self.log_probability(self.record, later, kinds)
+            log_ratio += self._log_ratio(record, number + 1)
             if log_ratio == -math.inf:
                 return self.target
         kept = live(record)
@@ -377,6 +376,15 @@ class Walk:
         self.record, self.target, self.kept = record, target, kept
         self.accepted += 1
         return self.target
+
+    def _log_ratio(self, record: SamplerRecord, first: int) -> float:
+        """How much more probable a record's operations are than those of the chain's own, from number `first` on."""
+        total = 0.0
+        for one, sign in ((record, 1), (self.record, -1)):
+            kinds = kinds_of(one)
+            sums = self._sums(kinds)
+            total += sign * sum(self.log_probability(one, n, kinds, sums) for n in range(first, len(one.operations)))
+        return total
 
     def _chosen(self) -> int:
         """An operation to be changed, live ones more often where `moves` says so."""
@@ -429,10 +437,7 @@ class Walk:
         kept = tuple(sorted(moved.get(one, one) for one in self.kept))
         if live(record) != kept:
             return
-        kinds, changed = kinds_of(self.record), kinds_of(record)
-        log_ratio = 0.0
-        for one in range(number, len(operations)):
-            log_ratio += self.log_probability(record, one, changed) - self.log_probability(self.record, one, kinds)
+        log_ratio = self._log_ratio(record, number)
         if log_ratio >= 0 or self.random.random() < math.exp(log_ratio):
             self.record, self.kept = record, kept
 
@@ -564,11 +569,21 @@ class Walk:
         some = [p for p in range(place) if self._suits(kinds[p], asked)]
         return choose(self.random, some, [self.weights[p] for p in some])
 
-    def _log_pick(self, place: int, read: int, kinds: list[Kind], asked: str) -> float:
+    def _log_pick(self, place: int, read: int, kinds: list[Kind], asked: str, sums: Sums | None = None) -> float:
         if not self._suits(kinds[read], asked):
             return -math.inf
-        total = sum(self.weights[p] for p in range(place) if self._suits(kinds[p], asked))
+        if sums is not None:
+            total = sums[asked][place]
+        else:
+            total = sum(self.weights[p] for p in range(place) if self._suits(kinds[p], asked))
         return math.log(self.weights[read] / total)
+
+    def _sums(self, kinds: list[Kind]) -> Sums:
+        """For what may be asked of an argument, how likely all places before one are together."""
+        return {
+            asked: [0, *accumulate(w if self._suits(k, asked) else 0 for w, k in zip(self.weights, kinds, strict=False))]
+            for asked in ("selector", "any", "numeric", "boolean", "categorical")
+        }
 
     def _map(self, read: int, kinds: list[Kind], boolean: bool) -> DrawnOperation:
         random = self.random
@@ -591,7 +606,9 @@ class Walk:
         inside = any(type(operation.constant) is type(one) and operation.constant == one for one in some)
         return -math.log(len(some)) if inside else -math.inf
 
-    def log_probability(self, record: SamplerRecord, number: int, kinds: list[Kind]) -> float:
+    def log_probability(
+        self, record: SamplerRecord, number: int, kinds: list[Kind], sums: Sums | None = None
+    ) -> float:
         """Of an operation's name, arguments and comparison constant given those before it, as far as kinds matter."""
         operation, place = record.operations[number], place_of(number)
         names = self._names(place, kinds)
@@ -599,7 +616,7 @@ class Walk:
             return -math.inf
         total = self._log_constant(operation, kinds) - math.log(sum(PAPER_OPERATIONS[name] for name in names))
         for which, read in enumerate(operation.reads):
-            total += self._log_pick(place, read, kinds, self._asked(operation, which, kinds))
+            total += self._log_pick(place, read, kinds, self._asked(operation, which, kinds), sums)
             if total == -math.inf:
                 break
         return total

@@ -53,11 +53,17 @@ class Imprint:
 
     Attributes:
         key: equal for equal weights.
+        marks: of each S-op but the inputs, its digest and depth, sorted.
+        output: the digest of the output.
+        key_size: of the heads, as far as it follows from what is selected by what.
         sights: its S-ops, tokens and indices first, each after what it reads, the output last.
         order: what is known of values.
     """
 
     key: bytes
+    marks: tuple[bytes, ...]
+    output: bytes
+    key_size: int
     sights: tuple[Sight, ...]
     order: Order
 
@@ -79,7 +85,9 @@ def imprint_of(program: Program, order: Order, numbering: Numbering | None = Non
     if analysis.reasons or any(t.node.numerical for t in analysis.traits.values()):
         return None
     reader = _Reader(analysis, order, numbering or {})
-    return Imprint(reader.key(), reader.sights(), order)
+    return Imprint(
+        reader.key(), tuple(reader.marks()), reader.output, reader.key_size(), reader.sights(), order
+    )
 
 
 class _Reader:
@@ -100,13 +108,13 @@ class _Reader:
             case Map(inner=inner) | SequenceMap(first=inner) if isinstance(node, Map) or inner is node.second:
                 assert t.table is not None
                 digest, numbers, self.tables[id(node)] = self._numbered(node, t.table, (self.numbers[id(inner)],))
-                return _hash(b"Map", self.digests[id(inner)], digest), numbers
+                return joined_hash(b"Map", self.digests[id(inner)], digest), numbers
             case SequenceMap():
                 return self._pairs(node, t)
             case Aggregate():
-                return _hash(b"Aggregate", self._selects(t), self.digests[id(node.sop)]), self.numbers[id(node.sop)]
+                return joined_hash(b"Aggregate", self._selects(t), self.digests[id(node.sop)]), self.numbers[id(node.sop)]
             case SelectorWidth():
-                return _hash(b"SelectorWidth", self._selects(t)), np.arange(len(t.values))
+                return joined_hash(b"SelectorWidth", self._selects(t)), np.arange(len(t.values))
         return (b"tokens" if node is tokens else b"indices"), np.arange(len(t.values))
 
     def _pairs(self, node: SequenceMap, t: Traits) -> tuple[bytes, np.ndarray]:
@@ -121,7 +129,7 @@ class _Reader:
                 continue
             digest, numbers, table = self._numbered(node, t.table, axes, swapped)
             pair = (second, first) if swapped else (first, second)
-            found.append((_hash(b"SequenceMap", *pair, digest), numbers, table.T if swapped else table))
+            found.append((joined_hash(b"SequenceMap", *pair, digest), numbers, table.T if swapped else table))
         digest, numbers, self.tables[id(node)] = min(found, key=lambda one: one[0])
         return digest, numbers
 
@@ -152,20 +160,27 @@ class _Reader:
         self.masks[id(t.node)] = shown
         if not shown.any():
             return b"nothing"
-        return _hash(self.digests[id(keys)], self.digests[id(queries)], np.packbits(shown).tobytes())
+        return joined_hash(self.digests[id(keys)], self.digests[id(queries)], np.packbits(shown).tobytes())
 
-    def key(self) -> bytes:
-        analysis = self.analysis
-        every = sorted(self.digests[key] + bytes([t.depth]) for key, t in analysis.traits.items() if t.depth)
-        size = 0
-        for t in analysis.traits.values():
+    def marks(self) -> list[bytes]:
+        traits = self.analysis.traits.items()
+        return sorted(self.digests[key] + bytes([t.depth]) for key, t in traits if t.depth)
+
+    @property
+    def output(self) -> bytes:
+        return self.digests[id(self.analysis.program.output)]
+
+    def key_size(self) -> int:
+        size, traits = 0, self.analysis.traits
+        for t in traits.values():
             if t.selection is not None:
                 keys, queries, _ = t.selection
-                size = max(
-                    size, len(analysis.traits[id(queries)].values) + 2, len(analysis.traits[id(keys)].values) + 1
-                )
-        head = f"{len(analysis.vocab)} {analysis.max_seq_len} {size} ".encode()
-        return _hash(head, self.digests[id(analysis.program.output)], *every)
+                size = max(size, len(traits[id(queries)].values) + 2, len(traits[id(keys)].values) + 1)
+        return size
+
+    def key(self) -> bytes:
+        head = f"{len(self.analysis.vocab)} {self.analysis.max_seq_len} {self.key_size()} ".encode()
+        return joined_hash(head, self.output, *self.marks())
 
     def sights(self) -> tuple[Sight, ...]:
         traits = [t for t in self.analysis.traits.values() if t.node is not self.analysis.program.output]
@@ -200,5 +215,6 @@ def _first(places: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def _hash(*parts: Any) -> bytes:
+def joined_hash(*parts: bytes) -> bytes:
+    """16 bytes of several."""
     return blake2b(b"|".join(parts), digest_size=16).digest()

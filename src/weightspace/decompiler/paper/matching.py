@@ -1,0 +1,186 @@
+"""Whether a record of the sampler has the weights seen, asked a thousand times a second: it stops where one differs."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from weightspace.decompiler.paper.ceiling import DrawnOperation, SamplerRecord, number_of
+from weightspace.decompiler.paper.imprint import Imprint, joined_hash
+from weightspace.decompiler.paper.reconstruction import JOINED, SELECTED
+from weightspace.decompiler.paper.settled import COMPARED
+from weightspace.rasp.sampler import PAPER_BOOLEAN
+
+MOST_KEPT = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """An S-op on the way.
+
+    Attributes:
+        values: by their numbers.
+        digest: as `imprint` has it; empty for a Map until something else than a Map reads it.
+        depth: of the S-op in weights.
+        source: what a Map, and the Maps before it, read; itself for any other.
+        given: of a Map, what it gives for each value of its source; else `values`.
+    """
+
+    values: tuple[Any, ...]
+    digest: bytes
+    depth: int
+    source: _Seen | None
+    given: tuple[Any, ...]
+
+
+class Matcher:
+    """Compares records with what weights show; the same answer as `imprint_key` of the record's program.
+
+    Args:
+        imprint: what they show.
+        vocab: the tokens, sorted.
+        places: longest input.
+    """
+
+    def __init__(self, imprint: Imprint, vocab: Sequence[Any], places: int) -> None:
+        self.imprint, self.kept = imprint, imprint.order == "kept"
+        self.counts: dict[bytes, int] = {}
+        for mark in imprint.marks:
+            self.counts[mark] = self.counts.get(mark, 0) + 1
+        self.sizes = {sight.size for sight in imprint.sights}
+        tokens, indices = tuple(sorted(vocab)), tuple(range(places))
+        self.tokens = _Seen(tokens, b"tokens", 0, None, tokens)
+        self.indices = _Seen(indices, b"indices", 0, None, indices)
+        self.widths = tuple(range(places + 1))
+        self.memory: dict[Any, Any] = {}
+
+    def __call__(self, record: SamplerRecord, kept: tuple[int, ...]) -> bool:
+        """Whether a record, of which the operations at the places `kept` are live, has these weights."""
+        scope: dict[int, Any] = {0: self.tokens, 2: self.indices}
+        read_by_others = {
+            read
+            for place in kept
+            if (operation := record.operations[number_of(place)]).name != "Map"
+            for read in operation.reads
+        } | {kept[-1]}
+        marks: list[bytes] = []
+        largest, reads_tokens = 0, False
+        for place in kept:
+            operation = record.operations[number_of(place)]
+            reads = [scope[read] for read in operation.reads]
+            reads_tokens |= 0 in operation.reads
+            if operation.name == "Select":
+                scope[place] = (operation.detail, *reads)
+                continue
+            seen = self._seen(operation, reads)
+            if seen is None:
+                return False
+            scope[place] = seen
+            if operation.name == "Map" and place not in read_by_others:
+                continue
+            mark = seen.digest + bytes([seen.depth])
+            if mark not in self.counts:
+                return False
+            marks.append(mark)
+            if operation.name in ("Aggregate", "SelectorWidth"):
+                _, keys, queries = reads[0]
+                largest = max(largest, len(queries.values) + 2, len(keys.values) + 1)
+        return (
+            reads_tokens
+            and largest == self.imprint.key_size
+            and scope[kept[-1]].digest == self.imprint.output
+            and len(marks) == len(self.imprint.marks)
+            and sorted(marks) == list(self.imprint.marks)
+        )
+
+    def _seen(self, operation: DrawnOperation, reads: list[Any]) -> _Seen | None:
+        """An S-op, or None if it has a number of values that none in the weights has."""
+        match operation.name:
+            case "Map":
+                return self._map(operation, reads[0])
+            case "SequenceMap":
+                return self._join(operation.detail, *reads)
+        keys, queries = reads[0][1:]
+        depth = 1 + max(keys.depth, queries.depth)
+        selects = self._selects(*reads[0])
+        if operation.name == "SelectorWidth":
+            return _Seen(self.widths, joined_hash(b"SelectorWidth", selects), depth, None, self.widths)
+        moved = reads[1]
+        digest = joined_hash(b"Aggregate", selects, moved.digest)
+        return _Seen(moved.values, digest, max(depth, moved.depth + 1), None, moved.values)
+
+    def _map(self, operation: DrawnOperation, read: _Seen) -> _Seen | None:
+        source = read.source or read
+        given = read.given
+        key = (operation.detail, operation.constant, type(operation.constant), given)
+        made = self.memory.get(key)
+        if made is None:
+            constant = operation.constant
+            if operation.detail in PAPER_BOOLEAN:
+                compare = COMPARED[operation.detail]
+                made = tuple(compare(constant, x) for x in given)
+            else:
+                join = JOINED[operation.detail]
+                made = tuple(join(constant, x) for x in given)
+            made = self._keep(key, (made, *self._numbered(made)))
+        outcome, table, values = made
+        # where only Maps read it, how many values it has does not matter
+        return _Seen(values, joined_hash(b"Map", source.digest, table), source.depth + 1, source, outcome)
+
+    def _join(self, detail: str, first: _Seen, second: _Seen) -> _Seen | None:
+        join, depth = JOINED[detail], 1 + max(first.depth, second.depth)
+        if first is second:
+            key = (detail, "twice", first.values)
+            made = self.memory.get(key) or self._keep(key, self._numbered([join(x, x) for x in first.values]))
+            table, values = made
+            return _Seen(values, joined_hash(b"Map", first.digest, table), depth, None, values)
+        found = []
+        for swapped in (False, True):
+            if (second.digest < first.digest) != swapped and first.digest != second.digest:
+                continue
+            key = (detail, swapped, first.values, second.values)
+            made = self.memory.get(key)
+            if made is None:
+                rows, columns = first.values, second.values
+                given = [join(a, b) for b in columns for a in rows] if swapped else [join(a, b) for a in rows for b in columns]
+                made = self._keep(key, self._numbered(given))
+            table, values = made
+            pair = (second.digest, first.digest) if swapped else (first.digest, second.digest)
+            found.append((joined_hash(b"SequenceMap", *pair, table), values))
+        digest, values = min(found, key=lambda one: one[0])
+        return _Seen(values, digest, depth, None, values)
+
+    def _numbered(self, given: Sequence[Any]) -> tuple[bytes, tuple[Any, ...]]:
+        """The digest of what a function gives, in numbers, and the values by their numbers."""
+        if self.kept:
+            values = tuple(sorted(set(given)))
+            numbers = {value: number for number, value in enumerate(values)}
+        else:
+            numbers: dict[Any, int] = {}
+            for value in given:
+                if value not in numbers:
+                    numbers[value] = len(numbers)
+            values = tuple(numbers)
+        shown = array("h", [numbers[value] for value in given])
+        return blake2b(shown.tobytes(), digest_size=8).digest(), values
+
+    def _selects(self, detail: str, keys: _Seen, queries: _Seen) -> bytes:
+        key = (detail, keys.values, queries.values)
+        bits = self.memory.get(key)
+        if bits is None:
+            compare = SELECTED[detail]
+            mask = np.array([[compare(a, b) for b in queries.values] for a in keys.values], bool)
+            bits = self._keep(key, np.packbits(mask).tobytes() if mask.any() else b"nothing")
+        return b"nothing" if bits == b"nothing" else joined_hash(keys.digest, queries.digest, bits)
+
+    def _keep(self, key: Any, made: Any) -> Any:
+        if len(self.memory) > MOST_KEPT:
+            self.memory.clear()
+        self.memory[key] = made
+        return made
+
