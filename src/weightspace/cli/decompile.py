@@ -255,6 +255,7 @@ def listing(
     minutes: float = 35.0,
     data: Path = Path("runs/paper-programs"),
     shards: int = 48,
+    first: int | None = None,
     steps: int | None = None,
     workers: int = 0,
     out: Path | None = None,
@@ -266,6 +267,7 @@ def listing(
         minutes: of training; how many steps they are is measured at the start, and kept.
         data: folder of drawn programs, which readers may share; what is missing is drawn first.
         shards: how many files of 1,024 programs it is trained on.
+        first: begin with so many files, and read one more after every 50 steps; all from the beginning unless given.
         steps: instead of minutes.
         workers: processes that draw programs; 0 for this one.
         out: folder of checkpoints, logs and the network; runs/listing-READER unless given.
@@ -273,4 +275,5 @@ def listing(
     from weightspace.experiments.listing_networks import train_listing
 
     folder = out or Path("runs") / f"listing-{reader}"
-    return say_json(train_listing(reader, folder, data, minutes=minutes, shards=shards, steps=steps, workers=workers))
+    options = {"minutes": minutes, "shards": shards, "first": first, "steps": steps, "workers": workers}
+    return say_json(train_listing(reader, folder, data, **options))

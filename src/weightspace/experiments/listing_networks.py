@@ -34,11 +34,14 @@ BUDGET_FILE = "budget.json"
 DATA_SEED = 0
 
 
-def listing_recipe(reader: Literal["graph", "chunks"], shards: int, steps: int) -> ListingConfig:
+def listing_recipe(
+    reader: Literal["graph", "chunks"], shards: int, steps: int, first: int | None = None
+) -> ListingConfig:
     """1.5 million parameters; the same decoder, data and learning-rate schedule for both readers."""
     return ListingConfig(
         reader=reader,
         shards=shards,
+        first=first,
         training=TrainingConfig(
             steps=steps,
             batch_size=64,
@@ -61,6 +64,7 @@ def train_listing(
     *,
     minutes: float = 35.0,
     shards: int = 48,
+    first: int | None = None,
     steps: int | None = None,
     workers: int = 0,
     show: bool = True,
@@ -69,6 +73,9 @@ def train_listing(
 
     Programs are drawn before, and count for none of the minutes.
 
+    Args:
+        shards, first: files of programs, and how many are needed before it begins; see `ListingConfig`.
+        steps: instead of minutes.
     Returns:
         what it took, JSON-serialisable.
     Raises:
@@ -80,10 +87,10 @@ def train_listing(
             "above 0, at least 1 shard and step, and 0 or more workers"
         )
     make_shards(data, "validation", DATA_SEED, [0], workers=0, show=show)
-    make_shards(data, "train", DATA_SEED, range(shards), workers=workers, show=show)
+    make_shards(data, "train", DATA_SEED, range(first or shards), workers=workers, show=show)
     held = read_shard(shard_path(data, "validation", DATA_SEED, 0))[:VALIDATION]
-    chosen = steps or _steps(reader, folder, data, minutes, shards, held)
-    config = listing_recipe(reader, shards, chosen)
+    chosen = steps or _steps(reader, folder, data, minutes, first or shards, held)
+    config = listing_recipe(reader, shards, chosen, first)
     decoder = ListingDecoder(config).fit(data, DATA_SEED, held, folder, show=show)
     facts = {
         "reader": reader,

@@ -581,7 +581,7 @@ class Walk:
     def _sums(self, kinds: list[Kind]) -> Sums:
         """For what may be asked of an argument, how likely all places before one are together."""
         return {
-            asked: [0, *accumulate(w if self._suits(k, asked) else 0 for w, k in zip(self.weights, kinds, strict=False))]
+            asked: [0, *accumulate(w * self._suits(k, asked) for w, k in zip(self.weights, kinds, strict=False))]
             for asked in ("selector", "any", "numeric", "boolean", "categorical")
         }
 
@@ -606,9 +606,7 @@ class Walk:
         inside = any(type(operation.constant) is type(one) and operation.constant == one for one in some)
         return -math.log(len(some)) if inside else -math.inf
 
-    def log_probability(
-        self, record: SamplerRecord, number: int, kinds: list[Kind], sums: Sums | None = None
-    ) -> float:
+    def log_probability(self, record: SamplerRecord, number: int, kinds: list[Kind], sums: Sums | None = None) -> float:
         """Of an operation's name, arguments and comparison constant given those before it, as far as kinds matter."""
         operation, place = record.operations[number], place_of(number)
         names = self._names(place, kinds)

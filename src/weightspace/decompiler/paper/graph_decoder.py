@@ -115,7 +115,7 @@ class ListingNetwork(nn.Module):
     def read(self, x: Float[Tensor, "b t d"], first: int = 0) -> Float[Tensor, "b t v"]:
         """Logits, minus infinity for what a field never holds: operations stand first, arguments after."""
         place = torch.arange(first, first + x.shape[1], device=x.device) % WRITTEN
-        return self.out(self.norm(x)) + self.allowed[place]
+        return self.out(self.norm(x)) + self.get_buffer("allowed")[place]
 
     def forward(self, batch: ListingBatch) -> Float[Tensor, "b 60 v"]:
         remembered, present = self.remember(batch.graph)
@@ -203,12 +203,13 @@ class ListingDecoder:
 
     def batch(self, data: Path, seed: int, step: int) -> ListingBatch:
         """The batch of a step: a pure function of the configuration, the seed and the step."""
-        size = self.config.training.batch_size
+        size, first = self.config.training.batch_size, self.config.first
         each = SHARD // size
-        epoch, within = divmod(step, each * self.config.shards)
-        number, place = divmod(within, each)
+        turn, place = divmod(step, each)
+        there = self.config.shards if first is None else min(self.config.shards, first + step // self.config.growth)
+        number = turn % there
         examples = read_shard(write_shard(data, "train", seed, number))
-        order = np.random.default_rng([self.config.training.seed, epoch, number])
+        order = np.random.default_rng([self.config.training.seed, turn])
         sizes = np.array([example.graph.nodes for example in examples]) + 8 * order.random(len(examples))
         chosen = order.permutation(np.argsort(sizes)[: each * size].reshape(each, size))[place]
         return ListingBatch.of([examples[i] for i in chosen], self.config.settled)

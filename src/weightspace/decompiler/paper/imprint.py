@@ -2,9 +2,9 @@
 
 `canonical_key` keeps the order of every S-op's values, which is the order of their directions as the compiler lays them
 out. Where directions were shuffled that order is gone, and a value is known by what leads to it alone: by the tokens,
-places and values of earlier S-ops that a table maps to it. Here both are had: the values are numbered by their order, or
-by where each comes first in its table. Two more things are as the weights have them: operands of a selector that
-selects nothing leave no trace but their own directions, and what is computed twice is there twice.
+places and values of earlier S-ops that a table maps to it. Here both are had: values are numbered by their order, or by
+where each comes first in its table. Two more things are as the weights have them: operands of a selector that selects
+nothing leave no trace but their own directions, and what is computed twice is there twice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -85,9 +85,7 @@ def imprint_of(program: Program, order: Order, numbering: Numbering | None = Non
     if analysis.reasons or any(t.node.numerical for t in analysis.traits.values()):
         return None
     reader = _Reader(analysis, order, numbering or {})
-    return Imprint(
-        reader.key(), tuple(reader.marks()), reader.output, reader.key_size(), reader.sights(), order
-    )
+    return Imprint(reader.key(), tuple(reader.marks()), reader.output, reader.key_size(), reader.sights(), order)
 
 
 class _Reader:
@@ -112,7 +110,8 @@ class _Reader:
             case SequenceMap():
                 return self._pairs(node, t)
             case Aggregate():
-                return joined_hash(b"Aggregate", self._selects(t), self.digests[id(node.sop)]), self.numbers[id(node.sop)]
+                moved = id(node.sop)
+                return joined_hash(b"Aggregate", self._selects(t), self.digests[moved]), self.numbers[moved]
             case SelectorWidth():
                 return joined_hash(b"SelectorWidth", self._selects(t)), np.arange(len(t.values))
         return (b"tokens" if node is tokens else b"indices"), np.arange(len(t.values))

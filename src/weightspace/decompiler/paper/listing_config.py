@@ -40,6 +40,13 @@ class ListingConfig:
     shards: int = 1
     """Files of drawn programs that it is trained on, at least 1; read again in another order when they are through."""
 
+    first: int | None = None
+    """So many of the files are read from the beginning, and one more after every `growth` steps, while others are drawn
+    beside the training; None for all from the beginning."""
+
+    growth: int = 50
+    """Steps after which one more file is read, at least 1; nothing where `first` is None."""
+
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """How it is trained."""
 
@@ -51,6 +58,8 @@ class ListingConfig:
             f"depth {self.depth}": (self.depth >= 1, "at least 1"),
             f"heads {self.heads}": (self.heads >= 1, "at least 1"),
             f"shards {self.shards}": (self.shards >= 1, "at least 1"),
+            f"first {self.first}": (self.first is None or 1 <= self.first <= self.shards, "1 to `shards`, or None"),
+            f"growth {self.growth}": (self.growth >= 1, "at least 1"),
             f"reader {self.reader!r}": (self.reader in ("graph", "chunks"), "graph or chunks"),
         }
         for what, (holds, allowed) in checks.items():

@@ -147,7 +147,9 @@ class Matcher:
             made = self.memory.get(key)
             if made is None:
                 rows, columns = first.values, second.values
-                given = [join(a, b) for b in columns for a in rows] if swapped else [join(a, b) for a in rows for b in columns]
+                given = [join(a, b) for a in rows for b in columns]
+                if swapped:
+                    given = [join(a, b) for b in columns for a in rows]
                 made = self._keep(key, self._numbered(given))
             table, values = made
             pair = (second.digest, first.digest) if swapped else (first.digest, second.digest)
@@ -183,4 +185,3 @@ class Matcher:
             self.memory.clear()
         self.memory[key] = made
         return made
-

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -242,7 +243,7 @@ def fitting(given: Sequence[Any], sight: Sight, kept: bool) -> Values | None:
             values[number] = value
         elif values[number] != value:
             return None
-    if kept and any(a >= b for a, b in zip(values, values[1:], strict=False)):
+    if kept and any(a >= b for a, b in pairwise(values)):
         return None
     return tuple(values)
 

@@ -1,8 +1,8 @@
 """One way of writing what weights leave open, so that the targets of a network's training do not differ by chance.
 
-`3 < x` and `4 <= x` can be one table, and so can adding, multiplying and `and`. Of the lambdas and predicates that leave
-a program's weights as they are, that is taken under which the sampler draws them oftenest, all other lines given, and of
-equals the first in a fixed order. Wiring is left as it was drawn: a Map of a Map, and which selector is shared.
+`3 < x` and `4 <= x` can be one table, and so can adding, multiplying and `and`. Of the lambdas and predicates that
+leave a program's weights as they are, that is taken under which the sampler draws them oftenest, all other lines given,
+and of equals the first in a fixed order. Wiring is left as it was drawn: a Map of a Map, and which selector is shared.
 """
 
 from __future__ import annotations
