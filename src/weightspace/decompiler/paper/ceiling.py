@@ -290,9 +290,9 @@ def weights_key(program: Program, most_parameters: int | None = None, fuse: bool
     return canonical_key(analysis) + repr(shapes).encode()
 
 
-EXCHANGES, REWIRED, RESIZED = 0.13, 0.25, 0.03
+EXCHANGES, REWIRED, RESIZED, LENGTHENED = 0.18, 0.2, 0.03, 0.25
 """Shares of a walk's steps that exchange two operations or change how many are drawn (together, and the latter alone),
-and that change reads and lambda together, with `moves`."""
+that change reads and lambda together, and of the steps at a Map those that make a chain of Maps longer or shorter."""
 
 # -- the walk ---------------------------------------------------------------------------------------------------------
 
@@ -351,6 +351,10 @@ class Walk:
                 self._exchange()
             return self.target
         number = self._chosen()
+        if self.moves and self.random.random() < LENGTHENED:
+            if self.record.operations[number].name != "Map":  # as often as for a Map, or Maps would be left less often
+                return self.target
+            return self._lengthen(number) if self.random.random() < 0.5 else self._shorten(number)
         kinds = kinds_of(self.record)
         proposal = self._proposal(number, kinds)
         if proposal is None or proposal[0] == self.record.operations[number]:
@@ -361,9 +365,11 @@ class Walk:
         record = self.record.replaced(number, operation)
         if kind_of(operation) != kinds[place_of(number)]:
             log_ratio += self._log_ratio(record, number + 1)
-            if log_ratio == -math.inf:
-                return self.target
-        kept = live(record)
+        return self._decide(record, number, log_ratio)
+
+    def _decide(self, record: SamplerRecord, number: int, log_ratio: float) -> bytes:
+        """Go to a record in which operation `number`, which was chosen, is another; or stay. Gives the target."""
+        kept = None if log_ratio == -math.inf else live(record)
         if kept is None:
             return self.target
         if self.moves:
@@ -376,6 +382,76 @@ class Walk:
         self.record, self.target, self.kept = record, target, kept
         self.accepted += 1
         return self.target
+
+    def _lengthen(self, number: int) -> bytes:
+        """Try to make a dead operation a Map of what a Map reads, and to have that Map read it instead."""
+        old = self.record.operations[number]
+        some = self._between(old.reads[0], number, self.kept)
+        if not some:
+            return self.target
+        place, kinds = choose(self.random, some), kinds_of(self.record)
+        boolean = self._boolean(old, kinds)
+        new = self._map(old.reads[0], kinds, self.random.random() < 0.5 if boolean is None else boolean)
+        record = self.record.replaced(number_of(place), new)
+        follow = self._map(place, kinds_of(record), old.detail in PAPER_BOOLEAN)
+        record = record.replaced(number, follow)
+        return self._decide(record, number, self._log_longer(self.record, record, number, len(some)))
+
+    def _shorten(self, number: int) -> bytes:
+        """Try the other way: a Map reads what the Map before it reads, which becomes any operation that is dead."""
+        old = self.record.operations[number]
+        place = old.reads[0]
+        if place < 3 or place not in self.kept:
+            return self.target
+        inner = self.record.operations[number_of(place)]
+        readers = [n for n, one in enumerate(self.record.operations) if place in one.reads and place_of(n) in self.kept]
+        if inner.name != "Map" or readers != [number] or place == self.kept[-1]:
+            return self.target
+        drawn = self._drawn(number_of(place), kinds_of(self.record))
+        if drawn is None:
+            return self.target
+        record = self.record.replaced(number_of(place), drawn)
+        record = record.replaced(number, self._map(inner.reads[0], kinds_of(record), old.detail in PAPER_BOOLEAN))
+        kept = live(record)
+        if kept is None or place in kept:
+            return self.target
+        some = len(self._between(inner.reads[0], number, kept))
+        return self._decide(record, number, -self._log_longer(record, self.record, number, some))
+
+    def _between(self, read: int, number: int, kept: tuple[int, ...]) -> list[int]:
+        """Places of dead operations between an operation and what it reads."""
+        return [place for place in range(max(read + 1, 3), place_of(number)) if place not in kept]
+
+    def _boolean(self, follow: DrawnOperation, kinds: list[Kind]) -> bool | None:
+        """What a Map before `follow` has to be, or None if it may be boolean or not."""
+        if follow.detail not in PAPER_BOOLEAN:
+            return False
+        return None if kinds[follow.reads[0]] == "numeric" else True
+
+    def _log_longer(self, short: SamplerRecord, longer: SamplerRecord, number: int, some: int) -> float:
+        """How much more probable the longer record is, less how much more often it is proposed.
+
+        Lambdas, constants, and what is drawn anew where a Map becomes dead, are drawn as the sampler draws them.
+        """
+        follow, place = longer.operations[number], longer.operations[number].reads[0]
+        read = longer.operations[number_of(place)].reads[0]
+        before, after = kinds_of(short), kinds_of(longer)
+        asked = self._asked(follow, 0, after)
+        names = sum(PAPER_OPERATIONS[name] for name in self._names(place, before))
+        total = math.log(PAPER_OPERATIONS["Map"] / names) + math.log(some)
+        if self._boolean(short.operations[number], before) is not None:
+            total += math.log(0.5)
+        own = longer.operations[number_of(place)]
+        total += self._log_pick(place, read, before, self._asked(own, 0, before))
+        total += self._log_pick(place_of(number), place, after, asked)
+        total -= self._log_pick(place_of(number), read, before, asked)
+        if after[place] != before[place]:
+            sums = self._sums(before), self._sums(after)
+            for other in range(number_of(place) + 1, len(short.operations)):
+                if other != number:
+                    total += self.log_probability(longer, other, after, sums[1])
+                    total -= self.log_probability(short, other, before, sums[0])
+        return total
 
     def _log_ratio(self, record: SamplerRecord, first: int) -> float:
         """How much more probable a record's operations are than those of the chain's own, from number `first` on."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from random import Random
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -218,7 +219,7 @@ def unpack(data: bytes) -> list[GraphExample]:
                 GraphExample(part["lines"][row].astype(np.int64), part["settled"][row].astype(np.int64), graph)
             )
             unit, head, entry = unit + u, head + h, entry + count
-    except (KeyError, ValueError, OSError, EOFError, IndexError) as error:
+    except (KeyError, ValueError, OSError, EOFError, IndexError, BadZipFile) as error:
         raise TaskError(f"a shard of drawn programs is damaged ({error}): delete it, and it is drawn again") from error
     return examples
 

@@ -296,8 +296,7 @@ def _record(
         order.remove(first)
     if spare < 0:
         return None
-    operations += order
-    operations += [_dead(random, vocab) for _ in range(spare)]
+    operations += _mixed(order, [_dead(random, vocab) for _ in range(spare)], random)
     at: dict[int, int] = {-2: 0, -1: 2}
     for number, one in enumerate(operations):
         if isinstance(one, int):
@@ -311,6 +310,13 @@ def _record(
         for one in operations
     ]
     return SamplerRecord(chosen, tuple(vocab), places, kind, tuple(made))
+
+
+def _mixed(order: list[int], dead: list[DrawnOperation], random: Random) -> list[DrawnOperation | int]:
+    """Lines in their order, with dead operations anywhere between and behind them."""
+    places = set(random.sample(range(len(order) + len(dead)), len(dead)))
+    lines, others = iter(order), iter(dead)
+    return [next(others) if place in places else next(lines) for place in range(len(order) + len(dead))]
 
 
 def _dead(random: Random, vocab: Sequence[Value]) -> DrawnOperation:

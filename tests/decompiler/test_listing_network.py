@@ -1,0 +1,154 @@
+"""A network alone on the paper's task: its data on disk, its tokens, its equivariance, its training."""
+
+import numpy as np
+import pytest
+import torch
+
+from weightspace.decompiler.network.graph import ANSWER, renamed
+from weightspace.decompiler.paper.graph_decoder import ListingBatch, ListingDecoder, ids_of, lines_of
+from weightspace.decompiler.paper.graph_examples import (
+    HeldOut,
+    draw_examples,
+    held_out_programs,
+    make_shards,
+    pack,
+    read_shard,
+    shard_path,
+    surely_larger,
+    unpack,
+)
+from weightspace.decompiler.paper.listing import target_lines
+from weightspace.decompiler.paper.listing_config import ListingConfig
+from weightspace.errors import NetworkError, TaskError
+from weightspace.rasp.canonical import canonical_key
+from weightspace.rasp.language import fused
+from weightspace.rasp.validate import analyse, settings
+from weightspace.train.config import TrainingConfig
+from weightspace.zoo.programs.splits import split_of
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return draw_examples("train", 0, 0, 8)
+
+
+def small(reader="graph", steps=2, **options):
+    training = TrainingConfig(steps=steps, batch_size=4, learning_rate=3e-3, evaluate_every=steps, checkpoint_every=1)
+    return ListingConfig(reader=reader, width=16, rounds=1, message=4, depth=1, heads=2, training=training, **options)
+
+
+def test_examples_are_of_their_split_and_hold_nothing_but_parameters(examples):
+    for example in examples:
+        assert not example.graph.anchors[:, ANSWER:].any()
+        assert example.lines.shape == example.settled.shape == (15, 5)
+    held = held_out_programs(3, 5)
+    for one in held:
+        analysis = analyse(meant := fused(one.program), *settings(meant, None, None), "tracr_compat")
+        assert split_of(canonical_key(analysis)) == "test"
+        assert sum(array.size for array in one.bare.params.values()) < 50_000
+    assert isinstance(held[0], HeldOut)
+    assert [str(one.program) for one in held_out_programs(2, 5)] == [str(one.program) for one in held[:2]]
+
+
+def test_only_what_is_too_large_for_sure_is_left_out_unseen():
+    held = held_out_programs(3, 5)
+    sizes = [sum(array.size for array in one.bare.params.values()) for one in held]
+    assert not any(surely_larger(fused(one.program), size) for one, size in zip(held, sizes, strict=True))
+    assert any(surely_larger(fused(one.program), size // 20) for one, size in zip(held, sizes, strict=True))
+
+
+def test_examples_come_back_from_a_shard_as_they_were(examples):
+    for before, after in zip(examples, unpack(pack(examples)), strict=True):
+        assert (before.lines == after.lines).all() and (before.settled == after.settled).all()
+        for name in before.graph.__dataclass_fields__:
+            assert np.array_equal(getattr(before.graph, name), getattr(after.graph, name))
+    with pytest.raises(TaskError, match="damaged"):
+        unpack(pack(examples)[:-200])
+
+
+def test_lines_come_back_from_tokens(examples):
+    lines = np.stack([example.lines for example in examples])
+    assert (lines_of(ids_of(lines)) == lines).all()
+
+
+@pytest.mark.parametrize("reader", ["graph", "chunks"])
+def test_a_greedy_decode_is_what_the_network_says_of_its_own_lines(examples, reader):
+    decoder = ListingDecoder(small(reader))
+    torch.manual_seed(0)
+    for parameter in decoder.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3) if parameter.ndim > 1 else None
+    batch = ListingBatch.of(examples, settled=False)
+    decoder.network.eval()
+    with torch.inference_mode():
+        written = decoder.network.write(batch.graph)
+        again = decoder.network(ListingBatch(batch.graph, written)).argmax(-1)
+    assert (written == again).all() and len(written.unique()) > 3
+    assert decoder.decode([example.graph for example in examples]).shape == (8, 15, 5)
+
+
+def test_shuffled_weights_are_answered_alike(examples):
+    decoder = ListingDecoder(small())
+    torch.nn.init.normal_(decoder.network.out.weight, std=0.5)
+    graphs = [example.graph for example in examples[:4]]
+    random = np.random.default_rng(0)
+    others = [renamed(graph, random) for graph in graphs]
+    assert (decoder.decode(graphs) == decoder.decode(others)).all()
+
+
+def test_a_training_goes_on_where_it_was_stopped(examples, tmp_path, monkeypatch):
+    monkeypatch.setattr("weightspace.decompiler.paper.graph_decoder.SHARD", 8)
+    (tmp_path / "data").mkdir()
+    shard_path(tmp_path / "data", "train", 0, 0).write_bytes(pack(examples))
+    make_shards(tmp_path / "data", "train", 0, [0], workers=0, show=False)  # it is there already
+    whole = ListingDecoder(small(steps=3, shards=1)).fit(tmp_path / "data", 0, examples, None)
+    folder = tmp_path / "run"
+
+    class Killed(Exception):
+        pass
+
+    broken, steps = ListingDecoder(small(steps=3, shards=1)), []
+    own = broken.batch
+
+    def batch(data, seed, step):
+        if len(steps) == 2:
+            raise Killed
+        steps.append(step)
+        return own(data, seed, step)
+
+    monkeypatch.setattr(broken, "batch", batch)
+    with pytest.raises(Killed):
+        broken.fit(tmp_path / "data", 0, examples, folder)
+    resumed = ListingDecoder(small(steps=3, shards=1)).fit(tmp_path / "data", 0, examples, folder)
+    assert whole.history.training_loss == resumed.history.training_loss
+    with pytest.raises(TaskError, match="other settings"):
+        ListingDecoder(small(steps=4, shards=1)).fit(tmp_path / "data", 0, examples, folder)
+    resumed.save(folder, {"reader": "graph"})
+    loaded = ListingDecoder.load(folder)
+    graphs = [example.graph for example in examples]
+    assert (loaded.decode(graphs) == resumed.decode(graphs)).all() and loaded.facts == {"reader": "graph"}
+    read_shard.cache_clear()
+
+
+def test_files_are_read_one_after_the_other_as_they_are_drawn(examples, tmp_path, monkeypatch):
+    monkeypatch.setattr("weightspace.decompiler.paper.graph_decoder.SHARD", 8)
+    asked = []
+    monkeypatch.setattr(
+        "weightspace.decompiler.paper.graph_decoder.write_shard", lambda *words: asked.append(words[-1])
+    )
+    monkeypatch.setattr("weightspace.decompiler.paper.graph_decoder.read_shard", lambda _: examples)
+    decoder = ListingDecoder(small(shards=3, first=1, growth=4))
+    for step in range(16):
+        decoder.batch(tmp_path, 0, step)
+    assert max(asked) == 2 and asked.count(0) > asked.count(2)
+    assert asked[:4] == [0, 0, 0, 0]
+
+
+def test_what_is_no_listing_decoder_is_refused(tmp_path):
+    with pytest.raises(NetworkError):
+        ListingDecoder.load(tmp_path)
+    with pytest.raises(ValueError, match="choose 1 to `shards`"):
+        small(first=2, shards=1)
+
+
+def test_targets_can_be_written_for_what_is_held_out():
+    assert all(target_lines(one.program).any() for one in held_out_programs(2, 6))
