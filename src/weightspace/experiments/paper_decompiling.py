@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, get_args
@@ -116,8 +117,7 @@ def run_paper(config: PaperConfig, out: Path, *, workers: int = 1, show: bool = 
     asked = {name: value for name, value in asdict(config).items() if name not in ("count", "alone")}
     if not bind(out, json.dumps(asked, sort_keys=True).encode()):
         raise TaskError(f"{out} holds results of another seed, budget or other chains: choose another folder")
-    held = held_out_programs(config.count, config.seed)
-    known = {row.number: row for row in results(out) if row.number < len(held)}
+    known = {row.number: row for row in results(out) if row.number < config.count}
     missing = [n for n in range(config.count) if n not in known or not _whole(known[n], config)]
     path = out / RESULTS
     with (
@@ -133,12 +133,10 @@ def run_paper(config: PaperConfig, out: Path, *, workers: int = 1, show: bool = 
 
         if workers == 0:
             for number in missing:
-                keep(one_program(config, held[number], number))
+                keep(one_program(config, number))
         else:
             with processes(workers) as (pool, _):
-                waiting: list[Future[PaperRow]] = [
-                    pool.submit(one_program, config, held[number], number) for number in missing
-                ]
+                waiting: list[Future[PaperRow]] = [pool.submit(one_program, config, number) for number in missing]
                 for future in as_completed(waiting):
                     keep(future.result())
     rows = [known[number] for number in range(config.count)]
@@ -170,8 +168,15 @@ def results(out: Path) -> list[PaperRow]:
     return list(rows.values())
 
 
-def one_program(config: PaperConfig, held: HeldOut, number: int) -> PaperRow:
+@lru_cache(1)
+def _held_out(count: int, seed: int) -> list[HeldOut]:
+    """Drawn once in each process: nodes of programs that are sent are no longer those that the language knows."""
+    return held_out_programs(count, seed)
+
+
+def one_program(config: PaperConfig, number: int) -> PaperRow:
     """Decompile the weights of one program; the program itself is looked at to score, and for nothing else."""
+    held = _held_out(config.count, config.seed)[number]
     weights = {"lost": permuted(held.bare, config.seed * 1_000_003 + number), "kept": held.bare}
     found = {order: decompile(weights[order], config.budget) for order in ORDERS}
     shuffled = found["lost"]
