@@ -258,6 +258,7 @@ def listing(
     first: int | None = None,
     steps: int | None = None,
     workers: int = 0,
+    count: int = 1_000,
     out: Path | None = None,
 ) -> int:
     """Train a network that writes the paper's listings from weights alone; a killed run goes on.
@@ -270,10 +271,18 @@ def listing(
         first: begin with so many files, and read one more after every 50 steps; all from the beginning unless given.
         steps: instead of minutes.
         workers: processes that draw programs; 0 for this one.
+        count: held-out programs on which it is scored at the end.
         out: folder of checkpoints, logs and the network; runs/listing-READER unless given.
     """
     from weightspace.experiments.listing_networks import train_listing
 
     folder = out or Path("runs") / f"listing-{reader}"
-    options = {"minutes": minutes, "shards": shards, "first": first, "steps": steps, "workers": workers}
+    options = {
+        "minutes": minutes,
+        "shards": shards,
+        "first": first,
+        "steps": steps,
+        "workers": workers,
+        "programs": count,
+    }
     return say_json(train_listing(reader, folder, data, **options))

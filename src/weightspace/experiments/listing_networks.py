@@ -20,9 +20,11 @@ from weightspace.decompiler.paper.graph_examples import (
     shard_path,
     weights_graph,
 )
-from weightspace.decompiler.paper.listing import target_lines
+from weightspace.decompiler.paper.listing import score_listings, target_lines
 from weightspace.decompiler.paper.listing_config import ListingConfig
 from weightspace.errors import TaskError
+from weightspace.evaluation.metrics import bootstrap_interval
+from weightspace.experiments.paper_decompiling import measures_of
 from weightspace.files.atomic import write_atomically
 from weightspace.train.config import TrainingConfig
 
@@ -67,6 +69,7 @@ def train_listing(
     first: int | None = None,
     steps: int | None = None,
     workers: int = 0,
+    programs: int = 1_000,
     show: bool = True,
 ) -> dict[str, Any]:
     """Train a network for so many minutes; killed and called again with the same folder, it goes on.
@@ -76,8 +79,9 @@ def train_listing(
     Args:
         shards, first: files of programs, and how many are needed before it begins; see `ListingConfig`.
         steps: instead of minutes.
+        programs: held out, on which it is scored; 0 for none.
     Returns:
-        what it took, JSON-serialisable.
+        what it took and its figures, JSON-serialisable.
     Raises:
         TaskError: if minutes, steps or shards will not do, or the folder holds another run.
     """
@@ -100,8 +104,29 @@ def train_listing(
         "training seconds": round(decoder.history.seconds),
         "validation": decoder.history.evaluations,
     }
+    if programs:
+        facts["held out"] = figures_of(decoder, programs, 1)
     decoder.save(folder, facts)
     return facts
+
+
+def figures_of(decoder: ListingDecoder, count: int, seed: int) -> dict[str, dict[str, list[float]]]:
+    """The paper's figures of a network on held-out weights as they were compiled: each with its 95% interval.
+
+    GT: each token given the true ones before it; AR: one greedy decode from the weights alone.
+    """
+    held = held_out_programs(count, seed)
+    truth = np.stack([target_lines(one.program) for one in held])
+    graphs = [weights_graph(one.bare) for one in held]
+    examples = [GraphExample(lines, lines, graph) for lines, graph in zip(truth, graphs, strict=True)]
+    answers = {"GT": decoder.forced(examples), "AR": decoder.decode(graphs)}
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, given in answers.items():
+        found[name] = {}
+        for measure, values in measures_of(score_listings(given, truth)).items():
+            interval = bootstrap_interval(values, seed=0)
+            found[name][measure] = [interval.estimate, interval.low, interval.high]
+    return found
 
 
 def _steps(
