@@ -3,14 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo hyperparameters test test-slow check format bench docs clean
+.PHONY: setup demo hyperparameters test test-slow check format bench fuzz docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a zoo, a meta-model, a table and demo/report.html in minutes"
 	@echo "make test    the default test suite"
 	@echo "make check   format, lint, types, floors, tests: exactly what CI runs"
-	@echo "also: hyperparameters setup format test-slow bench docs clean"
+	@echo "also: hyperparameters setup format test-slow bench fuzz docs clean"
 
 setup: $(STAMP)
 
@@ -46,6 +46,9 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+fuzz: setup
+	$(BIN)/python -m fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
 
 docs: setup
 	$(BIN)/python docs/list_files.py

@@ -3,7 +3,21 @@
 import importlib
 import sys
 
-NAMES = ("startup", "store", "permutations", "metamodel", "zoo", "gpu", "interpreter", "rasp", "decompile", "large")
+NAMES = (
+    "startup",
+    "store",
+    "permutations",
+    "metamodel",
+    "zoo",
+    "gpu",
+    "interpreter",
+    "rasp",
+    "decompile",
+    "lifter",
+    "large",
+    "scan",
+    "trained",
+)
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or NAMES

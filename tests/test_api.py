@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import weightspace as ws
+from weightspace.errors import NetworkError
 from weightspace.metamodels.checks import planted_examples
 
 HIST = "same = Select(PRED_EQ, tokens, tokens)\nreturn SelectorWidth(same)"
@@ -88,12 +89,52 @@ def test_a_network_is_scanned_as_its_file_is() -> None:
     assert by_object.findings[0].file == "network 1"
 
 
+def test_whatever_a_person_has_is_taken(tmp_path: Path) -> None:
+    """C18: a path as text or as a Path, an object, or a text, without a list around it."""
+    transformer = ws.compile_program(HIST, vocab="ab", max_seq_len=2)
+    ws.save_transformer(transformer, tmp_path / "x.safetensors")
+    for source in (transformer, tmp_path / "x.safetensors", str(tmp_path / "x.safetensors")):
+        assert ws.decompile(source).status == "certified"
+    model = ws.MetaModel.load(ws.EXAMPLES / "backdoor-detector.safetensors")
+    network = ws.load_network(CLEAN)
+    answers = [model.predict(one)["backdoor"] for one in (network, CLEAN, [network])]
+    assert all(np.array_equal(answer, answers[0]) for answer in answers)
+    assert [ws.scan(one).gravest for one in (CLEAN, str(CLEAN), network, [CLEAN])] == ["clean"] * 4
+
+
+def test_a_scan_takes_the_options_of_the_command(tmp_path: Path) -> None:
+    for name in ("clean", "backdoored"):
+        (tmp_path / f"{name}.bin").write_bytes((ws.EXAMPLES / f"example-{name}.safetensors").read_bytes())
+    assert ws.scan(tmp_path).counts == {"suspicious": 1, "clean": 1}
+    assert ws.scan(tmp_path, exclude="back*").counts == ws.scan(tmp_path, include=["clean*"]).counts == {"clean": 1}
+    found = ws.scan(tmp_path, cache=tmp_path / "kept").findings
+    (tmp_path / "allowed.txt").write_text("\n".join(str(one.sha256) for one in found))
+    assert ws.scan(tmp_path, allow=tmp_path / "allowed.txt", exclude="kept").counts == {"allowed": 2}
+
+
 def test_a_module_becomes_a_network_and_a_bare_file_is_read(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     network = ws.load_network(module, example=torch.zeros(1, 4))
     assert len(network.weights) == 4 * 3 + 3 + 3 * 2 + 2
     torch.save(module.state_dict(), tmp_path / "plain.pt")
     assert np.array_equal(ws.load_network(tmp_path / "plain.pt").weights, network.weights)
+
+
+def test_of_several_state_dicts_the_network_is_loaded_or_the_part_is_asked_for(tmp_path: Path) -> None:
+    model, other = (nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).state_dict() for _ in range(2))
+    pictures = {"x": torch.zeros(9, 3, 8, 8), "y": torch.zeros(9)}
+    path = tmp_path / "with pictures.pt"
+    torch.save({"model": model, "bd_test": pictures}, path)
+    network = ws.load_network(path)
+    assert np.array_equal(network.weights[:12], model["0.weight"].numpy().ravel()) and len(network.weights) == 23
+    assert len(ws.load_network(path, part="bd_test").weights) == 9 * 3 * 8 * 8 + 9
+    with pytest.raises(NetworkError, match=r"has no part 'net' with weights: it has bd_test, model$"):
+        ws.load_network(path, part="net")
+    torch.save({"last": model, "best": other}, tmp_path / "two.pt")
+    with pytest.raises(NetworkError, match=r"holds 2 networks \(last, best\): say which one is meant \(part='last'\)$"):
+        ws.load_network(tmp_path / "two.pt")
+    best = ws.load_network(tmp_path / "two.pt", part="best")
+    assert np.array_equal(best.weights[:12], other["0.weight"].numpy().ravel())
 
 
 def test_a_meta_model_answers_about_a_network_and_about_its_file() -> None:
@@ -111,8 +152,10 @@ WRONG: list[tuple[Any, str]] = [
     (lambda: ws.load_network(7), "int holds no network: give a path"),
     (lambda: ws.load_network(nn.Linear(2, 2)), "a module needs an example"),
     (lambda: ws.scan("no-such-file", detector="no.safetensors"), "there is no detector"),
+    (lambda: ws.scan("no-such-file"), "there is no file or folder no-such-file"),
+    (lambda: ws.inspect("no-such-file"), "there is no file"),
     (lambda: ws.decompile("no.npz"), "there is no file"),
-    (lambda: ws.decompile({}), "do not say their tokens"),
+    (lambda: ws.decompile({}), "no transformer under Tracr's names"),
     (lambda: ws.decompile(ws.compile_program(HIST, vocab="ab", max_seq_len=2), budget=0.0), "a budget is a number"),
     (lambda: ws.compile_program(HIST), "vocab"),
     (lambda: ws.compile_program("nonsense(", vocab="ab", max_seq_len=2), "line 1"),
@@ -139,6 +182,7 @@ def test_what_is_wrong_is_one_sentence(call: Any, said: str, tmp_path: Path, mon
     [
         ("ws.scan(7)", "int cannot be scanned"),
         ("ws.scan([7])", "int cannot be scanned"),
+        ("ws.inspect(7)", "int cannot be inspected"),
         ("ws.run('return Map(x + 1, indices)', 7)", "a text or a list of tokens, not 7"),
         ("ws.decompile(7)", "int holds no transformer"),
         ("ws.compile_program(7)", "int is no program"),

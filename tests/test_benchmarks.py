@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import decompile, gpu, interpreter, large, metamodel, rasp, record, store, zoo
+from benchmarks import decompile, gpu, interpreter, large, metamodel, rasp, record, scan, store, trained, zoo
 from weightspace.files.workers import WorkerError
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.embed import TokenBatch
@@ -46,6 +46,12 @@ def test_the_plain_loop_trains_the_networks_that_the_engines_train() -> None:
     assert min(zoo.plain_loop([plan(config, i) for i in range(2)])) > 0.5
 
 
+def test_the_forward_pass_of_trained_transformers_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trained, "INPUTS", 100)
+    trained.main()
+    assert json.loads((results / "trained.json").read_text())["inputs_per_cpu_s"] > 0
+
+
 def test_the_interpreter_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"VOCABULARY": 2, "LENGTH": 3, "CALLS": 1}.items():
         monkeypatch.setattr(interpreter, name, value)
@@ -63,6 +69,13 @@ def test_the_compiler_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch
     assert len(KEPT.stores[0]) > 0
     rasp.cold()
     assert not any(KEPT.stores), "the plain alternative really has nothing kept"
+
+
+def test_the_scanner_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "FILES", 4)
+    scan.main()
+    figures = json.loads((results / "scan.json").read_text())
+    assert figures["ms_per_file"] > figures["ms_per_file_from_kept_results"] > 0
 
 
 def test_the_decompiler_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

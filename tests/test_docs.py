@@ -11,7 +11,7 @@ from weightspace.cli.dispatch import GROUPS, VERBS, main
 from weightspace.zoo.recipes import PROGRAM_RECIPES, ZOO_RECIPES
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -32,8 +32,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(page: Path, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(demo)
+    names = {"__name__": "__main__"}  # a page is read from top to bottom: later blocks use what earlier ones made
     for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), {"__name__": "__main__"})
+        exec(compile(block, page.name, "exec"), names)
 
 
 def test_the_readme_shows_python(demo: Path) -> None:

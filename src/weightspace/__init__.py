@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         decompile,
         examples,
         import_zoo,
+        inspect,
         load_network,
         load_transformer,
         make_zoo,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from weightspace.metamodels.metamodel import MetaModel
     from weightspace.rasp.compiler.storage import save_transformer
     from weightspace.rasp.program import Program
+    from weightspace.transformers.places import Place
+    from weightspace.transformers.trained import TrainedTransformer
     from weightspace.weights.modules import network_of_module
     from weightspace.weights.network import Network
     from weightspace.weights.spec import NetworkSpec
@@ -59,7 +62,10 @@ _HOMES = {
     "NetworkSpec": "weights.spec",
     "network_of_module": "weights.modules",
     "load_network": "api",
+    "inspect": "api",
     "load_transformer": "api",
+    "TrainedTransformer": "transformers.trained",
+    "Place": "transformers.places",
     "permute": "api",
     "Zoo": "zoo.store",
     "make_zoo": "api",
@@ -97,7 +103,10 @@ __all__ = [
     "NetworkSpec",
     "network_of_module",
     "load_network",
+    "inspect",
     "load_transformer",
+    "TrainedTransformer",
+    "Place",
     "permute",
     "Zoo",
     "make_zoo",

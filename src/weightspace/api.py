@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
     from weightspace.decompiler.proof.certificate import Certificate
     from weightspace.decompiler.result import Decompilation
     from weightspace.evaluation.results import Results
+    from weightspace.files.checkpoints import Outline
     from weightspace.metamodels.contract import Examples, Predictor
     from weightspace.rasp.compiler.bare import BareTransformer
     from weightspace.rasp.compiler.transformer import CompiledTransformer
     from weightspace.rasp.program import Program
     from weightspace.rasp.validate import Mode
+    from weightspace.transformers.trained import TrainedTransformer
+    from weightspace.weights.inspection import Inspection
     from weightspace.weights.network import Network
     from weightspace.weights.state_dict import Topology
     from weightspace.zoo.importers.imported import Imported
@@ -35,18 +39,24 @@ if TYPE_CHECKING:
 # -- networks ---------------------------------------------------------------------------------------------------------
 
 
-def load_network(source: str | Path | Network | Any, *, example: Any = None, topology: Topology = "unknown") -> Network:
+def load_network(
+    source: str | Path | Network | Any, *, example: Any = None, topology: Topology = "unknown", part: str | None = None
+) -> Network:
     """A network out of what holds its weights; nothing in a file is executed.
 
     Args:
         source: a checkpoint (safetensors, a PyTorch state dict, ONNX), a `torch.nn.Module`, or a `Network`. A file that
-            `Network.save` wrote knows its own symmetries; of any other the largest state dict in it is taken.
+            `Network.save` wrote knows its own symmetries. Of several state dicts in a file the one that is a network is
+            taken, and not pictures or an optimiser's moments beside it.
         example: for a module, a tensor that it can be run on, by which its symmetries are found.
         topology: for a bare file, how its arrays are connected: unknown, chain or transformer.
+        part: of a file with several state dicts the one that is meant: the keys that lead to it, with dots between
+            them; "." is the file itself.
     Returns:
         its weights as float32; half precision is exact, float64 is rounded.
     Raises:
-        NetworkError: if the file is missing, damaged, refused, or holds no weights.
+        NetworkError: if the file is missing, damaged, refused, or holds no weights, or several networks with other
+            weights; it names them.
 
     >>> import weightspace as ws
     >>> network = ws.load_network(ws.EXAMPLES / "example-clean.safetensors")
@@ -68,12 +78,46 @@ def load_network(source: str | Path | Network | Any, *, example: Any = None, top
         from weightspace.weights.modules import network_of_module
 
         return network_of_module(source, example=example)
-    found = outlines(source)[0]
+    held = outlines(source)
+    found = held[0] if len(held) == 1 and part is None else _part(Path(source), part)
     if METADATA_KEY in found.metadata:
         return Network.load(source)
     if found.kind == "safetensors":
         return load_state_dict(source, topology=topology)
     return load_state_dict(read(found, natural_order(found.floating)), topology=topology)
+
+
+def _part(path: Path, part: str | None) -> Outline:
+    """The state dict of a file that is a network, by the evidence that imports go by, or the one that is named."""
+    from weightspace.zoo.importers.foreign import Unfit
+    from weightspace.zoo.importers.state_dicts import network_in
+
+    try:
+        return network_in(path, part)
+    except Unfit as error:
+        said = re.sub(r"\(--part (.*)\)$", lambda found: f"(part={found[1]!r})", str(error))
+        raise NetworkError(said) from None
+
+
+def inspect(path: str | Path) -> Inspection:
+    """What a checkpoint file holds, without a verdict; nothing in it is executed.
+
+    Returns:
+        its kinds, size and hash; of each state dict in it the arrays, the number of weights, how they could be
+        connected, and the metadata. Of a file that is refused or damaged, why.
+    Raises:
+        UnreadableError: if there is no such file, or it is no ordinary one.
+
+    >>> import weightspace as ws
+    >>> found = ws.inspect(ws.EXAMPLES / "example-clean.safetensors")
+    >>> found.kinds, found.parts[0].weights
+    (('safetensors',), 18738)
+    """
+    from weightspace.weights.inspection import inspect
+
+    if not isinstance(path, str | Path):
+        raise NetworkError(f"{type(path).__name__} cannot be inspected: give the path of a file")
+    return inspect(path)
 
 
 def permute(network: Network, by: int | Mapping[str, np.ndarray] = 0) -> Network:
@@ -302,27 +346,73 @@ def run(program: Program | str | Path | Mapping[str, Any], inputs: Sequence[Any]
 
 
 def load_transformer(
-    source: str | Path | Mapping[str, np.ndarray] | CompiledTransformer | BareTransformer,
+    source: Any,
     *,
+    vocab: str | Sequence[Any] | None = None,
+    config: str | Path | Mapping[str, Any] | None = None,
+    num_heads: int | None = None,
+    causal: bool = False,
+    identifier: str | None = None,
+    bos: str | None = None,
+    pad: str | None = None,
+) -> TrainedTransformer | BareTransformer:
+    """A transformer out of what holds its weights, trained or compiled; nothing in a file is executed.
+
+    Args:
+        source: of a trained one a folder of Hugging Face's (GPT-2, Llama, Mistral, Qwen2, BERT), its file with a
+            config.json beside it, a GGUF file, or a state dict of TransformerLens; of a compiled one our safetensors,
+            an npz, a PyTorch file or another checkpoint of Tracr's parameters, arrays by Tracr's names, flat or as
+            Haiku nests them, the model that Tracr has assembled, or a compiled transformer, of which everything but its
+            weights and its readout is forgotten.
+        vocab: the texts of the tokens: of a trained one all of them, of a compiled one without BOS and PAD.
+        config: settings of a trained one, or their file; settings replace those of a config.json one by one.
+        num_heads, causal: of a compiled one, where the file does not say.
+        identifier: which of several transformers in one file.
+        bos, pad: of a compiled one, what the two are called, where the weights do not show which rows they are.
+    Returns:
+        a `TrainedTransformer`, which is run and looked into, or a `BareTransformer`, which is decompiled.
+    Raises:
+        NetworkError: if a file is damaged, not whole, or of an architecture that is not known; it names those that are.
+        RaspError: if there is no compiled transformer in what looks like one.
+    """
+    from weightspace.transformers.loading import load_trained
+    from weightspace.transformers.trained import TrainedTransformer
+
+    if isinstance(source, TrainedTransformer):
+        return source
+    if isinstance(source, str | Path | Mapping) and (config is not None or _is_trained(source)):
+        return load_trained(source, config=config, vocab=_vocabulary(vocab))
+    return _load_bare(source, vocab, num_heads, causal, identifier, bos, pad)
+
+
+def _is_trained(source: str | Path | Mapping[str, Any]) -> bool:
+    """Whether there is anything but what our compiler or Tracr names so."""
+    from weightspace.files.checkpoints import outlines
+    from weightspace.transformers.loading import recognised
+
+    if isinstance(source, Mapping):
+        return recognised(source)
+    path = Path(source)
+    if not path.is_file():
+        return path.is_dir()
+    if path.suffix == ".npz":
+        return False
+    return not any(name.endswith("token_embed/embeddings") for name in outlines(path)[0].shapes)
+
+
+def _load_bare(
+    source: Any,
     vocab: str | Sequence[Any] | None = None,
     num_heads: int | None = None,
     causal: bool = False,
     identifier: str | None = None,
+    bos: str | None = None,
+    pad: str | None = None,
 ) -> BareTransformer:
-    """A transformer by its weights alone, as a decompiler gets it; nothing in a file is executed.
-
-    Args:
-        source: safetensors of ours or without description, an npz of Tracr's parameters, arrays by Tracr's names, or a
-            compiled transformer, of which everything but its weights and its readout is forgotten.
-        vocab: the tokens without BOS and PAD; needed unless the file says them.
-        num_heads: heads of each layer, where they cannot be read off.
-        causal: whether each place sees only itself and what is before it, unless the file says.
-        identifier: which of several transformers in one npz.
-    Raises:
-        RaspError: if there is no such transformer in it.
-    """
+    """A compiled transformer by its weights alone, as a decompiler gets it."""
     from weightspace.rasp.compiler.bare import BareTransformer
-    from weightspace.rasp.compiler.storage import load_bare
+    from weightspace.rasp.compiler.parameters import of_assembled
+    from weightspace.rasp.compiler.storage import bare_of, load_bare
     from weightspace.rasp.compiler.transformer import CompiledTransformer
 
     tokens = _vocabulary(vocab)
@@ -330,29 +420,38 @@ def load_transformer(
         return source
     if isinstance(source, CompiledTransformer):
         return BareTransformer.of(source)
+    names: dict[str, Any] = {"bos": bos, "pad": pad}
+    if isinstance(source, str | Path):
+        return load_bare(source, vocab=tokens, num_heads=num_heads, causal=causal, identifier=identifier, **names)
     if isinstance(source, Mapping):
-        if tokens is None:
-            raise RaspError("arrays do not say their tokens: give vocab, such as vocab='abc'")
-        return BareTransformer.of_params(source, tokens, num_heads=num_heads, causal=causal)
-    if not isinstance(source, str | Path):
-        raise RaspError(f"{type(source).__name__} holds no transformer: give a path, arrays by name, or a transformer")
-    return load_bare(source, vocab=tokens, num_heads=num_heads, causal=causal, identifier=identifier)
+        return bare_of(source, tokens, num_heads=num_heads, causal=causal, **names)
+    said = of_assembled(source)
+    return bare_of(
+        said.params,
+        tokens if tokens is not None else said.vocab,
+        num_heads=num_heads or said.num_heads,
+        causal=causal or bool(said.causal),
+        bos=bos or said.bos,
+        pad=pad or said.pad,
+    )
 
 
 def decompile(
-    source: str | Path | Mapping[str, np.ndarray] | CompiledTransformer | BareTransformer,
+    source: Any,
     *,
     vocab: str | Sequence[Any] | None = None,
     budget: float = 30.0,
     num_heads: int | None = None,
     causal: bool = False,
     identifier: str | None = None,
+    bos: str | None = None,
+    pad: str | None = None,
     seed: int = 0,
 ) -> Decompilation:
     """The RASP program in a transformer's weights, and how far it is proved to be the one.
 
     Args:
-        source, vocab, num_heads, causal, identifier: see `load_transformer`.
+        source, vocab, num_heads, causal, identifier, bos, pad: see `load_transformer`.
         budget: seconds.
         seed: of whatever is drawn.
     Returns:
@@ -371,13 +470,13 @@ def decompile(
 
     if not isinstance(budget, int | float) or not budget > 0:
         raise RaspError(f"a budget is a number of seconds above 0, not {budget!r}")
-    bare = load_transformer(source, vocab=vocab, num_heads=num_heads, causal=causal, identifier=identifier)
+    bare = _load_bare(source, vocab, num_heads, causal, identifier, bos, pad)
     return decompile(bare, float(budget), seed=seed)
 
 
 def certify(
     program: Program | str | Path | Mapping[str, Any],
-    source: str | Path | Mapping[str, np.ndarray] | CompiledTransformer | BareTransformer,
+    source: Any,
     *,
     vocab: str | Sequence[Any] | None = None,
 ) -> Certificate | None:
@@ -394,9 +493,14 @@ def certify(
     >>> ws.certify("return Map(x + 2, tokens)", transformer) is None
     True
     """
-    from weightspace.decompiler.proof.certificate import certify
+    from weightspace.decompiler.lifting.align import align
+    from weightspace.decompiler.proof.certificate import certify, certify_rewritten
 
-    return certify(_program(program), load_transformer(source, vocab=vocab))
+    bare = _load_bare(source, vocab)
+    aligned = align(bare)
+    if aligned.rewrite is None:
+        return certify(_program(program), bare)
+    return certify_rewritten(_program(program), bare, aligned.bare, aligned.rewrite)
 
 
 def _program(given: Program | str | Path | Mapping[str, Any]) -> Program:
@@ -432,29 +536,43 @@ def scan(
     *,
     detector: Detector | str | Path | None = None,
     false_alarms: float = 0.05,
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    allow: str | Path | None = None,
+    cache: str | Path | None = None,
     show: bool = False,
 ) -> Scan:
     """Whether checkpoints look like networks with a backdoor; nothing in a file is executed.
 
     Args:
-        targets: files, folders (all checkpoints below them), hf://OWNER/NAME@REVISION, or networks, which are judged as
-            the files that they would be saved as.
+        targets: files, folders (everything below them), hf://OWNER/NAME@REVISION, or networks, which are judged as the
+            files that they would be saved as.
         detector: the one that comes with the package unless given.
         false_alarms: share of clean networks that may be called suspicious, up to 0.5.
+        include, exclude: globs that choose among the files of folders and repositories.
+        allow: a file of SHA-256 hashes, one a line, of files that are known and not judged.
+        cache: a folder in which results are kept by the hashes of file and detector.
     Returns:
-        a finding for each file: verdict, probability, which neurons it blames.
+        a finding for each file: verdict, how sure it is, which neurons it blames.
     Raises:
-        NetworkError: if the detector cannot be read.
+        NetworkError: if the detector cannot be read, or a target is missing.
         ValueError: if there is nothing to scan. What is wrong with a file is its finding.
 
     >>> import weightspace as ws
     >>> ws.scan(ws.EXAMPLES / "example-backdoored.safetensors").findings[0].verdict
     'suspicious'
     """
+    from weightspace.backdoors.allow_list import read_allow_list
     from weightspace.backdoors.detector import Detector
     from weightspace.backdoors.scan import scan
     from weightspace.weights.network import Network
 
+    options: dict[str, Any] = {
+        "include": (include,) if isinstance(include, str) else tuple(include),
+        "exclude": (exclude,) if isinstance(exclude, str) else tuple(exclude),
+        "allowed": frozenset() if allow is None else read_allow_list(allow),
+        "results": None if cache is None else Path(cache),
+    }
     several = list(targets) if isinstance(targets, Sequence) and not isinstance(targets, str) else [targets]
     judge = detector if isinstance(detector, Detector) else Detector.load(detector)
     with tempfile.TemporaryDirectory() as folder:
@@ -467,7 +585,7 @@ def scan(
                 names.append(str(target))
             else:
                 raise NetworkError(f"{type(target).__name__} cannot be scanned: give a path or a Network")
-        found = scan(names, judge, false_alarms=false_alarms, show=show)
+        found = scan(names, judge, false_alarms=false_alarms, show=show, **options)
     numbered = enumerate(zip(names, several, strict=True), 1)
     given = {name: f"network {number}" for number, (name, one) in numbered if isinstance(one, Network)}
     findings = (replace(finding, file=given.get(finding.file, finding.file)) for finding in found.findings)

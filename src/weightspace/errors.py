@@ -31,5 +31,20 @@ class ScopeError(WeightspaceError):
     """A network that the meta-model was not made for."""
 
 
+class UnlikeWarning(UserWarning):
+    """A network that a meta-model answers about although it is unlike anything that it was trained on."""
+
+
 class TaskError(WeightspaceError):
     """A task that a zoo cannot answer, or a predictor that does not fit it."""
+
+
+def printable(text: str) -> str:
+    """Somebody else's text as it may stand in a sentence: what is no printable character is escaped.
+
+    >>> printable("a\\nb")
+    'a\\\\nb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)

@@ -19,58 +19,19 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
-from tests.metamodels.test_neuron_tokens import NEURONS, SPEC
+from tests.backdoors.networks import KERNELS, header, state, weights
+from tests.metamodels.test_neuron_tokens import SPEC
 from weightspace.backdoors.calibration import Calibration
 from weightspace.backdoors.detector import Detector
 from weightspace.backdoors.page import sarif
 from weightspace.backdoors.scan import scan
-from weightspace.backdoors.scope import Scope
-from weightspace.backdoors.task import BACKDOOR
 from weightspace.backdoors.verdict import EXIT_STATUS, GRAVITY, Finding, Scan, Verdict
 from weightspace.cli import main
 from weightspace.errors import NetworkError, UnreadableError
 from weightspace.files.checkpoints import Outline, outlines, read
-from weightspace.metamodels.contract import Examples
-from weightspace.metamodels.metamodel import MetaModel
-from weightspace.weights.canonical_scale import in_canonical_scale
 from weightspace.weights.network import Network
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "data" / "sarif-2.1.0.json").read_text())
-KERNELS = [leaf.name for leaf in SPEC.leaves if leaf.role == "kernel"]
-
-
-def weights(seed: int, bad: bool) -> np.ndarray:
-    """Random weights; where bad, one neuron of the last hidden layer is read by one class much more than by others."""
-    rng = np.random.default_rng(seed)
-    flat = rng.normal(0, 0.3, SPEC.size).astype(np.float32)
-    if bad:
-        SPEC.split(flat)[KERNELS[-1]][rng.integers(10), rng.integers(16)] += 4.0
-    return flat
-
-
-def examples(count: int, seed: int) -> Examples:
-    labels = np.arange(count) % 2
-    networks = [Network(SPEC, weights(1000 * seed + i, bool(label))) for i, label in enumerate(labels)]
-    return Examples(in_canonical_scale(networks), {BACKDOOR.name: labels.astype(np.int64)}, (BACKDOOR,))
-
-
-@pytest.fixture(scope="module")
-def detector() -> Detector:
-    training, held, apart = examples(300, 1), examples(100, 2), examples(120, 3)
-    model = MetaModel(NEURONS).fit(training, held)
-    bare = Detector(model, Calibration(1.0, 0.0, np.zeros(0)), Scope.fit(training.networks, held.networks), {})
-    calibration = Calibration.fit(bare.scores(apart.networks), apart.labels[BACKDOOR.name])
-    card = {"architecture": "cnn", "networks": 300, "images": "none", "attacks": "a plant", "calibration": 60}
-    return Detector(model, calibration, bare.scope, card | {"detected": "most"})
-
-
-@pytest.fixture(scope="module")
-def saved(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return detector.save(tmp_path_factory.mktemp("detector") / "detector.safetensors")
-
-
-def state(seed: int = 7, bad: bool = False) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array.copy()) for name, array in SPEC.split(weights(seed, bad)).items()}
 
 
 def written(kind: str, folder: Path, bad: bool = False, seed: int = 7) -> Path:
@@ -130,7 +91,7 @@ def test_one_network_is_judged_alike_in_files_of_every_kind(kind: str, detector:
         assert finding.probability is not None
         assert finding.probability == pytest.approx(expected.probability, abs=0.02)
         assert finding.size == path.stat().st_size and len(finding.sha256 or "") == 64
-        assert bool(finding.notes) == (kind in ("float16", "bfloat16", "float64"))
+        assert bool(finding.notes) == (kind in ("float16", "bfloat16", "float64", "renamed"))
 
 
 class Bomb:
@@ -159,11 +120,6 @@ def test_a_pickle_that_would_run_code_is_refused_named_and_not_run(
     assert not trace.exists()
     pickle.loads(pickle.dumps(Bomb(trace)))  # the bomb is real
     assert trace.exists()
-
-
-def header(content: dict[str, Any], data: bytes = b"") -> bytes:
-    raw = json.dumps(content).encode()
-    return struct.pack("<Q", len(raw)) + raw + data
 
 
 BROKEN: dict[str, Callable[[], tuple[str, bytes]]] = {
@@ -216,13 +172,20 @@ def test_a_damaged_or_lying_file_is_unreadable_in_one_sentence(
     assert reason in capsys.readouterr().out
 
 
-def test_a_missing_file_and_a_folder_of_nothing(
+def test_a_target_that_is_missing_and_a_folder_of_nothing_are_wrong_usage(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["scan", str(tmp_path / "no.pt"), "--detector", str(saved)]) == 3
-    assert "there is no such file" in capsys.readouterr().out.lower()
-    assert main(["scan", str(tmp_path), "--detector", str(saved)]) == 2
-    assert "holds no checkpoint" in capsys.readouterr().err
+    save_torch(state(), tmp_path / "good.safetensors")
+    for words in (["no.pt"], ["good.safetensors", "no.pt"]):
+        assert main(["scan", *(str(tmp_path / word) for word in words), "--detector", str(saved)]) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.count("\n") == 1 and "there is no file or folder" in said.err
+    (tmp_path / "deep").mkdir()
+    for content in ("", "notes"):
+        if content:
+            (tmp_path / "deep" / "notes.txt").write_text(content)
+        assert main(["scan", str(tmp_path / "deep"), "--detector", str(saved)]) == 2
+        assert "holds no checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -242,14 +205,15 @@ def test_other_networks_quantised_ones_and_strange_weights_are_out_of_scope(dete
         return found
 
     other = finding("other", {"fc.weight": torch.zeros(10, 784), "fc.bias": torch.zeros(10)})
-    assert "2 arrays of 7,850 numbers" in other.reason and "fc.weight [10, 784]" in other.reason
+    assert "2 arrays of 7,850 numbers" in other.reason and "fc.weight, is [10, 784]" in other.reason
     shape = {**state(), KERNELS[0]: torch.zeros(4, 3, 5, 5)}
-    assert "this detector knows" in finding("shape", shape).reason
+    differs = f"first layer, {KERNELS[0]}, is [4, 3, 5, 5]; the detector's, {KERNELS[0]}, is "
+    assert differs in finding("shape", shape).reason
     whole = {name: (10 * tensor).to(torch.int8) for name, tensor in state().items()}
     assert "quantised or packed (I8)" in finding("int8", whole).reason
     scaled = {name: 40 * tensor for name, tensor in state().items()}
     far = finding("scaled", scaled)
-    assert far.distance is not None and far.distance > 1 and "standard deviation 1" in far.reason
+    assert far.distance is not None and far.distance > 1 and "of the training networks mostly" in far.reason
 
 
 def test_a_huge_file_is_known_by_its_header_and_not_read(detector: Detector, tmp_path: Path) -> None:
@@ -287,9 +251,10 @@ def test_in_a_folder_one_bad_file_does_not_stop_the_rest_and_the_gravest_decides
 def test_the_exit_status_is_that_of_the_gravest_verdict(verdict: Verdict) -> None:
     milder = GRAVITY[GRAVITY.index(verdict) :]
     found = Scan(tuple(Finding(f"{v}.pt", v, "because.") for v in reversed(milder)))
-    assert found.gravest == verdict and found.exit_status == {"clean": 0, "suspicious": 1}.get(
-        verdict, 3 if verdict == "unreadable" else 4
-    )
+    status = {"suspicious": 1, "unreadable": 3, "out_of_scope": 4}.get(verdict, 0)
+    assert found.gravest == verdict and found.exit_status == status
+    assert [finding.verdict for finding in found.ordered] == list(milder)
+    assert Scan(found.findings, failing=("not_looked_at",)).exit_status == 5 * ("not_looked_at" in milder)
 
 
 def test_the_layer_that_was_tampered_with_is_blamed_first(detector: Detector) -> None:
@@ -380,6 +345,8 @@ def test_wrong_usage_ends_with_2_before_anything_is_read(
 class Hub:
     """Stands in for the hub: a repository is a folder."""
 
+    commit = "abc123"
+
     def __init__(self, folder: Path, error: Exception | None = None) -> None:
         self.folder, self.error = folder, error
 
@@ -390,7 +357,7 @@ class Hub:
         if self.error is not None:
             raise self.error
         names = [str(p.relative_to(self.folder)) for p in sorted(self.folder.rglob("*")) if p.is_file()]
-        return SimpleNamespace(sha="abc123", siblings=[SimpleNamespace(rfilename=name) for name in names])
+        return SimpleNamespace(sha=self.commit, siblings=[SimpleNamespace(rfilename=name) for name in names])
 
     def __call__(self) -> Hub:
         return self
@@ -427,6 +394,41 @@ def test_a_repository_of_the_hub_is_scanned_at_its_commit(hub: Callable[..., Pat
     save_torch(state(3, bad=True), folder / "model.safetensors")
     found = scan(["hf://somebody/something@v1"], detector, show=False).findings  # both: the other may be what is loaded
     assert [f.verdict for f in found] == ["suspicious", "clean"] and found[0].file.endswith("model.safetensors")
+
+
+def test_a_repository_that_moves_meanwhile_is_fetched_at_the_commit_that_was_looked_at(
+    hub: Callable[..., Path], detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    folder = hub()
+    for name in ("a.bin", "b.bin", "notes"):
+        torch.save(state(4), folder / name)
+    (folder / "README.md").write_text("words")
+    fetch, asked = huggingface_hub.hf_hub_download, []
+
+    def moving(repository: str, name: str, *, revision: str, **rest: Any) -> str:
+        asked.append(revision)
+        monkeypatch.setattr(Hub, "commit", "another")  # from now on the name stands for another commit
+        return fetch(repository, name, revision=revision, **rest)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", moving)
+    found = scan(["hf://somebody/something@v1"], detector, show=False)
+    assert asked == ["abc123"] * 3 and Hub.commit == "another"
+    assert found.counts == {"clean": 3} and all("@abc123/" in one.file for one in found.findings)
+    assert sum(found.not_checkpoints.values()) == 1  # the README is counted, and not fetched
+
+
+def test_a_model_in_several_files_of_a_repository_is_one_finding(hub: Callable[..., Path], detector: Detector) -> None:
+    folder = hub()
+    tensors = state(3, bad=True)
+    shards = {"a.safetensors": list(tensors)[:4], "b.safetensors": list(tensors)[4:]}
+    for shard, names in shards.items():
+        save_torch({name: tensors[name] for name in names}, folder / shard)
+    mapped = {name: shard for shard, names in shards.items() for name in names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": mapped}))
+    (found,) = scan(["hf://somebody/something"], detector, show=False).findings
+    assert found.verdict == "suspicious" and found.file.endswith("@abc123/model.safetensors.index.json")
 
 
 def test_a_hub_that_does_not_answer_or_has_no_such_repository_is_a_finding(

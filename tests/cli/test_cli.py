@@ -121,6 +121,59 @@ def test_a_file_is_judged_whether_it_describes_itself_or_only_fits(
     assert "optimiser" in capsys.readouterr().out
 
 
+def test_one_network_gets_one_answer_from_every_container_and_under_other_names(
+    run: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """C13: a `.pt`, and the same architecture with other layer names."""
+    import torch
+
+    network = Zoo.open(zoo).population("test")[1]
+    network.save(tmp_path / "a.safetensors")
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in network.arrays().items()}
+    torch.save(tensors, tmp_path / "b.pt")
+    renamed = {"conv1": "features.0", "conv2": "features.3", "dense1": "fc"}
+    other = {f"{renamed[name.split('.')[0]]}.{name.split('.')[1]}": tensor for name, tensor in tensors.items()}
+    torch.save(other, tmp_path / "c.pt")
+    torch.save({"epoch": 3, "module": {f"_orig_mod.{n}": t for n, t in tensors.items()}}, tmp_path / "d.ckpt")
+    capsys.readouterr()
+    assert main(["predict", str(run), *map(str, sorted(tmp_path.iterdir())), "--json"]) == 0
+    first, *others = json.loads(capsys.readouterr().out)
+    for answer in others:
+        for target, classes in answer["targets"].items():
+            assert classes == pytest.approx(first["targets"][target])
+        assert answer["distance"] == pytest.approx(first["distance"])
+    assert "features.0.weight is conv1.weight" in " ".join(others[1]["notes"])
+    assert main(["predict", str(run), str(tmp_path / "c.pt")]) == 0
+    assert "other names" in capsys.readouterr().out
+    torch.save({**other, "features.3.weight": torch.zeros(32, 8, 3, 3)}, tmp_path / "e.pt")
+    difference = (
+        "its second layer, features.3.weight, is [32, 8, 3, 3]; the meta-model's, conv2.weight, is [16, 8, 3, 3]"
+    )
+    fails(capsys, ["predict", str(run), str(tmp_path / "e.pt")], "e.pt", "out of scope", difference)
+
+
+def test_an_untrained_network_is_said_to_be_unlike_anything_it_was_trained_on(
+    run: Path, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """C16: it was "sigmoid 100%" without a word."""
+    import torch
+
+    from weightspace.zoo.networks import module_of
+
+    module = module_of(Zoo.open(zoo)[0])
+    torch.manual_seed(0)
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            layer.reset_parameters()
+            torch.nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
+    torch.save(module.state_dict(), tmp_path / "fresh.pt")
+    capsys.readouterr()
+    assert main(["predict", str(run), str(tmp_path / "fresh.pt")]) == 0
+    said = capsys.readouterr().out
+    assert "fresh.pt: unlike anything it was trained on" in said and "the answer means little" in said
+    assert "has standard deviation" in said
+
+
 def test_info_and_check_speak_json(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["zoo", "info", str(zoo), "--json"]) == 0
@@ -305,7 +358,7 @@ def test_a_network_that_cannot_be_judged_is_named(
     fails(capsys, ["predict", str(run), str(tmp_path / "sick.safetensors")], "sick.safetensors", "NaN")
     fails(capsys, ["predict", str(run), str(tmp_path / "torn.safetensors")], "torn.safetensors", "not a whole")
     fails(capsys, ["predict", str(run), str(tmp_path / "text.safetensors")], "text.safetensors", "not a whole")
-    fails(capsys, ["predict", str(run), str(tmp_path / "pickle.pt")], "pickle.pt", "not a whole safetensors file")
+    fails(capsys, ["predict", str(run), str(tmp_path / "pickle.pt")], "pickle.pt", "nothing in it was executed")
     fails(capsys, ["predict", str(run), str(tmp_path / "odd.safetensors")], "odd.safetensors", "no dictionary")
     fails(capsys, ["predict", str(run), str(tmp_path / "none")], "no file")
     fails(capsys, ["predict", str(zoo), str(tmp_path / "sick.safetensors")], "holds no meta-model")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.golden import golden
-from weightspace.decompiler.lifting.align import access, align, undo_compression, undo_rotation, with_stream
+from weightspace.decompiler.lifting.align import align, undo_compression, undo_rotation, with_stream
+from weightspace.decompiler.lifting.rewrite import access
 from weightspace.decompiler.proof.certificate import certify_transformer
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer

@@ -304,7 +304,7 @@ def test_it_comes_back_from_disk_and_answers_the_same_about_a_file(
         network.spec, np.where(np.arange(network.spec.size) == 50, np.nan, network.weights).astype(np.float32)
     ).save(tmp_path / "network.safetensors")
     assert main(["predict", str(tmp_path / "run"), str(tmp_path / "network.safetensors")]) == 2
-    assert "NaN or infinite as float32 in array '0.bias'" in capsys.readouterr().err
+    assert "NaN or infinite as float32, the first in array '0.bias'" in capsys.readouterr().err
 
 
 def test_a_network_of_another_shape_has_a_vector_and_no_answer(fitted: MetaModel, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from weightspace.errors import NetworkError, ScopeError, TaskError
+from weightspace.errors import NetworkError, ScopeError, TaskError, UnlikeWarning
 from weightspace.metamodels.checks import check_predictor, planted_examples
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.contract import Examples, Target
@@ -70,7 +70,8 @@ def test_one_outrageous_weight_does_not_make_nonsense_of_the_answer(fitted: Meta
     network = planted_examples(1, 5).networks[0]
     wild = network.weights.copy()
     wild[3] = 3e38
-    assert np.isfinite(fitted.predict([Network(network.spec, wild)])["scale"]).all()
+    with pytest.warns(UnlikeWarning):
+        assert np.isfinite(fitted.predict([Network(network.spec, wild)])["scale"]).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -161,7 +162,8 @@ def test_networks_of_several_shapes_are_read_together() -> None:
     np.testing.assert_allclose(together, alone, atol=1e-5)  # padding and its mask change nothing but rounding
     # trained on several shapes it takes another one that is no larger, and refuses a larger one
     other = NetworkSpec((Leaf("w", (50,), "kernel", (plain(50),)),))
-    assert model.predict([Network(other, np.ones(50, np.float32))])["sign"].shape == (1, 2)
+    with pytest.warns(UnlikeWarning, match="the largest kernel has standard deviation"):
+        assert model.predict([Network(other, np.ones(50, np.float32))])["sign"].shape == (1, 2)
     larger = NetworkSpec((Leaf("w", (500,), "kernel", (plain(500),)),))
     with pytest.raises(ScopeError, match="at most"):
         model.predict([Network(larger, np.ones(500, np.float32))])

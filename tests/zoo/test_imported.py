@@ -8,6 +8,8 @@ import io
 import json
 import os
 import pickle
+import re
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -629,6 +631,138 @@ def test_whatever_is_wrong_with_a_file_or_a_row_is_one_sentence_and_stops_nothin
         imported("state-dicts", folder, tmp_path / "none", labels=["colour"])
 
 
+def tensors(seed: int) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in state(seed).items()}
+
+
+def listed(folder: Path, **files: object) -> Path:
+    """A folder of PyTorch's files with a table of labels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        torch.save(content, folder / f"{name}.pt")
+    rows = [{"name": name, "rate": 0.1 * (i + 1)} for i, name in enumerate(files)]
+    write_csv(folder / "labels.csv", rows)
+    return folder
+
+
+def weights_of(zoo: Path) -> dict[str, np.ndarray]:
+    return {str(network.metadata["source"]): network.weights for network in Zoo.open(zoo).population()}
+
+
+PICTURES = {"x": torch.zeros(40, 3, 8, 8), "y": torch.zeros(40, dtype=torch.int64)}
+
+
+def test_of_a_file_with_pictures_and_moments_the_network_is_imported(tmp_path: Path) -> None:
+    """C4: the pictures were imported as a network."""
+    moments = {0: {"exp_avg": torch.zeros(90, 40), "exp_avg_sq": torch.zeros(90, 40)}}
+    folder = listed(
+        tmp_path / "files",
+        a={"model": tensors(0), "bd_test": PICTURES},
+        b={"bd_test": PICTURES, "net": {"state_dict": tensors(1)}, "optimizer": {"state": moments}, "step": 3},
+        c=(tensors(2), 7, {"mean": torch.zeros(300, 3)}),
+        d=[PICTURES, tensors(3)],
+        e={"last": tensors(4), "best": tensors(4)},  # one network twice
+    )
+    found = imported("state-dicts", folder, tmp_path / "zoo")
+    assert found.networks == 5 and not found.skipped
+    for name, weights in weights_of(tmp_path / "zoo").items():
+        expected = state("abcde".index(name.removesuffix(".pt")))
+        np.testing.assert_array_equal(weights, np.concatenate([array.ravel() for array in expected.values()]))
+    assert any("net.state_dict was taken, first of b.pt" in note for note in found.notes)
+
+
+def test_where_it_is_not_plain_which_part_is_meant_it_is_asked_and_can_be_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """C14: the later of two keys was imported without a word."""
+    folder = listed(
+        tmp_path / "files",
+        both={"model": tensors(0), "ema": tensors(1)},
+        pictures={"bd_test": PICTURES},
+        inside={**tensors(2), "teacher": tensors(3)},
+        one={"model": tensors(5)},
+    )
+    found = imported("state-dicts", folder, tmp_path / "zoo")
+    assert found.networks == 1 and reasons(found) == {"which": 2, "unreadable": 1}
+    by_reason = {skipped.reason: skipped.first for skipped in found.skipped}
+    assert re.search(r"holds 2 networks \((model, ema|ema, model|the file itself, teacher)\)", by_reason["which"])
+    assert "--part" in by_reason["which"]
+    assert "none of its arrays (x, ...) is called as a layer's weight" in by_reason["unreadable"]
+    words = ["zoo", "import", "state-dicts", str(folder), "--out", str(tmp_path / "said"), "--part"]
+    assert main([*words, "model"]) == 0
+    assert "imported: 2 networks" in capsys.readouterr().out
+    np.testing.assert_array_equal(weights_of(tmp_path / "said")["both.pt"][:24], state(0)["0.weight"].ravel())
+    assert main([*words, "ema"]) == 2  # the folder holds a zoo of another part
+    assert "another configuration" in capsys.readouterr().err
+    top = imported("state-dicts", folder, tmp_path / "top", part=".")
+    assert list(weights_of(tmp_path / "top")) == ["inside.pt"] and reasons(top) == {"missing": 3}
+
+
+def test_files_of_one_network_under_other_names_agree_in_whichever_order_they_are_read(tmp_path: Path) -> None:
+    names = {"0.weight": "body.fc1.kernel", "0.bias": "body.fc1.bias", "10.weight": "out.kernel", "10.bias": "out.bias"}
+    prefixed = {f"module.{name}": array for name, array in tensors(1).items()}
+    other = {names[name]: array for name, array in reversed(tensors(2).items())}
+    beside = {**tensors(3), "mean": torch.zeros(4), "steps": torch.tensor(5)}
+    strange = {"a.weight": torch.zeros(6, 4), "b.weight": torch.zeros(3, 6)}
+    folder = listed(tmp_path / "files", a=tensors(0), b=prefixed, c=other, d=beside, e=strange)
+    found = imported("state-dicts", folder, tmp_path / "zoo")
+    assert found.networks == 5
+    zoo = Zoo.open(tmp_path / "zoo")
+    assert sorted(len(spec.leaves) for spec in zoo.specs) == [2, 4]
+    for network in zoo.population():
+        name = str(network.metadata["source"]).removesuffix(".pt")
+        if name != "e":
+            assert [leaf.name for leaf in network.spec.leaves] == list(state(0))
+            for leaf, array in state("abcd".index(name)).items():
+                np.testing.assert_array_equal(network.arrays()[leaf], array)
+    again = listed(tmp_path / "again", a=tensors(0), b={names[n]: array for n, array in tensors(0).items()})
+    assert reasons(imported("state-dicts", again, tmp_path / "twice")) == {"duplicate": 1}
+
+
+def test_shards_are_one_network_by_their_index_or_by_their_numbers(tmp_path: Path) -> None:
+    """C8: an import made two networks of one."""
+    folder = tmp_path / "files"
+    rows = []
+    for i in range(3):
+        arrays, place = state(i), folder / str(i)
+        held = {f"model-0000{n}-of-00002.safetensors": dict(list(arrays.items())[2 * n - 2 : 2 * n]) for n in (1, 2)}
+        for name, part in held.items():
+            save(place / name, part)
+        rows.append({"file": f"{i}/model-00001-of-00002.safetensors", "rate": 0.1 * (i + 1)})
+        if i < 2:
+            index = {"weight_map": {array: name for name, part in held.items() for array in part}}
+            (place / "model.safetensors.index.json").write_text(json.dumps(index))
+    rows[1]["file"] = "1/model"
+    write_csv(folder / "labels.csv", rows)
+    found = imported("state-dicts", folder, tmp_path / "zoo")
+    assert found.networks == 3 and not found.skipped
+    for name, weights in weights_of(tmp_path / "zoo").items():
+        expected = np.concatenate([array.ravel() for array in state(int(name[0])).values()])
+        np.testing.assert_array_equal(weights, expected)
+    rows.append({"file": "0/model-00002-of-00002.safetensors", "rate": 0.9})
+    (folder / "2" / "model-00002-of-00002.safetensors").unlink()
+    write_csv(folder / "labels.csv", rows)
+    found = imported("state-dicts", folder, tmp_path / "fewer")
+    assert found.networks == 2 and reasons(found) == {"missing": 1, "labels": 1, "twice": 1}
+
+
+def test_a_small_file_that_asks_for_much_memory_is_refused_in_an_import(tmp_path: Path) -> None:
+    """C7: 1.3 KB took 4.9 GB."""
+    whole = torch.zeros(1)
+    folder = listed(
+        tmp_path / "files",
+        expanded={"0.weight": whole.expand(300_000_000)},
+        nested={f"part{i}": {"0.weight": torch.zeros(1).expand(4000, 4000)} for i in range(40)},
+        aliases={f"{i}.weight": whole.expand(500_000) for i in range(3000)},
+        fine=tensors(0),
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = imported("state-dicts", folder, tmp_path / "zoo")
+    assert found.networks == 1 and reasons(found) == {"unreadable": 3}
+    assert "is refused: its" in found.skipped[0].first
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024  # kilobytes
+
+
 def test_a_label_that_the_arrays_give_away_is_marked_so(tmp_path: Path) -> None:
     rows = []
     for i in range(8):
@@ -806,7 +940,7 @@ def test_numbers_and_splits_do_not_follow_the_order_of_a_grid(tmp_path: Path) ->
         (["eilertsen", "."], "holds no CSV file"),
         (["state-dicts", "."], "holds 0 CSV files, and one of labels is expected"),
         (["state-dicts", ".", "--topology", "ring"], "topology 'ring': choose from unknown, chain, transformer"),
-        (["modelzoos", ".", "--topology", "chain"], "leave --csv and --topology out"),
+        (["modelzoos", ".", "--topology", "chain"], "leave --csv, --topology and --part out"),
         (["modelzoos", ".", "--count", "0"], "give none below 0, or below 1"),
     ],
 )

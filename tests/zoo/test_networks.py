@@ -166,6 +166,7 @@ def test_an_initialisation_is_a_function_of_the_seed_with_the_scale_it_names(sch
     assert scheme == "constant" or not np.array_equal(first, other)
     kernel = draw(0).get_parameter("conv2.weight").detach()  # 16 x 16 x 3 x 3: fan in and out 144
     scale = {"uniform": 0.1 / 3**0.5, "normal": 0.1, "standard_normal": 1, "constant": 0, "orthogonal": 1 / 12}
+    scale["default"] = 1 / 12 / 3**0.5  # uniform within 1 / sqrt(fan in)
     expected = scale.get(scheme, (2 / 144) ** 0.5 if "kaiming" in scheme else (2 / 288) ** 0.5)
     assert float(kernel.std()) == pytest.approx(expected, rel=0.06, abs=1e-6)  # 2,304 draws: 1.5% standard error
     assert float(draw(0).get_parameter("conv2.bias").detach().abs().sum()) == 0

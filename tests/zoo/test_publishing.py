@@ -338,7 +338,7 @@ def test_cards_say_what_the_files_say(zoo: Zoo, run: Path) -> None:
     assert f"| validation loss there | {best:.4g} |" in body
     assert "Nobody has stated one" in body and "with these arrays alone" in body
     detector = model_card(PRETRAINED)
-    assert "`backdoor`: one of" in detector and "cifar10-jpeg at 16x16" in detector and "auroc: 0.9707" in detector
+    assert "`backdoor`: one of" in detector and "cifar10-jpeg at 16x16" in detector and "auroc: 0.9256" in detector
     decompiler = model_card(PRETRAINED.parent / "decompiler.safetensors")
     assert "| parameters | 1,485,132 |" in decompiler
 

@@ -15,23 +15,22 @@ import torch
 import weightspace
 from weightspace.backdoors.calibration import Calibration
 from weightspace.backdoors.localiser import outputs_of
-from weightspace.backdoors.scope import Scope
 from weightspace.backdoors.task import BACKDOOR
 from weightspace.backdoors.verdict import Blame
 from weightspace.errors import NetworkError
 from weightspace.files.checkpoints import FLOATING, Outline
-from weightspace.metamodels.metamodel import MetaModel, describe
+from weightspace.metamodels.metamodel import MetaModel
 from weightspace.metamodels.neuron_tokens import NeuronEmbedding
+from weightspace.metamodels.scope import Scope
 from weightspace.notebook import card
 from weightspace.train.loop import choose_device
 from weightspace.weights.canonical_scale import in_canonical_scale
+from weightspace.weights.matching import Match, MismatchError, match
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec, SpecError
-from weightspace.weights.state_dict import natural_order, role_of
 
 PRETRAINED = Path(weightspace.__file__).parent / "pretrained" / "backdoor-detector.safetensors"
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 AT_ONCE = 64
 """Networks that are judged together."""
 
@@ -103,6 +102,10 @@ class Detector:
             found.append(Judgement(*facts, *self._named(values)))
         return found
 
+    def farthest(self, network: Network) -> str:
+        """The array that is farthest from what the training networks have, in words."""
+        return self.scope.farthest(self.scaled([network])[0])
+
     def neuron_blame(self, networks: Sequence[Network]) -> tuple[np.ndarray, np.ndarray]:
         """How much each neuron raises the log-odds, and each class.
 
@@ -157,36 +160,30 @@ class Detector:
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    def recognise(self, found: Outline) -> list[str]:
-        """The names of a file's arrays in the order of the detector's spec.
-
-        By names without the prefixes that training frameworks add, or by shapes and roles one after another.
+    def matched(self, found: Outline) -> Match:
+        """Which of a file's arrays is which of the detector's, whatever they are called, and what a person should know.
 
         Raises:
-            NetworkError: if the file holds another kind of network; a sentence that says what it holds.
+            NetworkError: if the file holds another kind of network; a sentence with the first difference.
         """
-        shapes = found.floating
+        floating = sum(prod(shape) for shape in found.floating.values())
         other: dict[str, int] = {}
         for name, shape in found.shapes.items():
             if found.dtypes[name] not in FLOATING:
                 other[found.dtypes[name]] = other.get(found.dtypes[name], 0) + prod(shape)
-        if sum(other.values()) > sum(prod(shape) for shape in shapes.values()):
+        if sum(other.values()) > floating:
             kinds = " and ".join(sorted(other))
             raise NetworkError(f"its weights are quantised or packed ({kinds}), which this detector does not read")
-        wanted = {leaf.name: leaf.shape for leaf in self.spec.leaves}
-        short = {_without_prefix(name): name for name in shapes}
-        if len(short) == len(shapes) and {name: shapes[own] for name, own in short.items()} == wanted:
-            return [short[name] for name in wanted]
-        sequence = [(leaf.shape, leaf.role) for leaf in self.spec.leaves]
-        if len(shapes) == len(sequence):
-            for names in (list(shapes), natural_order(shapes)):
-                if [(shapes[name], role_of(name, shapes[name], shapes)) for name in names] == sequence:
-                    return names
-        first = ", ".join(f"{name[:60]} {list(shape)}" for name, shape in list(shapes.items())[:3]) or "none of numbers"
-        raise NetworkError(
-            f"it holds {len(shapes)} arrays of {sum(map(prod, shapes.values())):,} numbers "
-            f"({first}{', ...' if len(shapes) > 3 else ''}), and this detector knows {describe(self.spec, 3)}"
-        )
+        try:
+            return match(self.spec, found.shapes, found.dtypes)
+        except MismatchError as error:
+            holds = len(found.floating), len(self.spec.leaves)
+            if holds[0] == holds[1]:
+                raise
+            raise NetworkError(
+                f"{error} (it holds {holds[0]} arrays of {floating:,} numbers, this detector knows {holds[1]} of "
+                f"{self.spec.size:,})"
+            ) from None
 
     def network(self, arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Network:
         """A file's arrays as a network of the detector's spec."""
@@ -220,12 +217,6 @@ class Detector:
                 "backdoors train`"
             ) from None
         return Detector(model, *loaded)
-
-
-def _without_prefix(name: str) -> str:
-    for prefix in PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
 
 
 def _shares(amounts: Mapping[str, float]) -> tuple[Blame, ...]:

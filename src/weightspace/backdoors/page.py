@@ -11,16 +11,24 @@ from urllib.parse import quote
 from jinja2 import Environment, StrictUndefined
 
 from weightspace import __version__
-from weightspace.backdoors.verdict import Finding, Scan, Verdict, scope_of, worded
+from weightspace.backdoors.summary import counted, groups, scope_of, together
+from weightspace.backdoors.verdict import PROBABILITY, Finding, Scan, Verdict, worded
 from weightspace.files.atomic import write_atomically
 
 RULES: dict[Verdict, tuple[str, str, str]] = {
     "suspicious": ("WS001", "BackdoorSuspected", "The weights look like those of networks with a backdoor."),
     "unreadable": ("WS002", "Unreadable", "No weights could be read, or the file was refused as it would run code."),
     "out_of_scope": ("WS003", "OutOfScope", "The detector was not trained on such networks and says nothing of it."),
+    "not_looked_at": ("WS004", "NotLookedAt", "It may hold weights in a form that is not known, or was not followed."),
 }
-"""Identifier, name and description of each rule. Files that are clean have none: they are listed as artifacts."""
-LEVELS: dict[Verdict, str] = {"suspicious": "error", "unreadable": "error", "out_of_scope": "warning"}
+"""Identifier, name and description of each rule. Files that are clean, allowed, or weightspace's own have none: they
+are listed as artifacts."""
+LEVELS: dict[Verdict, str] = {
+    "suspicious": "error",
+    "unreadable": "error",
+    "out_of_scope": "warning",
+    "not_looked_at": "note",
+}
 
 
 def sarif(scan: Scan) -> dict[str, Any]:
@@ -42,7 +50,7 @@ def sarif(scan: Scan) -> dict[str, Any]:
             "message": {"text": " ".join([finding.reason, *finding.notes])},
             "locations": [location],
             "properties": {
-                name: getattr(finding, name)
+                PROBABILITY if name == "probability" else name: getattr(finding, name)
                 for name in ("probability", "p_value", "distance")
                 if getattr(finding, name) is not None
             },
@@ -69,7 +77,12 @@ def sarif(scan: Scan) -> dict[str, Any]:
                             }
                             for verdict, (identifier, name, text) in RULES.items()
                         ],
-                        "properties": {"scope": list(scope_of(scan)), "falseAlarms": scan.false_alarms},
+                        "properties": {
+                            "scope": list(scope_of(scan)),
+                            "falseAlarms": scan.false_alarms,
+                            "notCheckpoints": dict(scan.not_checkpoints),
+                            "leftOut": scan.left_out,
+                        },
                     }
                 },
                 "invocations": [{"executionSuccessful": True, "exitCode": scan.exit_status}],
@@ -107,6 +120,12 @@ def write_scan(scan: Scan, path: str | Path) -> None:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["worded"] = worded
     text = environment.from_string(template.read_text(encoding="utf-8")).render(
-        scan=scan, scope=scope_of(scan), figures=scan.detector.get("figures"), version=__version__
+        scan=scan,
+        groups=list(groups(scan.ordered)),
+        together=together,
+        counted=counted(scan)[1:],
+        scope=scope_of(scan),
+        figures=scan.detector.get("figures"),
+        version=__version__,
     )
     write_atomically(Path(path), text.encode())

@@ -1,39 +1,24 @@
-"""Files judged by a detector of backdoors: read safely, recognised, and a finding made of each."""
+"""Files judged by a detector of backdoors: a finding made of each, and all others of a folder accounted for."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from weightspace.backdoors.detector import AT_ONCE, Detector, Judgement
-from weightspace.backdoors.verdict import Finding, Scan, Verdict
-from weightspace.errors import NetworkError, UnreadableError
-from weightspace.files.atomic import file_hash
-from weightspace.files.checkpoints import SUFFIXES, Outline, outlines, read
-from weightspace.files.hub import SCHEME, HubError, repository
+from weightspace.backdoors.detector import AT_ONCE, Detector
+from weightspace.backdoors.reading import ANOTHER, Known, Passed, Reader, Waiting
+from weightspace.backdoors.result_cache import Kept, ResultCache
+from weightspace.backdoors.targets import INDEX_NAME, LEFT_OUT, Choice, Entry, entries_of
+from weightspace.backdoors.verdict import FAILING, Finding, Scan, Verdict
+from weightspace.files.hub import SCHEME
 from weightspace.files.progress import progress
-from weightspace.weights.network import Network
 
-HASHED = 2**31
-"""Bytes up to which a file is hashed."""
 BLAMED = 8
 """Neurons that a finding names."""
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A file on its way to the detector: with networks, or with what is wrong."""
-
-    file: str
-    size: int = 0
-    sha256: str | None = None
-    networks: tuple[Network, ...] = ()
-    verdict: Verdict = "unreadable"
-    reason: str = ""
-    notes: tuple[str, ...] = ()
+FAR = "whose weights are too far from those that the detector was trained on"
 
 
 def scan(
@@ -41,19 +26,31 @@ def scan(
     detector: Detector,
     *,
     false_alarms: float = 0.05,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    allowed: frozenset[str] = frozenset(),
+    results: Path | None = None,
+    failing: Sequence[Verdict] = FAILING,
     show: bool = True,
     cache: Path | None = None,
 ) -> Scan:
     """Judge files, all checkpoints below folders, and repositories of the Hugging Face hub.
 
-    A file that cannot be read, or is refused, is a finding like any other and stops nothing. Nothing in a file is
-    executed. Files of another architecture are known by their header and not read whole.
+    Which files of a folder are checkpoints their content says, whatever they are called; each of the others is counted
+    by its kind, or named if it could hold anything. A file that cannot be read, or is refused, is a finding like any
+    other and stops nothing. Nothing in a file is executed. Files of another architecture are known by their header and
+    not read whole. A model in several files with an index is one finding, by the name of its index.
 
     Args:
         targets: paths, or hf://OWNER/NAME@REVISION.
         false_alarms: the share of clean networks that may be called suspicious, above 0 to 0.5.
+        include, exclude: globs that choose among the files of folders and repositories; see `targets.Choice`.
+        allowed: SHA-256 hashes of files that are not judged.
+        results: folder in which results are kept by the hashes of file and detector, and from which they are taken.
+        failing: verdicts that give an exit status other than 0.
         cache: where files of the hub are kept; the hub's own cache unless given.
     Raises:
+        UnreadableError: if a target is missing, or is on the hub and the hub's library is not installed.
         ValueError: if there is no target, a folder holds no checkpoint, or `false_alarms` is less than the calibration
             can tell.
     """
@@ -63,151 +60,129 @@ def scan(
             f"a share of false alarms of {false_alarms:g} was asked for, and this detector was calibrated on "
             f"{len(detector.calibration.clean)} clean networks: choose {least:.3f} to 0.5"
         )
-    files = list(_files(targets, cache))
     start = time.perf_counter()
-    findings: dict[int, Finding] = {}
-    waiting: list[tuple[int, _Read]] = []
-
-    def judge() -> None:
-        began = time.perf_counter()
-        judged = iter(detector.judge([network for _, file in waiting for network in file.networks]))
-        said = [(number, file, [next(judged) for _ in file.networks]) for number, file in waiting]
-        seconds = (time.perf_counter() - began) / max(1, len(waiting))
-        for number, file, judgements in said:
-            findings[number] = _finding(file, judgements, detector, false_alarms, seconds)
-        waiting.clear()
-
-    with progress("scanning", len(files), "files", show and len(files) > AT_ONCE) as advance:
-        for number, (name, path) in enumerate(files):
-            file = _Read(name, reason=f"{path}.") if isinstance(path, str) else _read(name, path, detector)
-            if file.networks:
-                waiting.append((number, file))
-            else:
-                facts = {"sha256": file.sha256, "size": file.size, "notes": file.notes}
-                findings[number] = Finding(name, file.verdict, file.reason, **facts)
-            if len(waiting) == AT_ONCE:
-                judge()
+    entries = list(entries_of(targets, Choice(tuple(include), tuple(exclude)), cache))
+    kept = None if results is None else ResultCache(results, detector)
+    scanner = _Scanner(Reader(detector, allowed, kept), false_alarms)
+    # An index first, so that the shards that it speaks for are known before they are looked at
+    order = sorted(range(len(entries)), key=lambda number: not entries[number].name.endswith(INDEX_NAME))
+    with progress("scanning", len(entries), "files", show and len(entries) > AT_ONCE) as advance:
+        for number in order:
+            scanner.look(number, entries[number])
             advance(1)
-        judge()
-    ordered = tuple(findings[number] for number in range(len(files)))
-    return Scan(ordered, detector.card, false_alarms, time.perf_counter() - start)
+        scanner.judge()
+    scanner.check_targets(targets, entries)
+    left_out = scanner.passed.pop(LEFT_OUT, 0)
+    notes = (f"Results could not be kept in {results}: {kept.failed}.",) if kept is not None and kept.failed else ()
+    findings = tuple(scanner.findings[number] for number in sorted(scanner.findings))
+    seconds = time.perf_counter() - start
+    return Scan(findings, detector.card, false_alarms, seconds, dict(scanner.passed), left_out, tuple(failing), notes)
 
 
-def _files(targets: Sequence[str], cache: Path | None) -> Iterator[tuple[str, Path | str]]:
-    """Names of files with their paths, or with the sentence that says why there is none."""
-    if not targets:
-        raise ValueError("nothing to scan: give files, folders or hf://OWNER/NAME@REVISION")
-    for target in targets:
-        if target.startswith(SCHEME):
-            yield from _hub_files(target, cache)
-            continue
-        path = Path(target)
-        if not path.is_dir():
-            yield target, path
-            continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and (p.is_file() or p.is_symlink()))
-        if not inside:
-            raise ValueError(f"{target} holds no checkpoint: looked for files ending in {', '.join(SUFFIXES)}")
-        yield from ((str(p), p) for p in inside)
+class _Scanner:
+    """A scan in progress.
+
+    Attributes:
+        findings: by the number of the entry.
+        passed: how many files are counted and not named, by kind.
+    """
+
+    def __init__(self, reader: Reader, false_alarms: float) -> None:
+        self.reader, self.false_alarms = reader, false_alarms
+        self.findings: dict[int, Finding] = {}
+        self.passed: Counter[str] = Counter()
+        self._waiting: dict[int, Waiting] = {}
+
+    def look(self, number: int, entry: Entry) -> None:
+        """Look at a file; if it has networks they are judged later, with others."""
+        if entry.passed:
+            self.passed[entry.passed] += 1
+            return
+        if entry.path is None:
+            verdict = entry.verdict or "unreadable"
+            self.findings[number] = Finding(entry.name, verdict, entry.reason, entry.cause, notes=entry.notes)
+            return
+        found = self.reader.look(entry, entry.path)
+        if isinstance(found, Finding):
+            self.findings[number] = found
+        elif isinstance(found, Passed):
+            if found.kind:
+                self.passed[found.kind] += 1
+        elif isinstance(found, Known):
+            self.findings[number] = _finding(found.facts, found.kept, self.false_alarms)
+        else:
+            self._waiting[number] = found
+            if len(self._waiting) == AT_ONCE:
+                self.judge()
+
+    def judge(self) -> None:
+        """Judge the networks of all files that wait for it."""
+        began = time.perf_counter()
+        detector = self.reader.detector
+        judged = iter(detector.judge([network for file in self._waiting.values() for network in file.networks]))
+        said = {number: tuple(next(judged) for _ in file.networks) for number, file in self._waiting.items()}
+        seconds = (time.perf_counter() - began) / max(1, len(said))
+        for number, judgements in said.items():
+            file = self._waiting[number]
+            pairs = zip(file.networks, judgements, strict=True)
+            farthest = tuple(detector.farthest(network) if one.distance > 1 else "" for network, one in pairs)
+            kept = Kept(judgements, farthest, notes=file.notes)
+            if self.reader.results is not None and file.key is not None:
+                self.reader.results.put(file.key, kept)
+            self.findings[number] = _finding(file.facts, kept, self.false_alarms, seconds)
+        self._waiting.clear()
+
+    def check_targets(self, targets: Sequence[str], entries: Sequence[Entry]) -> None:
+        """That each folder and repository holds something that is told of.
+
+        Raises:
+            ValueError: if a folder holds no checkpoint.
+        """
+        inside = Counter(entry.target for entry in entries)
+        told = {entries[n].target for n, found in self.findings.items() if found.verdict != "not_looked_at"}
+        for number, target in enumerate(targets):
+            if target in told:
+                continue
+            files = f"none of its {inside[target]} files" if inside[target] else "nothing in it"
+            if not target.startswith(SCHEME):
+                raise ValueError(f"{target} holds no checkpoint: {files} is one, by content or by name, and looked at")
+            reason = f"The repository holds no weights: {files} is a checkpoint."
+            self.findings[len(entries) + number] = Finding(target, "unreadable", reason)
 
 
-def _hub_files(target: str, cache: Path | None) -> Iterator[tuple[str, Path | str]]:
-    """The checkpoints of a repository; the commit is pinned before anything is fetched."""
-    try:
-        found = repository(target)
-        names = [name for name in found.files if Path(name).suffix.lower() in SUFFIXES]
-        if not names:
-            yield target, f"The repository holds no weights: none of its {len(found.files)} files is a checkpoint"
-        for name in names:
-            yield f"{found}/{name}", found.fetch(name, cache)
-    except HubError as error:
-        text = str(error)
-        yield target, text[0].upper() + text[1:]
-
-
-def _read(name: str, path: Path, detector: Detector) -> _Read:
-    """One file's networks; whatever is wrong with it is said of it, and stops nothing."""
-    try:
-        size, sha256 = path.stat().st_size, None
-    except OSError as error:
-        why = (
-            "there is no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
-        )
-        return _Read(name, reason=f"It cannot be read: {why}.")
-    if path.is_file() and size <= HASHED:
-        with suppress(OSError):
-            sha256 = file_hash(path)
-    unhashed = (f"It was not hashed, having more than {HASHED // 2**30} GiB.",) if size > HASHED else ()
-    known = {"size": size, "sha256": sha256}
-    try:
-        parts = outlines(path)
-        kept: list[tuple[Outline, list[str]]] = []
-        refused: NetworkError | None = None
-        for part in parts:
-            try:
-                kept.append((part, detector.recognise(part)))
-            except NetworkError as error:
-                refused = refused or error
-        if not kept:
-            return _Read(name, verdict="out_of_scope", reason=_sentence(refused), notes=unhashed, **known)
-        notes = list(unhashed)
-        odd = sorted({part.dtypes[array] for part, arrays in kept for array in arrays} - {"F32"})
-        if odd:
-            notes.append(f"Its weights are {' and '.join(odd)}; the detector was trained on F32.")
-        if len(kept) > 1:
-            named = ", ".join(".".join(part.part) or "the file itself" for part, _ in kept)
-            notes.append(f"It holds {len(kept)} such networks ({named}): the most suspicious one is reported.")
-        networks = tuple(detector.network(read(part, arrays), arrays) for part, arrays in kept)
-        try:
-            for network in networks:
-                network.check_finite()
-        except NetworkError as error:
-            return _Read(name, verdict="unreadable", reason=_sentence(error), **known)
-        return _Read(name, networks=networks, notes=tuple(notes), **known)
-    except UnreadableError as error:
-        return _Read(name, reason=_sentence(error, path), notes=unhashed, **known)
-    except Exception as error:  # a file can be wrong in ways that nobody thought of, and must not stop the others
-        what = " ".join(str(error).split())[:120]
-        return _Read(name, reason=f"It could not be read ({type(error).__name__}: {what}).", **known)
-
-
-def _sentence(error: Exception | None, path: Path | None = None) -> str:
-    """A message as a sentence about the file, whose name stands above it."""
-    text = str(error)
-    if path is not None and text.startswith(f"{path} "):
-        text = f"it {text[len(str(path)) + 1 :]}"
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def _finding(
-    file: _Read, judgements: Sequence[Judgement], detector: Detector, false_alarms: float, seconds: float
-) -> Finding:
+def _finding(facts: dict[str, Any], kept: Kept, false_alarms: float, seconds: float = 0.0) -> Finding:
     """What is said of a file: of its most suspicious network in scope, or of the nearest if none is."""
+    known = {**facts, "notes": (*facts["notes"], *kept.notes), "seconds": seconds}
+    if not kept.judgements:
+        return Finding(verdict="out_of_scope", reason=kept.reason, cause=kept.cause or ANOTHER, **known)
+    judgements = kept.judgements
     place = min(range(len(judgements)), key=lambda i: (judgements[i].distance > 1, judgements[i].p_value))
     judgement = judgements[place]
-    known = {"sha256": file.sha256, "size": file.size, "notes": file.notes, "seconds": seconds}
     known["distance"] = judgement.distance
     if judgement.distance > 1:
-        return Finding(
-            file.file,
-            "out_of_scope",
+        reason = (
             f"Its weights are {judgement.distance:.1f} times as far from the training networks as this detector may "
-            f"judge: {detector.scope.farthest(file.networks[place])}.",
-            **known,
+            f"judge: {kept.farthest[place]}."
         )
+        return Finding(verdict="out_of_scope", reason=reason, cause=FAR, **known)
     suspicious = judgement.p_value <= false_alarms
-    odds = f"probability of a backdoor {judgement.probability:.0%} if half of all networks have one"
-    if suspicious:
-        reason = f"At most {judgement.p_value:.1%} of clean networks look so suspicious; {odds}."
-    else:
-        reason = f"About {judgement.p_value:.0%} of clean networks look at least as suspicious; {odds}."
     return Finding(
-        file.file,
-        "suspicious" if suspicious else "clean",
-        reason,
+        verdict="suspicious" if suspicious else "clean",
+        reason=_why(judgement.p_value, judgement.probability, false_alarms),
         probability=judgement.probability,
         p_value=judgement.p_value,
         layers=judgement.layers,
         neurons=judgement.neurons[:BLAMED],
         **known,
     )
+
+
+def _why(p_value: float, probability: float, false_alarms: float) -> str:
+    """Why a file is suspicious or not: by the p-value; the probability is told with what it is of."""
+    odds = f"Where half of all networks have a backdoor, {probability:.0%} of those that look like this one have one"
+    if p_value <= false_alarms:
+        return f"At most {p_value:.1%} of clean networks look so suspicious; the limit is {false_alarms:.1%}. {odds}."
+    seen = f"About {p_value:.0%} of clean networks look at least as suspicious; the limit is {false_alarms:.1%}"
+    if probability < 0.5:
+        return f"{seen}. {odds}."
+    return f"{seen}, and this alone decides. {odds}: it is called clean, and is nearer to those with a backdoor."

@@ -12,7 +12,6 @@ import numpy as np
 from weightspace.backdoors.calibration import Calibration
 from weightspace.backdoors.detector import Detector
 from weightspace.backdoors.recipes import RATES, neuron_metamodel
-from weightspace.backdoors.scope import Scope
 from weightspace.backdoors.task import backdoor_examples
 from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import auroc, bootstrap_interval
@@ -21,6 +20,7 @@ from weightspace.files.atomic import write_atomically
 from weightspace.metamodels.choice import validation_loss
 from weightspace.metamodels.contract import Examples
 from weightspace.metamodels.metamodel import MetaModel
+from weightspace.metamodels.scope import Scope
 from weightspace.weights.canonical_scale import in_canonical_scale
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
@@ -59,6 +59,7 @@ def train_detector(zoo: Zoo, folder: Path, *, steps: int | None = None, show: bo
         for rate in RATES
     ]
     model = min((one.fit(taught, choice) for one in tried), key=lambda one: validation_loss(one, choice))
+    model.canonical = bool(model.specs[0].scalings)
     bare = Detector(model, Calibration(1.0, 0.0, np.zeros(0)), Scope.fit(training.networks, apart.networks), {})
     labels = apart.labels["backdoor"]
     detector = Detector(model, Calibration.fit(bare.scores(apart.networks), labels), bare.scope, {})

@@ -4,55 +4,96 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
 from weightspace.cli.options import check_destinations, some
-from weightspace.cli.output import say, say_json
+from weightspace.cli.output import fail, say, say_json
+from weightspace.errors import printable
+
+if TYPE_CHECKING:
+    from weightspace.backdoors.verdict import Verdict
+
+FailOn = Literal["suspicious", "unreadable", "out-of-scope", "not-looked-at"]
+_VERDICTS: dict[FailOn, Verdict] = {
+    "suspicious": "suspicious",
+    "unreadable": "unreadable",
+    "out-of-scope": "out_of_scope",
+    "not-looked-at": "not_looked_at",
+}
 
 
 def scan(
     targets: Positional[tuple[str, ...]],
     fpr: float = 0.05,
     detector: Path | None = None,
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    allow: Path | None = None,
+    cache: Path | None = None,
+    fail_on: tuple[FailOn, ...] = ("suspicious", "unreadable", "out-of-scope"),
     json: bool = False,
     sarif: Path | None = None,
     html: Path | None = None,
 ) -> int:
     """Say of checkpoints whether their weights look like those of networks with a backdoor.
 
-    Reads safetensors, PyTorch state dicts (through its restricted unpickler alone) and ONNX initialisers; nothing in a
-    file is executed. Exit status 0 clean, 1 suspicious, 2 wrong usage, 3 unreadable or refused, 4 out of the detector's
-    scope; of several files that of the gravest: suspicious, then unreadable, then out of scope.
+    Nothing in a file is executed. What a file is its content says, whatever it is called; every file of a folder is
+    judged, counted by its kind, or named with the reason. Exit status 0 clean, 1 suspicious, 2 wrong usage or a report
+    that could not be written, 3 unreadable or refused, 4 out of the detector's scope; of several files that of the
+    gravest: suspicious, then unreadable, then out of scope.
 
     Args:
-        targets: files, folders (all checkpoints below them) or hf://OWNER/NAME@REVISION.
+        targets: files, folders (everything below them) or hf://OWNER/NAME@REVISION.
         fpr: share of clean networks that may be called suspicious.
         detector: a detector that `weightspace backdoors train` made; the one that comes with the package unless given.
+        include: of folders and repositories only what fits one of these globs, such as "*.pt" or "runs/*/last".
+        exclude: what fits one of these globs is left out.
+        allow: a file of SHA-256 hashes, one a line and comments after #, of files that are known and not judged.
+        cache: a folder where results are kept by the hashes of file and detector; no verdict is changed by it.
+        fail_on: verdicts that give an exit status other than 0; not-looked-at gives 5.
         json: print JSON.
         sarif: a file for SARIF 2.1.0.
         html: a page for people.
     """
+    from weightspace.backdoors.allow_list import read_allow_list
     from weightspace.backdoors.detector import Detector
+    from weightspace.backdoors.page import write_sarif, write_scan
     from weightspace.backdoors.scan import scan as judge
-    from weightspace.backdoors.verdict import summary
+    from weightspace.backdoors.summary import summary
 
     sources = [Path(target) for target in targets if not target.startswith("hf://")]
     for source in sources or [Path()]:
         check_destinations(source, {"--sarif": sarif, "--html": html})
-    found = judge(targets, Detector.load(detector), false_alarms=fpr)
+    if cache is not None and cache.exists() and not cache.is_dir():
+        raise ValueError(f"--cache {cache} is a file: name a folder")
+    found = judge(
+        targets,
+        Detector.load(detector),
+        false_alarms=fpr,
+        include=include,
+        exclude=exclude,
+        allowed=frozenset() if allow is None else read_allow_list(allow),
+        results=cache,
+        failing=tuple(_VERDICTS[word] for word in fail_on),
+    )
     with suppress(BrokenPipeError):  # printed before anything is written, so that a full disk does not take it away
         say_json(found.to_json()) if json else say(summary(found))
-    if sarif is not None or html is not None:
-        from weightspace.backdoors.page import write_sarif, write_scan
-
-        for path, write in ((sarif, write_sarif), (html, write_scan)):
-            if path is not None:
-                write(found, path)
-                if not json:
-                    with suppress(BrokenPipeError):
-                        say(str(path))
-    return found.exit_status
+    unwritten = 0
+    for path, write in ((sarif, write_sarif), (html, write_scan)):
+        if path is None:
+            continue
+        try:
+            write(found, path)
+        except OSError as error:  # the others are written all the same
+            why = (error.strerror or str(error)).lower()
+            unwritten = fail(f"{path} could not be written ({why}): the verdicts are those that were printed")
+            continue
+        if not json:
+            with suppress(BrokenPipeError):
+                say(printable(str(path)))
+    return found.exit_status or unwritten
 
 
 def compare(

@@ -22,6 +22,8 @@ def decompile(
     heads: int | None = None,
     identifier: Annotated[str | None, tyro.conf.arg(name="id")] = None,
     causal: bool = False,
+    bos: str | None = None,
+    pad: str | None = None,
     out: Path | None = None,
     html: Path | None = None,
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False,
@@ -33,12 +35,15 @@ def decompile(
     printed and written all the same.
 
     Args:
-        file: safetensors, with or without weightspace's description, or an npz of Tracr's parameters under their names.
+        file: safetensors, with or without weightspace's description, or an npz or another checkpoint of Tracr's
+            parameters under their names.
         vocab: the tokens without BOS and PAD, as a JSON list or a file that holds one, if the file does not say them.
         budget: time to search, such as 30s, 2m or 45 (seconds).
         heads: heads of each layer, if they cannot be read off the weights.
-        identifier: which transformer, where an npz holds several as ID/PARAMETER.
+        identifier: which transformer, where a file holds several as ID/PARAMETER.
         causal: each place sees only itself and what is before it; the weights do not say.
+        bos: what BOS is called, if the weights leave open which row of the token embedding it is.
+        pad: the same of PAD.
         out: a file for the program's text.
         html: a page that shows the program, its proof, and where each line stands in the weights.
         verbose: print the trace of the search too.
@@ -49,7 +54,7 @@ def decompile(
     seconds = seconds_of(budget)
     check_destinations(file, {"--out": out, "--html": html})
     tokens = None if vocab is None else vocabulary(vocab)
-    bare = load_bare(file, vocab=tokens, num_heads=heads, causal=causal, identifier=identifier)
+    bare = load_bare(file, vocab=tokens, num_heads=heads, causal=causal, identifier=identifier, bos=bos, pad=pad)
     from weightspace.decompiler.decompile import decompile as search
 
     found = search(bare, budget=seconds)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import tyro
 
-from weightspace.cli import backdoors, decompile, hyperparameters, metamodels, rasp, zoo
+from weightspace.cli import backdoors, decompile, hyperparameters, inspection, metamodels, rasp, zoo
 from weightspace.cli.output import fail, say
 from weightspace.metamodels.recipes import METAMODEL_RECIPES
 from weightspace.train.launch import Launch
@@ -50,6 +50,7 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "decompiler listing": (decompile.listing, "train a network that writes the paper's listings from weights alone"),
     "decompiler ladder": (decompile.ladder, "every method on every rung: noisy, compressed, finetuned, trained"),
     "scan": (backdoors.scan, "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
+    "inspect": (inspection.inspect, "what a checkpoint holds: kind, arrays, architecture, metadata, hash; no verdict"),
     "hyperparameters compare": (hyperparameters.compare, "every method on the properties of a zoo's networks"),
     "hyperparameters curve": (hyperparameters.curve, "the methods by the number of networks they are trained on"),
     "backdoors compare": (backdoors.compare, "every detector of backdoors on one zoo, and the tables"),

@@ -20,7 +20,7 @@ def demo(out: Path = Path("demo"), workers: int | None = None, json: bool = Fals
         workers: processes that train base networks; one a core unless given.
         json: print results.json instead of the table.
     """
-    from weightspace.backdoors.verdict import summary as verdicts
+    from weightspace.backdoors.summary import summary as verdicts
     from weightspace.decompiler.result import summary
     from weightspace.evaluation.results import format_table
     from weightspace.experiments.comparison import decompile_demo, scan_demo
@@ -119,7 +119,7 @@ def compare(
 
 
 def predict(run: Positional[Path], networks: Positional[tuple[Path, ...]], json: bool = False) -> int:
-    """Ask a trained meta-model about networks in safetensors files, as `weightspace` saves them.
+    """Ask a trained meta-model about networks in checkpoint files: safetensors, PyTorch's, ONNX, whatever their names.
 
     Args:
         run: folder of the meta-model.
@@ -134,7 +134,9 @@ def predict(run: Positional[Path], networks: Positional[tuple[Path, ...]], json:
     lines = []
     for answer in answers:
         best = {name: max(classes.items(), key=lambda item: item[1]) for name, classes in answer["targets"].items()}
-        lines.append(f"{answer['file']}: " + ", ".join(f"{n} {c} ({p:.0%})" for n, (c, p) in best.items()))
+        said = ", ".join(f"{n} {c} ({p:.0%})" for n, (c, p) in best.items())
+        unlike = "unlike anything it was trained on; it would say " if (answer["distance"] or 0.0) > 1 else ""
+        lines += [f"{answer['file']}: {unlike}{said}", *(f"  {note}" for note in answer["notes"])]
     return say("\n".join(lines))
 
 

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import Any
 
+from weightspace.errors import printable
+
 
 def say(text: str) -> int:
     if sys.stdout is not None:  # it is None where it was closed
@@ -20,5 +22,5 @@ def say_json(value: Any) -> int:
 
 def fail(sentence: str, code: int = 2) -> int:
     if sys.stderr is not None:
-        sys.stderr.write(f"weightspace: {sentence}\n")
+        sys.stderr.write(f"weightspace: {printable(sentence)}\n")
     return code

@@ -33,8 +33,9 @@ def make(
 
     Args:
         recipe: which population: digits-small, mnist-small, fashion-mnist-small, cnn-s, smallcnn, eilertsen-varied,
-            eilertsen-fixed, backdoors-small or backdoors-wide; for a GPU cnn-s-paper, smallcnn-paper,
-            eilertsen-varied-paper, eilertsen-fixed-paper or backdoors-paper; of programs rasp-typed or rasp-paper.
+            eilertsen-fixed, backdoors-small, backdoors-wide or backdoors-varied; for a GPU cnn-s-paper,
+            smallcnn-paper, eilertsen-varied-paper, eilertsen-fixed-paper or backdoors-paper; of programs rasp-typed or
+            rasp-paper.
         out: folder of the zoo; zoos/RECIPE unless given. With a URL, such as s3://BUCKET/NAME, the zoo is made in
             zoos/NAME and each of its files copied there, and what is there already is fetched.
         count: number of networks, instead of the recipe's.
@@ -119,6 +120,7 @@ def import_(
     labels: tuple[str, ...] = (),
     csv: Path | None = None,
     topology: str = "unknown",
+    part: str | None = None,
     images: str | None = None,
     epochs: tuple[int, ...] = (),
     count: int | None = None,
@@ -138,6 +140,8 @@ def import_(
         labels: what to ask for; a network without one of them is skipped. Every column unless given.
         csv: labels of state-dicts (unless their folder holds one CSV file) and of huggingface.
         topology: how the arrays of state-dicts and huggingface are connected: unknown, chain or transformer.
+        part: of files with several networks, such as {"model": ..., "ema": ...}, the keys that lead to the one that is
+            meant, with dots between them; . is the file itself.
         images: image set that the networks were trained on, if the source does not say it.
         epochs: which checkpoints; all unless given.
         count: most networks, drawn at random.
@@ -147,7 +151,7 @@ def import_(
     """
     from weightspace.zoo.importers.imported import import_zoo, summary
 
-    given = {"labels": labels, "table": csv, "topology": topology, "images": images, "epochs": epochs}
+    given = {"labels": labels, "table": csv, "topology": topology, "part": part, "images": images, "epochs": epochs}
     found = import_zoo(kind, sources, out, count=count, seed=seed, shard_size=shard_size, **given)
     return say_json(found.to_json()) if json else say(f"{summary(found)}\n{out}")
 

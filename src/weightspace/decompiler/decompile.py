@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import weightspace
+from weightspace import clock
 from weightspace.decompiler.lifting.align import Aligned, Kind, align
 from weightspace.decompiler.lifting.lift import NotLiftable, lift
-from weightspace.decompiler.proof.verify import Behaviour, behaviour, certify, distance, modes_of
+from weightspace.decompiler.proof.verify import (
+    Behaviour,
+    Certificate,
+    behaviour,
+    certify,
+    certify_rewritten,
+    distance,
+    modes_of,
+)
 from weightspace.decompiler.result import Decompilation
 from weightspace.decompiler.search.enumeration import enumerate_program
 from weightspace.decompiler.search.guided import Guided, ProgramFit, fitted, ranked
 from weightspace.decompiler.search.synthesis import match_activations, synthesise
 from weightspace.decompiler.search.target import MatchTarget
 from weightspace.errors import NetworkError, RaspError
+from weightspace.rasp.compiler.agreement import EVERY, SAMPLED
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Mode
@@ -35,7 +45,19 @@ ASKED: tuple[Method, ...] = ("lifter", "greedy", "search", "enumeration", "activ
 """Who is asked by default, in this order: the quick first. `search` tries what `sampled` would draw."""
 SAMPLES = 32
 """Programs drawn by `sampled`."""
+OF_NETWORK: tuple[Method, ...] = ("greedy", "sampled", "search")
+"""Who asks the network."""
+LOADING = 6.0
+"""Seconds that loading the network may take, with all that it needs; with less it is not begun, as nothing stops it."""
 LEAST_SECONDS = 0.05
+GRACE = 0.5
+"""Seconds beyond the budget in which a program that was found at its end may still be proved."""
+FEW_INPUTS = 500
+"""Inputs on which answers are compared first, before as many as there is time for."""
+QUICK_WORK = 20_000_000_000
+"""So many such products are done at once, without a look at a few inputs first."""
+CERTIFIED_WORK = 50_000_000_000
+"""Products of inputs, places and parameters that are spent on the answers of weights that are proved."""
 PRETRAINED = Path(weightspace.__file__).parent / "pretrained" / "decompiler.safetensors"
 
 
@@ -124,9 +146,15 @@ def attempt(problem: Problem, method: Method, budget: float) -> Attempt:
     """Let one method propose a program.
 
     Args:
-        budget: seconds; a method that is not a search takes what it takes, which is less than a second.
+        budget: seconds. What was found by then is given; a method that has nothing by then gives nothing.
     """
-    return _ATTEMPTS[method](problem, budget)
+    if method in OF_NETWORK and problem.proposer is None:
+        pretrained()  # once in a process, and not to the method's account
+    try:
+        with clock.limited(budget):
+            return _ATTEMPTS[method](problem, budget)
+    except clock.OutOfTime:
+        return Attempt(None, trace=(f"{method}: its time was over",))
 
 
 def _lifter(problem: Problem, budget: float) -> Attempt:  # noqa: ARG001 - every method takes one
@@ -172,9 +200,9 @@ def _search(problem: Problem, budget: float) -> Attempt:
     modes = problem.modes
     for number, mode in enumerate(modes):
         guided = problem.guided(mode)
-        started = time.monotonic()
+        started = clock.now()
         found = guided.search(budget / (len(modes) - number))
-        budget -= time.monotonic() - started
+        budget -= clock.now() - started
         checked += found.checked
         trace += found.trace
         if found.program is not None and (best is None or found.score > best[0]):
@@ -226,7 +254,7 @@ SHARES: dict[Method, float] = {"search": 0.4, "enumeration": 0.5, "activations":
 
 def decompile(
     bare: BareTransformer,
-    budget: float = 30.0,
+    budget: float | int = 30.0,
     *,
     methods: Sequence[Method] = ASKED,
     proposer: Proposer | None = None,
@@ -239,29 +267,41 @@ def decompile(
     every input is the next best, and then the one that comes nearest.
 
     Args:
-        budget: seconds; one step may take a little longer.
+        budget: seconds, above 0. What was found last is proved within a second more.
         methods: who is asked, in this order.
         proposer: a trained network instead of the one that comes with the package.
         seed: of whatever is drawn.
+    Raises:
+        RaspError: if the budget is not above 0.
     """
-    started = time.monotonic()
+    if not budget > 0:
+        raise RaspError(f"a budget is a number of seconds above 0, not {budget!r}")
+    started = clock.now()
     problem = Problem(bare, seed, proposer)
-    trace: list[str] = [f"stream: {_ALIGNED[problem.aligned.kind]}"]
+    trace: list[str] = []
+    try:
+        with clock.limited(budget):
+            trace.append(f"stream: {_ALIGNED[problem.aligned.kind]}")
+    except clock.OutOfTime:
+        methods, trace = (), ["stream: the time was over before it was understood"]
     checked, best = 0, None
     for method, found in _attempts(problem, methods, started + budget, trace):
         checked += found.checked
         if found.program is None:
             continue
-        judged = judge(problem, found, method)
+        with clock.limited(max(started + budget - clock.now(), 0.0) + GRACE):
+            judged = judge(problem, found, method)
         trace.append(f"{method}: {judged.found.status.replace('_', ' ')}{', nothing but noise is left' * judged.fits}")
         if best is None or judged.rank > best.rank:
             best = judged
         if best.settled:
             break
-    seconds = time.monotonic() - started
+    seconds = clock.now() - started
     if best is None:
         return Decompilation("none", None, "", seconds=seconds, checked=checked, trace=tuple(trace))
-    notes = []
+    notes = list(bare.notes)
+    if best.hurried:
+        notes.append("The time was over before all was compared: a longer budget may prove more.")
     if problem.aligned.kind != "directions":
         notes.append(f"The stream's directions: {_ALIGNED[problem.aligned.kind]}.")
     if bare.readout is None and not bare.causal:
@@ -275,7 +315,14 @@ def _attempts(
     problem: Problem, methods: Sequence[Method], until: float, trace: list[str]
 ) -> Iterator[tuple[Method, Attempt]]:
     for method in methods:
-        left = until - time.monotonic()
+        left = until - clock.now()
+        if method in OF_NETWORK and problem.proposer is None and not pretrained.cache_info().currsize:
+            if left < LOADING:
+                trace.append(f"{method}: no time to load the network")
+                continue
+            with suppress(NetworkError):  # which the attempt tells
+                pretrained()
+            left = until - clock.now()
         if left < LEAST_SECONDS and method != methods[0]:
             trace.append(f"{method}: no time left")
             continue
@@ -303,11 +350,13 @@ class Judged:
     Attributes:
         fits: whether it leaves nothing but noise of the weights.
         rank: to be compared; higher is better.
+        hurried: whether time was over before all was compared.
     """
 
     found: Decompilation
     fits: bool
     rank: tuple[int, float]
+    hurried: bool = False
 
     @property
     def settled(self) -> bool:
@@ -327,19 +376,69 @@ def judge(problem: Problem, found: Attempt, method: str, *, measure: bool = True
     """
     assert found.program is not None
     target, program = problem.aligned.bare, found.program
-    certificate = certify(program, target, mode=found.mode)
-    seen: Behaviour | None = behaviour(program, problem.bare, mode=found.mode)
-    if certificate is not None and (seen is None or not seen.equal):
-        seen = behaviour(program, target, mode=found.mode, certificate=certificate) or seen
+    hurry = _Hurry()
+    certificate = hurry.unless_over(lambda: _certified(problem, found))
+    seen = _seen(problem, found, certificate, hurry)
     places = 0.0 if seen is None or not seen.places else 1 - seen.differing_places / seen.places
     if certificate is not None:
         whole = Decompilation("certified", program, method, certificate, seen, tables=found.tables)
-        return Judged(whole, True, (3, places))
-    fit = problem.fit(program, found.mode)
+        return Judged(whole, True, (3, places), hurry.over)
+    fit = hurry.unless_over(lambda: problem.fit(program, found.mode))
     fits, equal = fit is not None and fit.complete, seen is not None and seen.equal
-    apart = distance(program, target, mode=found.mode) if measure else None
+    apart = hurry.unless_over(lambda: distance(program, target, mode=found.mode)) if measure else None
     judged = Decompilation(
         "behaviour_equal" if equal else "best_guess", program, method, None, seen, apart, tables=found.tables
     )
     likely = problem.aligned.kind == "directions" and fit is not None and fit.answers
-    return Judged(judged, fits, (2 if fits else int(equal), fit.gain if likely and fit is not None else places))
+    rank = (2 if fits else int(equal), fit.gain if likely and fit is not None else places)
+    return Judged(judged, fits, rank, hurry.over)
+
+
+T = TypeVar("T")
+
+
+def _certified(problem: Problem, found: Attempt) -> Certificate | None:
+    aligned = problem.aligned
+    assert found.program is not None
+    if aligned.rewrite is None:
+        return certify(found.program, problem.bare, mode=found.mode)
+    return certify_rewritten(found.program, problem.bare, aligned.bare, aligned.rewrite, mode=found.mode)
+
+
+class _Hurry:
+    """Steps of a proof of which those are left out for which there is no time."""
+
+    over = False
+
+    def unless_over(self, step: Callable[[], T]) -> T | None:
+        try:
+            clock.look()
+            return step()
+        except clock.OutOfTime:
+            self.over = True
+            return None
+
+
+def _seen(problem: Problem, found: Attempt, certificate: Certificate | None, hurry: _Hurry) -> Behaviour | None:
+    """How the program's answers compare with those of the weights: on a few inputs, then on as many as there is time.
+
+    Of weights that are proved to be the program's, large ones are asked about fewer inputs: that they answer alike is
+    known, and what is measured is only what rounding does.
+    """
+    program, bare, target = found.program, problem.bare, problem.aligned.bare
+    assert program is not None
+    most = EVERY
+    if certificate is not None:
+        places = bare.max_seq_len * bare.size
+        most = max(FEW_INPUTS, min(EVERY, CERTIFIED_WORK // places))
+    seen: Behaviour | None = None
+    long = most > FEW_INPUTS and SAMPLED * bare.max_seq_len * bare.size > QUICK_WORK
+    for count in (FEW_INPUTS, most) if long else (most,):
+        again = hurry.unless_over(lambda count=count: behaviour(program, bare, mode=found.mode, most=count))
+        seen = again or seen
+    if certificate is not None and (seen is None or not seen.equal):
+        seen = (
+            hurry.unless_over(lambda: behaviour(program, target, mode=found.mode, certificate=certificate, most=most))
+            or seen
+        )
+    return seen

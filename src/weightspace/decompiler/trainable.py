@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from weightspace.decompiler.examples import Answers, readout_of
-from weightspace.decompiler.lifting.align import WRITING
+from weightspace.decompiler.lifting.rewrite import WRITING
 from weightspace.rasp.compiler.bare import MATRICES, POSITIONS, TOKENS, BareTransformer
 from weightspace.rasp.language import BOS
 

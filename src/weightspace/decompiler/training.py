@@ -9,7 +9,7 @@ import numpy as np
 
 from weightspace.decompiler.distortion import clean, compressed
 from weightspace.decompiler.examples import Answers, answers_of, input_codes, share_right
-from weightspace.decompiler.lifting.align import WRITING
+from weightspace.decompiler.lifting.rewrite import WRITING
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.bare import POSITIONS, TOKENS, BareTransformer
 from weightspace.rasp.compiler.transformer import CompiledTransformer

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.numpy import save as save_safetensors
 
 from weightspace.backdoors.detector import PRETRAINED, Detector
@@ -17,12 +19,13 @@ from weightspace.decompiler.decompile import decompile
 from weightspace.decompiler.page import write_decompilation
 from weightspace.decompiler.proof.verify import permuted
 from weightspace.decompiler.result import Decompilation
-from weightspace.errors import NetworkError, ScopeError, TaskError, ZooError
+from weightspace.errors import NetworkError, ScopeError, TaskError, UnlikeWarning, ZooError
 from weightspace.evaluation.compare import compare, curve_of, results_of, score
 from weightspace.evaluation.report import write_report
 from weightspace.evaluation.results import Results, Row
 from weightspace.experiments.ladder import held_out
 from weightspace.files.atomic import file_hash, write_atomically
+from weightspace.metamodels.asking import Answers
 from weightspace.metamodels.baselines.linear import Linear
 from weightspace.metamodels.baselines.majority import Majority
 from weightspace.metamodels.baselines.statistics import StatisticsBoosting
@@ -34,7 +37,6 @@ from weightspace.metamodels.streaming import predict_file
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.train.ranks import joined
-from weightspace.weights.network import Network
 from weightspace.weights.spec import SpecError
 from weightspace.zoo.engine import Engine
 from weightspace.zoo.making import make_zoo
@@ -100,14 +102,20 @@ def evaluate_metamodel(run: str | Path, folder: str | Path, split: str = "test",
     return score(model.name, predictions, training, test, seed, seconds, model.parameters)
 
 
-def predict_files(run: str | Path, files: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """A saved meta-model's answers about networks in safetensors files.
+STREAMED = 2**28
+"""Bytes from which a file is read leaf by leaf, by a meta-model that can."""
 
-    A file that `Network.save` wrote describes itself; any other is matched by the names and shapes of its arrays with
-    the networks that the meta-model was trained on. One that reads leaves needs little memory, however large a file is.
+
+def predict_files(run: str | Path, files: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """A saved meta-model's answers about networks in checkpoint files of any kind.
+
+    A file that `Network.save` wrote describes itself; the arrays of any other are matched by what they do, their shapes
+    and their order with the networks that the meta-model was trained on. One that reads leaves needs little memory,
+    however large a file is, and then knows arrays by their names alone.
 
     Returns:
-        for each file its name and, for each target, the probability of every class.
+        for each file its name; for each target the probability of every class; `distance` from the networks that the
+        meta-model was trained on, above 1 if it is unlike them, None where it cannot tell; and `notes`, sentences.
     Raises:
         NetworkError, ScopeError: naming the file that cannot be judged.
     """
@@ -117,18 +125,29 @@ def predict_files(run: str | Path, files: Sequence[str | Path]) -> list[dict[str
     answers = []
     for file in files:
         try:
-            if model.config.reading == "leaves":
-                predictions = predict_file(file, model)  # which may be larger than memory
-            else:
-                predictions = model.predict([Network.load(file, model.specs)])
+            found = _asked_about(file, model)
         except (NetworkError, ScopeError, SpecError) as error:
             raise type(error)(f"{file}: {error}" if str(file) not in str(error) else str(error)) from error
         targets = {
-            target.name: dict(zip(target.classes, map(float, predictions[target.name][0]), strict=True))
+            target.name: dict(zip(target.classes, map(float, found[target.name][0]), strict=True))
             for target in model.targets
         }
-        answers.append({"file": str(file), "targets": targets})
+        distance = float(found.distance[0])
+        far = None if np.isnan(distance) else distance
+        answers.append({"file": str(file), "targets": targets, "distance": far, "notes": list(found.notes[0])})
     return answers
+
+
+def _asked_about(file: str | Path, model: MetaModel) -> Answers:
+    """The answers about one file; that it is unlike the others is in the notes, not a warning beside them."""
+    if model.config.reading == "leaves" and Path(file).is_file() and Path(file).stat().st_size >= STREAMED:
+        told = "It is too large to compare with the networks of the training."
+        return Answers(predict_file(file, model), np.array([np.nan]), ((told,),))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnlikeWarning)
+        found = model.predict([file])
+    assert isinstance(found, Answers)
+    return found
 
 
 def compare_on_zoo(

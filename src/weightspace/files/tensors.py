@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import mmap
+import os
 import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from weightspace.errors import NetworkError, UnreadableError
+from weightspace.files.arrays import check_shapes
+from weightspace.files.json_text import json_object
+from weightspace.files.kinds import LARGEST_HEADER, open_regular
 
 METADATA_KEY = "weightspace"
 """The single safetensors metadata entry we write: one key, because several are stored in no fixed order."""
-LARGEST_HEADER = 100 * 2**20
-"""Bytes of the longest header that is read, as in the format's own library."""
 TYPES = {
     **{f"{sign}{8 * size}": f"<{sign.lower()}{size}" for sign in "IU" for size in (1, 2, 4, 8)},
     **{f"F{8 * size}": f"<f{size}" for size in (2, 4, 8)},
@@ -53,28 +54,39 @@ def read_header(path: str | Path) -> Header:
         UnreadableError: if the file is missing or not whole, arrays overlap or leave gaps, or a name stands twice.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UnreadableError(f"there is no file {path}")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(LARGEST_HEADER, size - 8):
-            raise UnreadableError(
-                f"{path} is not a whole safetensors file: its header is said to have {length} bytes, and the file has "
-                f"{size}"
-            )
-        raw = file.read(length)
+    with open_regular(path) as file:
+        return header_in(path, file)
+
+
+def header_in(path: Path, file: BinaryIO) -> Header:
+    """See `read_header`; of a file that is open."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    start = file.read(8)
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if not 2 <= length <= min(LARGEST_HEADER, size - 8):
+        raise UnreadableError(
+            f"{path} is not a whole safetensors file: its header is said to have {length} bytes, and the file has "
+            f"{size}"
+        )
+    raw = file.read(length)
     try:
-        header = json.loads(raw, object_pairs_hook=_once)
-        metadata = {str(key): str(text) for key, text in header.pop("__metadata__", {}).items()}
+        header = json_object(raw)
+        # The format's library takes null for no metadata
+        said = header.pop("__metadata__", None)
+        metadata = {} if said is None else dict(said.items())
+        if not all(isinstance(text, str) for text in metadata.values()):
+            raise ValueError("its metadata is more than texts")
         end, shapes, dtypes, offsets, torn = 0, {}, {}, {}, None
+        widths: dict[str, int] = {}
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            first, last = entry["data_offsets"]
-            shapes[name], dtypes[name] = tuple(_whole(n) for n in entry["shape"]), str(entry["dtype"])
+            first, last = _wholes(entry["data_offsets"])
+            shapes[name], dtypes[name] = _wholes(entry["shape"]), str(entry["dtype"])
             if first != end or last < first:
                 raise ValueError(f"array {name!r} does not begin where the one before it ends")
-            if _bits(name, dtypes[name]) * prod(shapes[name]) != 8 * (last - first):
+            if dtypes[name] not in widths:
+                widths[dtypes[name]] = _bits(name, dtypes[name])
+            if widths[dtypes[name]] * prod(shapes[name]) != 8 * (last - first):
                 raise ValueError(f"array {name!r} of shape {shapes[name]} does not have {last - first} bytes")
             offsets[name], end = 8 + length + first, last
             if torn is None and 8 + length + last > size:
@@ -85,6 +97,7 @@ def read_header(path: str | Path) -> Header:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UnreadableError(f"{path} is not a whole safetensors file: {reason}") from None
+    check_shapes(path, shapes)
     return Header(path, shapes, dtypes, offsets, metadata)
 
 
@@ -138,18 +151,14 @@ def _check_types(header: Header, *, BF16: bool = True) -> None:
             raise NetworkError(f"{header.path} holds array {name!r} as {dtype}: convert it to F32")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; a name that stands twice in it would be read in two ways."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands in its header twice")
-    return found
-
-
-def _whole(number: Any) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise ValueError(f"{number!r} is no length")
-    return number
+def _wholes(numbers: Any) -> tuple[int, ...]:
+    """A list of whole numbers of at least 0."""
+    if type(numbers) is not list:
+        raise ValueError(f"{numbers!r:.40} is no list of lengths")
+    for number in numbers:
+        if type(number) is not int or number < 0:
+            raise ValueError(f"{number!r:.40} is no length")
+    return tuple(numbers)
 
 
 def _bits(name: str, dtype: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weightspace.errors import NetworkError, ScopeError
+from weightspace.errors import NetworkError, ScopeError, UnlikeWarning
+from weightspace.metamodels.asking import Answers, asked
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.contract import Examples, Predictions, Target
 from weightspace.metamodels.embed import Embedding, Normaliser, TokenBatch, gather_tokens, tokenise
@@ -22,6 +24,7 @@ from weightspace.metamodels.heads import Head
 from weightspace.metamodels.hierarchical import LeafEmbedding, leaf_tokens
 from weightspace.metamodels.learner import Answering, Learner
 from weightspace.metamodels.neuron_tokens import BLOCK, NeuronEmbedding, neuron_count, neuron_tokens
+from weightspace.metamodels.scope import Scopes
 from weightspace.metamodels.summary import (
     DROPPED,
     DROPPED_EXACT,
@@ -38,6 +41,7 @@ from weightspace.train.log import History
 from weightspace.train.loop import choose_device
 from weightspace.train.model_file import read_model, training_of, write_model
 from weightspace.weights.augment import Permuter
+from weightspace.weights.canonical_scale import in_canonical_scale
 from weightspace.weights.chunks import token_count
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
@@ -46,6 +50,10 @@ from weightspace.weights.spec import NetworkSpec
 
 KIND = "meta-model"
 MODEL_FILE = "model.safetensors"
+CANNOT_TELL = (
+    "The meta-model's file does not say what its training networks look like, so that it cannot tell whether this "
+    "one is of their kind: train it again with this version."
+)
 
 
 class Transformer(nn.Module):
@@ -147,11 +155,15 @@ class MetaModel(Learner):
         """Probabilities (n, classes) for each target, estimates (n,) for each quantity.
 
         Args:
-            networks: networks, or files that hold one each; a single one is n = 1. A file that `Network.save` wrote
-                describes itself; any other is matched by names and shapes with the networks that it was trained on.
+            networks: networks, or files that hold one each, of any kind that `files.checkpoints` reads; a single one is
+                n = 1. Arrays of other names are matched by what they do, their shapes and their order with those that
+                it was trained on.
+        Returns:
+            for all but a `Population`, which comes from a zoo, `asking.Answers`: they also have `distance` and `notes`.
+            A network that is unlike those that it was trained on is answered about, with an `UnlikeWarning`.
         Raises:
             NetworkError: if a file cannot be read, or a weight is NaN or infinite.
-            ScopeError: if a network is not such as the meta-model was trained on.
+            ScopeError: if a network is of another architecture; a sentence with the first difference.
 
         >>> import weightspace as ws
         >>> model = ws.MetaModel.load(ws.EXAMPLES / "backdoor-detector.safetensors")
@@ -159,10 +171,42 @@ class MetaModel(Learner):
         (1, 2)
         """
         if isinstance(networks, Population):
-            return super().predict(networks)
-        several = [networks] if isinstance(networks, Network | str | Path) else networks
-        read = [Network.load(one, self.specs) if isinstance(one, str | Path) else one for one in several]
-        return super().predict(read)
+            return super().predict(self._scaled(networks))
+        several = [networks] if isinstance(networks, Network | str | Path) else list(networks)
+        found = [asked(one, self.specs) for one in several]
+        for source, one in zip(several, found, strict=True):
+            try:
+                self.check_scope(one.network.spec)
+            except ScopeError as error:
+                where = f"{source}: " if isinstance(source, str | Path) else ""
+                arrays = f"a network with arrays {describe(one.network.spec)} is out of scope"
+                one_kind = one.difference and len(self.specs) == 1  # of several it is the size that decides
+                raise ScopeError(f"{where}{f'{arrays}: {one.difference}' if one_kind else error}") from None
+        population = self._scaled(Population.of([one.network for one in found]))
+        answers = super().predict(population)
+        names = [str(source) if isinstance(source, str | Path) else "" for source in several]
+        return self._told(answers, population, [one.notes for one in found], names)
+
+    def _scaled(self, population: Population) -> Population:
+        """Networks as it was taught to read them."""
+        return in_canonical_scale(population, self.specs[0].scalings) if self.canonical else population
+
+    def _told(
+        self, answers: Predictions, population: Population, notes: Sequence[tuple[str, ...]], names: Sequence[str]
+    ) -> Answers:
+        """Answers with how far each network is from those of the training; warns of those that are unlike them."""
+        if self.scopes is None or not len(population):
+            return Answers(answers, np.full(len(population), np.nan), tuple((*own, CANNOT_TELL) for own in notes))
+        distance = self.scopes.distance(population)
+        far = [int(place) for place in np.flatnonzero(distance > 1)]
+        told = list(notes)
+        for place in far:
+            told[place] = (*told[place], self.scopes.unlike(population[place], float(distance[place])))
+        if far:
+            which = names[far[0]] or f"network {far[0] + 1}"
+            more = f" {len(far) - 1} others of the {len(population)} are unlike them too." if len(far) > 1 else ""
+            warnings.warn(f"{which}: {told[far[0]][-1]}{more}", UnlikeWarning, stacklevel=3)
+        return Answers(answers, distance, tuple(told))
 
     def __init__(
         self, config: MetaModelConfig | None = None, *, folder: str | Path | None = None, show: bool = False
@@ -174,6 +218,8 @@ class MetaModel(Learner):
         self.facts: Mapping[str, Any] = {}
         self.known: TokenBatch | None = None
         self.permuter: Permuter | None = None
+        self.scopes: Scopes | None = None
+        self.canonical = False  # set by whoever taught it on networks of one spec in canonical scale
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
@@ -204,6 +250,7 @@ class MetaModel(Learner):
             super().fit(training, validation)
         finally:
             self.known = None  # it may be larger than all the networks
+        self.scopes = Scopes.fit(training.networks, validation.networks)
         return self
 
     def settings(self) -> str:
@@ -330,6 +377,8 @@ class MetaModel(Learner):
             "normaliser": self.normaliser.to_json(),
             "history": self.history.to_json(),
             "facts": dict(facts or {}),
+            "canonical": self.canonical,
+            "scope": None if self.scopes is None else self.scopes.to_json(),
         }
         path = Path(folder) if Path(folder).suffix == ".safetensors" else Path(folder) / MODEL_FILE
         write_model(path, KIND, self.model.state_dict(), record)
@@ -357,7 +406,10 @@ class MetaModel(Learner):
             loaded.model = Transformer(loaded.config, loaded.tokens, sum(loaded.answering.sizes), loaded.room)
             loaded.model.load_state_dict(tensors)
             loaded.facts = record["facts"]
+            loaded.canonical = bool(record.get("canonical", False))  # versions before knew of no scale
             loaded.history = History(**record["history"])
+            scope = record.get("scope")  # files of before say nothing of it
+            loaded.scopes = None if scope is None else Scopes.from_json(scope)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise NetworkError(f"{path} is not a whole meta-model: {error}") from error
         return loaded

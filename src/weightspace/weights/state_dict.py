@@ -133,7 +133,7 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 def _natural(name: str) -> tuple[Any, ...]:
     prefix, _, last = name.rpartition(".")
-    pieces = [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", prefix)]
+    pieces = [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"([0-9]{1,18})", prefix)]
     return pieces, "bias" in last, "running" in last, last
 
 

@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.decompiler.lifting.dictionary import CLOSE, find_dictionary
-from weightspace.rasp.compiler.bare import MATRICES, POSITIONS, TOKENS, BareTransformer
+from weightspace.decompiler.lifting.rewrite import Rewrite, access, evened, straightened, unscaled
+from weightspace.rasp.compiler.bare import BareTransformer
 
-WRITING = (MATRICES[3], MATRICES[5])
-"""The matrices of a layer that write to the stream: (..., width)."""
 EXACT = 1e-3
 """Lengths and products of rows that are equal in the compiled weights differ by less than this after a rotation in
 float32; what is different in them differs by much more."""
@@ -38,12 +38,14 @@ class Aligned:
         residual: how far the rounded weights are from those given: the largest over all matrices of the root of the
             mean squared difference, in units of the matrix's own root mean square, both in the stream that was given.
         kind: what was done to the stream; `neither` if the directions were not found, and `bare` is what was given.
+        rewrite: what leads from `bare` back to what was given, but for rounding; None if the kind is `neither`.
     """
 
     bare: BareTransformer
     basis: np.ndarray
     residual: float
     kind: Kind
+    rewrite: Rewrite | None = None
 
 
 def with_stream(bare: BareTransformer, basis: np.ndarray) -> BareTransformer:
@@ -66,16 +68,6 @@ def with_stream(bare: BareTransformer, basis: np.ndarray) -> BareTransformer:
         none = None if readout.none is None else (back @ readout.none).astype(np.float32)
         readout = readout._replace(directions=(back @ readout.directions).astype(np.float32), none=none)
     return replace(bare, params=params, readout=readout)
-
-
-def access(name: str) -> Literal["read", "write", "neither"]:
-    """Whether a parameter reads the stream, writes to it, or neither, as the biases of what reads."""
-    if name in (TOKENS, POSITIONS):
-        return "write"
-    matrix, kind = name.split("/", 2)[2].rsplit("/", 1)
-    if matrix in WRITING:
-        return "write"
-    return "read" if kind == "w" else "neither"
 
 
 # -- a rotation ------------------------------------------------------------------------------------------------------
@@ -212,6 +204,7 @@ def _one_left(bare: BareTransformer, basis: _Basis, rows: np.ndarray) -> np.ndar
 def _add_written(basis: _Basis, written: np.ndarray) -> None:
     """Find the directions that hidden units write, those first that stand alone."""
     while basis.count < len(basis.rows):
+        clock.look()
         parts, rest = basis.split(written)
         lengths, held = np.linalg.norm(rest, axis=1), np.abs(parts).max(1, initial=0.0)
         new, alone, single = lengths > 10 * EXACT, held < EXACT, np.abs(lengths - 1) < EXACT
@@ -250,6 +243,7 @@ def _add_read(basis: _Basis, bare: BareTransformer) -> None:
     lengths = np.linalg.norm(columns, axis=1)
     columns = columns[lengths > EXACT] / lengths[lengths > EXACT, None]
     while basis.count < len(basis.rows) and len(columns):
+        clock.look()
         parts, rest = basis.split(columns)
         new = np.linalg.norm(rest, axis=1) > 10 * EXACT
         columns = columns[new]
@@ -275,6 +269,7 @@ def _signs(bare: BareTransformer, known: np.ndarray, written: np.ndarray) -> np.
     chained = (np.abs(writes) > 0).sum(1) > 1
     answers = np.zeros(len(known)) if bare.readout is None else (known @ bare.readout.directions).sum(1)
     for place in range(len(known)):
+        clock.look()
         own = writes[:, place]
         evidence = [answers[place], read[place]]
         if (own[chained] != 0).any():
@@ -327,13 +322,27 @@ def _nearest_image(images: np.ndarray, directions: np.ndarray) -> np.ndarray:
 
 
 def align(bare: BareTransformer) -> Aligned:
-    """Find the compiler's directions in a stream, whatever was done to it.
+    """Find the compiler's directions in a stream, whatever was done to it, and what was done inside heads and MLPs.
 
-    Weights whose embeddings are one-hot, give or take a little noise, are given back as they are, kind `directions`. If
-    the rows of the positions are orthonormal, a rotation is undone, and if nothing compiled comes out of that, a
-    compression, first as exact as it is and then as if it had been trained a little since; of what remains the kind is
-    `neither`. Where the residual is not nearly 0, the answers of what is given back may differ: compare them.
+    The scale of the stream is undone first. Weights whose embeddings are one-hot, give or take a little noise, are of
+    the kind `directions`. If the rows of the positions are orthonormal, a rotation is undone, and if nothing compiled
+    comes out of that, a compression, first as exact as it is and then as if it had been trained a little since; of what
+    remains the kind is `neither`. Where the residual is not nearly 0, the answers of what is given back may differ:
+    compare them.
     """
+    plain, scale = unscaled(bare)
+    found = _stream_aligned(plain)
+    if found.kind == "neither":
+        return replace(found, bare=bare)
+    straight, compared, moved = straightened(found.bare)
+    even, units = evened(straight)
+    if even is not found.bare:
+        even = snapped(even)
+    stream = None if found.kind == "directions" else found.basis
+    return replace(found, bare=even, rewrite=Rewrite(stream, scale, units, compared, moved))
+
+
+def _stream_aligned(bare: BareTransformer) -> Aligned:
     if _has_directions(bare):
         return Aligned(bare, np.eye(bare.width), 0.0, "directions")
     rows = bare.positions[1:].astype(float)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.bare import MATRICES, POSITIONS, TOKENS, BareTransformer
 from weightspace.rasp.language import BOS, PAD
@@ -114,6 +115,7 @@ def read_heads(bare: BareTransformer, anchors: Anchors) -> list[list[AttentionHe
 
 
 def _head(bare: BareTransformer, anchors: Anchors, layer: int, number: int) -> AttentionHead | None:
+    clock.look()
     columns = bare.head(number)
     query, key = bare.query[layer][:, columns], bare.key[layer][:, columns]
     value, out = bare.value[layer][:, columns], bare.linear[layer][columns]
@@ -156,6 +158,7 @@ def read_units(bare: BareTransformer) -> list[Units]:
     """The hidden units, layer by layer; those out of use read and write nothing."""
     found = []
     for layer in range(bare.num_layers):
+        clock.look()
         reads: list[dict[int, float]] = [{} for _ in range(bare.hidden_size)]
         writes: list[dict[int, float]] = [{} for _ in range(bare.hidden_size)]
         first, second = bare.first[layer], bare.second[layer]

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.rasp.compiler.bare import POSITIONS, TOKENS, BareTransformer
 from weightspace.rasp.language import BOS, PAD
 
@@ -177,6 +178,7 @@ def _one_of_units(bare: BareTransformer, rows: np.ndarray, close: float) -> np.n
     candidates: dict[bytes, np.ndarray] = {}
     for columns in by_layer:
         for column in columns[:: len(columns) // 4 + 1]:
+            clock.look()
             sums = [(rows[:, None] + known - column) / 2, (rows[:, None] + rows - column) / 3]
             sums.append(known[:, None] + known - column)
             guesses = np.concatenate([guess.reshape(-1, bare.width) for guess in sums])
@@ -195,6 +197,7 @@ def _one_of_units(bare: BareTransformer, rows: np.ndarray, close: float) -> np.n
     others = np.delete(rows, bare.space.index(PAD), axis=0)  # what PAD's row has besides `one` may be lost
     guesses = [(candidates[key], 1) for key in voted]  # of what explains two, one is where the guess comes from
     for guess, trivial in [*guesses, *((row, 0) for row in (rows[bare.space.index(PAD)], *units))]:
+        clock.look()
         trite = min(np.linalg.norm(known - factor * guess, axis=1).min() for factor in (1, 2))
         trite = min(trite, *(np.linalg.norm(others - factor * guess, axis=1).min() for factor in (1, 2, 3)))
         if np.linalg.norm(guess) > 0.05 and trite > close:
@@ -249,6 +252,7 @@ def _read_head(bare: BareTransformer, found: _Finding, layer: int, number: int, 
 
 def _multiple(found: _Finding, column: np.ndarray, places: list[int], close: float) -> tuple[int, float]:
     """The image of which a vector is a multiple, as nearly as there is one, and the factor."""
+    clock.look()
     images = found.matrix(places)
     factors = images @ column / np.maximum((images**2).sum(1), 1e-12)
     errors = np.linalg.norm(column - factors[:, None] * images, axis=1) + 1e-3 * np.abs(np.abs(factors) - 1)
@@ -295,6 +299,7 @@ def _weights(images: np.ndarray, vector: np.ndarray, strength: float | None) -> 
         strength: what is read has this weight, or any one if it is None, as far as that explains the vector; otherwise
             each image has its own.
     """
+    clock.look()
     length = max(1e-12, float(np.linalg.norm(vector)))
     if len(images) <= MOST_SUBSETS:
         chosen = _subsets(len(images))
@@ -479,6 +484,7 @@ def _likeness(found: _Finding, place: int, size: float) -> int:
 
 def _pair(found: _Finding, total: np.ndarray, size: float) -> list[int] | None:
     """The two images whose sum it is."""
+    clock.look()
     places = list(found.blocks)
     images = found.matrix(places)
     rest = total - images
@@ -543,6 +549,7 @@ def _apart_by_use(places: list[int], on: dict[int, set[tuple[int, ...]]]) -> lis
 
 
 def _image_of(found: _Finding, own: list[int], row: np.ndarray, close: float) -> int:
+    clock.look()
     for place in own:
         if np.linalg.norm(found.images[place] - row) < 10 * close:
             return place
@@ -580,6 +587,7 @@ def _scaled(bare: BareTransformer, row: np.ndarray, layer: int, close: float) ->
         signs = [np.sign(column @ row) for column in pure]
         return pure[0] if len(set(signs)) == 1 else pure[0] * np.sign(pure[0] @ row)
     for i, upper in enumerate(columns):  # steps differ by `one` or by thresholds of it; what they share is the number
+        clock.look()
         for lower in columns[i + 1 :]:
             plane = np.array([row, upper - lower])
             if np.linalg.norm(upper - lower) < close or np.linalg.norm(upper) < 1:
@@ -646,6 +654,7 @@ class _Chain:
         picked: list[tuple[int, np.ndarray]] = []
         now, images, cost, parallel = self.first, [self.first], 0.0, True
         for threshold in sorted(thresholds):
+            clock.look()
             if not thresholds[threshold]:
                 continue
             options = []

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.decompiler.lifting.blocks import (
     Anchors,
     AttentionHead,
@@ -128,6 +129,7 @@ def _dissected(bare: BareTransformer, order: Sequence[int]) -> tuple[Dissection,
     """One way to read the weights, and whether a compiler would make them so where they leave a choice."""
     knife = _Knife(bare, order)
     for layer in range(bare.num_layers):
+        clock.look()
         for head in knife.heads[layer]:
             knife.attend(head)
         knife.compute(layer)
@@ -269,6 +271,7 @@ class _Knife:
             else:
                 found.categorical(directions)
         for layer in reversed(range(self.bare.num_layers)):
+            clock.look()
             writers = Counter(d for row in self.units[layer].writes for d in row)
             for unit, (reads, writes) in enumerate(zip(*self.units[layer], strict=True)):
                 if (layer, unit) not in self.silent or self.silent[layer, unit] is not None:
@@ -766,6 +769,7 @@ def _covers(masks: Mapping[int, int], full: int, evidence: _Evidence) -> Iterato
         return any(evidence.differ(a, b) for a in one for b in other)
 
     def extend(left: list[tuple[int, list[int]]], open_: list[int], covered: int) -> Iterator[list[list[int]]]:
+        clock.look()
         if covered == full:
             if not left:
                 yield [open_]
@@ -804,6 +808,7 @@ def _wired(
         choices.append(sorted(fit, key=lambda n: (n in read, n)))
     first = None
     for chosen in islice(product(*choices), MOST_WIRINGS):
+        clock.look()
         filled = list(operations)
         for (number, place), operand in zip(holes, chosen, strict=True):
             reads = list(filled[number].reads)

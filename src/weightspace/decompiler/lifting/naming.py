@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.decompiler.lifting.blocks import NotLiftable
 from weightspace.decompiler.lifting.dissection import Dissection, Operation, Steps
 from weightspace.errors import RaspError
@@ -462,6 +463,7 @@ def _solved(values: ValueSet, targets: Sequence[Any]) -> Iterator[Function]:
 
 
 def _try(tabulate_: Any, *arguments: Any) -> Any:
+    clock.look()
     try:
         return tabulate_(*arguments)
     except RaspError:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from weightspace import clock
 from weightspace.decompiler.network.batch import GraphBatch, collate
 from weightspace.decompiler.network.config import DecompilerConfig
 from weightspace.decompiler.network.grammar import PADDING, VALUE_FEATURES, Draft, Written
@@ -218,6 +219,7 @@ class Proposer:
             past: list[tuple[Tensor, Tensor] | None] = [None] * len(remembered)
             rows, start = list(range(len(drafts))), 0
             while True:
+                clock.look()
                 new = [drafts[row].rows(start) for row in rows]
                 start = drafts[rows[0]].length
                 logits, past = self._step(new, remembered, present, past, device)

@@ -1,14 +1,15 @@
-"""Whether a program's transformer is a given one up to a permutation, compared entry by entry.
+"""Whether a program's transformer is a given one up to what changes nothing in what it does, compared entry by entry.
 
 Nothing changes in what a transformer does when its residual directions, the hidden units of a layer, the heads of a
-layer or the columns within a head change places. A certificate is such a change of places, applied to a compiled
-program and compared with the given weights entry by entry; how it was found proves nothing and need not be trusted.
+layer or the columns within a head change places, and when the stream is scaled or rotated, hidden units are scaled, or
+heads are changed inside by invertible maps (`Rewrite`). A certificate is such a change, applied to a compiled program
+and compared with the given weights entry by entry; how it was found proves nothing and need not be trusted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from weightspace import clock
+from weightspace.decompiler.lifting.rewrite import Rewrite
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import POSITIONS, TOKENS, BareTransformer
@@ -58,11 +61,13 @@ class Certificate:
         mode: how the program was compiled.
         parameters: how many were compared: all there are, biases too.
         largest: largest absolute difference of two entries.
-        relative: largest difference relative to the entry, or to 1% of its matrix's largest entry if that is more.
+        relative: largest difference relative to the entry, or to 1% of its matrix's largest entry if that is more;
+            after a rewrite, relative to the sum of the absolute products that make the entry.
         tolerance: what `relative` was allowed to be.
         answer: True if the program's output stands on the target's readout with equal values; None if that could not be
             asked, because the target's readout, or what its directions mean, is not known; False if it does not, which
             only `certify_transformer(..., need_answer=False)` gives.
+        rewrite: what was done to the weights besides; None if they only stand in another order.
     """
 
     columns: Columns
@@ -72,6 +77,7 @@ class Certificate:
     relative: float
     tolerance: float
     answer: bool | None
+    rewrite: Rewrite | None = None
 
     def explain(self) -> str:
         """What was shown, in two or three sentences."""
@@ -88,13 +94,26 @@ class Certificate:
         return (
             f"All {self.parameters:,} parameters of the compiled program ({self.mode}) were compared with the given "
             f"ones, one by one: {exact}. Before that, its {counted(len(c.directions), 'residual direction')} and what "
-            f"is in each of its {counted(layers, 'layer')}, {of_layer}, were put in the given order. {where}"
+            f"is in each of its {counted(layers, 'layer')}, {of_layer}, were put in the given order"
+            f"{self._rewritten()}. {where}"
+        )
+
+    def _rewritten(self) -> str:
+        if self.rewrite is None:
+            return ""
+        changes = "none of which changes what it computes"
+        if self.rewrite.lossy:
+            changes = "which changes what it computes only as far as the compression does"
+        return (
+            f"; then {self.rewrite.explain()}, {changes}. Equal means within {self.tolerance:.2g} of the sum of the "
+            "absolute products that make an entry, which is what rounding in float32 can do"
         )
 
     def to_json(self) -> dict[str, Any]:
         """The whole permutation and the differences, JSON-serialisable."""
         facts = {"mode": self.mode, "parameters": self.parameters, "largest_difference": self.largest}
         facts |= {"largest_relative_difference": self.relative, "tolerance": self.tolerance, "answer": self.answer}
+        facts |= {"rewrite": None if self.rewrite is None else self.rewrite.to_json()}
         return facts | {name: array.tolist() for name, array in self.columns._asdict().items()}
 
 
@@ -118,6 +137,77 @@ def certify(
             if found is not None:
                 return found
     return None
+
+
+MOST_TOLERANCE = 2e-3
+"""A rewrite after which rounding could hide more than this share of an entry is no proof."""
+
+
+def certify_rewritten(
+    program: Program,
+    given: BareTransformer,
+    standard: BareTransformer,
+    rewrite: Rewrite,
+    *,
+    mode: Mode | None = None,
+    tolerance: float = 1e-4,
+) -> Certificate | None:
+    """The certificate that a program's transformer, put in order and rewritten, is the given one, or None.
+
+    Args:
+        given: with which every parameter is compared.
+        standard: what was given with the rewrite undone as far as rounding lets it: it says in which order things are.
+        rewrite: from `standard` to `given`.
+        mode: how the program is compiled; unless given as the target says, and where that is not known both are tried.
+        tolerance: as of `certify`; after a rewrite what rounding can do, if that is more.
+    """
+    if rewrite.trivial:
+        return certify(program, given, mode=mode, tolerance=tolerance)
+    allowed = max(tolerance, rewrite.tolerance())
+    if allowed > MOST_TOLERANCE:
+        return None
+    for chosen in modes_of(standard, mode):
+        candidate = compiled_for(program, standard, chosen)
+        # what is left of rounding after the rewrite is undone; what counts is the comparison with what was given
+        found = None if candidate is None else certify_transformer(candidate, standard, allowed)
+        if candidate is not None and found is not None:
+            largest, relative = _compared_rewritten(candidate, given, found.columns, rewrite)
+            if relative <= allowed:
+                return replace(found, largest=largest, relative=relative, tolerance=allowed, rewrite=rewrite)
+    return None
+
+
+def _compared_rewritten(
+    candidate: CompiledTransformer, given: BareTransformer, columns: Columns, rewrite: Rewrite
+) -> tuple[float, float]:
+    """The largest difference of two entries of all parameters, absolute and relative to the sum that an entry is."""
+    params = in_order(candidate.params, columns)
+    made = rewrite.applied(params, given.num_heads)
+    sums = rewrite.applied(params, given.num_heads, sizes=True)
+    largest = relative = 0.0
+    for name, array in given.params.items():
+        clock.look()
+        difference = np.abs(array - made[name])
+        most = float(difference.max(initial=0.0))
+        against = np.maximum(sums[name], SMALL * float(sums[name].max(initial=0.0)))
+        largest = max(largest, most)
+        if most > 0:
+            relative = max(relative, float((difference / np.maximum(against, 1e-30)).max()))
+    return largest, relative
+
+
+def in_order(params: Mapping[str, np.ndarray], columns: Columns) -> dict[str, np.ndarray]:
+    """Parameters of a candidate with everything where it stands in the target."""
+    found = {}
+    for name, array in params.items():
+        rows, across = axes_of(name, columns)
+        new = np.empty_like(array)
+        if rows is None or array.ndim == 1:
+            new[..., across] = array
+        else:
+            new[np.ix_(rows, across)] = array
+        found[name] = new
+    return found
 
 
 def modes_of(target: BareTransformer, mode: Mode | None = None) -> tuple[Mode, ...]:
@@ -442,6 +532,7 @@ class _CounterpartSearch:
         """Colours in which nodes of one colour have the same colours around them; None if the graphs differ."""
         nodes, count = self.both.nodes, -1
         while True:
+            clock.look()
             one, other = np.sort(colours[: self.size]), np.sort(colours[self.size :])
             if not np.array_equal(one, other):
                 return None

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.decompiler.proof.certificate import Columns, axes_of, compiled_for, modes_of
 from weightspace.rasp.compiler.bare import POSITIONS, TOKENS, BareTransformer
 from weightspace.rasp.language import BOS
@@ -92,6 +93,7 @@ def distance_of(candidate: BareTransformer, target: BareTransformer, *, seed: in
     from scipy.optimize import linear_sum_assignment
 
     def pairs(likeness: np.ndarray) -> np.ndarray:
+        clock.look()
         return linear_sum_assignment(likeness, maximize=True)[1]
 
     sizes = [(b.num_layers, b.width, b.num_heads, b.key_size, b.hidden_size) for b in (candidate, target)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.errors import RaspError
 from weightspace.rasp.batch import Batch
 from weightspace.rasp.compiler.bare import BareTransformer
@@ -141,6 +142,7 @@ def by_length(bare: BareTransformer, inputs: Sequence[tuple[Value, ...]]) -> Ite
     """Which of the inputs have a length, and their codes."""
     lengths = [len(entry) for entry in inputs]
     for length in sorted(set(lengths)):
+        clock.look()
         members = [i for i, found in enumerate(lengths) if found == length]
         yield members, bare.encode([inputs[i] for i in members])
 

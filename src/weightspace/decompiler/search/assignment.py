@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.decompiler.search.target import MatchTarget
 from weightspace.rasp.compiler.assemble import (
     CLEANING,
@@ -101,6 +102,7 @@ def match_head(sought: Sought, free: np.ndarray) -> FoundHead | None:
     value_norms, out_norms = (value**2).sum(0)[:, None] / 2, (out**2).sum(0)[:, None] / 2
     best = None
     for head in part.heads:
+        clock.look()
         if not free[head]:
             continue
         own = bare.head(head)
@@ -290,6 +292,7 @@ class _Fit:
         heights = (self.writes**2).sum(0)[:, None] / 2
         outs = np.zeros(0, np.int64)
         for step in range(4):
+            clock.look()
             found = self.sought.assigned(
                 self.writes.T @ (written if step == 0 else self.writing[chosen]) - heights + self.taste
             )

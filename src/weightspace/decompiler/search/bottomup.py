@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.decompiler.search.pool import BOOL, CATEGORICAL, FLOAT, FREQ, Pool, Recipe, parts_of
 from weightspace.rasp.functions import Function
 from weightspace.rasp.language import LinearSequenceMap, Map, SequenceMap, SOp
@@ -197,14 +197,14 @@ class Enumeration:
         Raises:
             Solved: if one settles the search, or time is up.
         """
-        if time.monotonic() > self.until:
+        if clock.now() > self.until:
             raise Solved
         for place, finish, row in self.targets.hits(sums, numerical):
             made = recipe(place)
             key = (made, row, id(finish))
             if key not in self.refused:
                 self.refused.add(key)
-                if self.accept(finish(row, self.pool.build(made))) or time.monotonic() > self.until:
+                if self.accept(finish(row, self.pool.build(made))) or clock.now() > self.until:
                     raise Solved
 
     def recheck(self, numbers: Sequence[int]) -> None:
@@ -399,7 +399,7 @@ class Enumeration:
 
     def glance(self, sums: Array, numerical: bool, selectors: list[Recipe], inner: list[int]) -> None:
         """Look up the first sums (selectors, inner) of Aggregates, and make what might be wanted."""
-        if time.monotonic() > self.until:
+        if clock.now() > self.until:
             raise Solved
         places = self.targets.near(sums.ravel(), numerical)
         for start in range(0, len(places), 256):
@@ -488,7 +488,7 @@ class Enumeration:
                 x, matters = held[row], zero[row] if source == "x or y" else ~zero[row]
                 wanted = g / np.where(x == 0, 1, x) if source == "x * y" else g
                 pool.tried += len(held)
-                if time.monotonic() > self.until:
+                if clock.now() > self.until:
                     raise Solved
                 ahead = np.flatnonzero(matters)[:8]
                 some = np.flatnonzero((held[:, ahead] == wanted[ahead]).all(1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.decompiler.lifting.blocks import Anchors, find_anchors
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler import assemble as compiler
@@ -99,28 +99,27 @@ def enumerate_program(
     """
     modes: list[Mode] = ["tracr_compat", "fixed"]
     modes = [mode for mode in modes if bare.mode in (mode, None)] or modes
-    start, best = time.perf_counter(), None
+    start, best = clock.now(), None
     checked = 0
     for number, mode in enumerate(modes):
         until = start + budget * (number + 1) / len(modes)
-        search = _Enumeration(bare, mode, exactness, until)
+        complete, search = False, None
         try:
+            search = _Enumeration(bare, mode, exactness, until)
             complete = search.explain(0)
-        except _OutOfTime:
-            complete = False
+        except clock.OutOfTime:
+            if search is None:
+                continue
         checked += search.checked
         program, misfit = search.best()
-        found = Found(program, complete, mode, checked, time.perf_counter() - start, misfit)
+        found = Found(program, complete, mode, checked, clock.now() - start, misfit)
         if complete:
             return found
         if best is None or search.deepest > best[0]:
             best = (search.deepest, found)
-    assert best is not None
-    return Found(best[1].program, False, best[1].mode, checked, time.perf_counter() - start, best[1].misfit)
-
-
-class _OutOfTime(Exception):
-    """The budget is spent."""
+    if best is None:
+        return Found(None, False, modes[0], checked, clock.now() - start, float("inf"))
+    return Found(best[1].program, False, best[1].mode, checked, clock.now() - start, best[1].misfit)
 
 
 class Explained(NamedTuple):
@@ -212,6 +211,7 @@ class _Enumeration:
         bare, found = self.bare, []
         scale = np.sqrt(bare.key_size) if self.fixed else 1.0
         for number in range(bare.num_heads):
+            clock.look()
             columns = bare.head(number)
             moved = bare.value[layer][:, columns] @ bare.linear[layer][columns]
             if np.abs(moved).max(initial=0.0) > 0.5:
@@ -244,8 +244,9 @@ class _Enumeration:
         return self._compute(layer, units - self._cleaning(layer, self.pending), self.pending[:], None)
 
     def _check_time(self) -> None:
-        if time.perf_counter() > self.until:
-            raise _OutOfTime
+        if clock.now() > self.until:
+            raise clock.OutOfTime
+        clock.look()
 
     def _is_whole(self) -> bool:
         """Whether the answer stands where it should, and everything is needed for it."""
@@ -343,6 +344,7 @@ class _Enumeration:
         found = []
         for keys in categorical:
             for queries in categorical:
+                self._check_time()
                 place = np.ix_(self._rows(queries), self._rows(keys))
                 change = (on[place] - off[place]).T
                 for comparison in _COMPARISONS:
@@ -390,6 +392,7 @@ class _Enumeration:
         return Explained(node, traits, directions, None, misfit, 1)
 
     def _traits(self, node: SOp) -> Traits | None:
+        self._check_time()
         try:
             traits = traits_of(node, self.known, self.selections, self.length, self.fixed)
         except RaspError:

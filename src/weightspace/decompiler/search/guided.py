@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.decompiler.network.grammar import (
     ATTENTION,
     END_OF_SLOT,
@@ -73,7 +74,7 @@ class _GuidedSearch:
 
     @property
     def over(self) -> bool:
-        return time.monotonic() > self.until
+        return clock.now() > self.until
 
 
 class Guided:
@@ -118,10 +119,11 @@ class Guided:
         as under strong noise, the likeliest is taken. What then does not explain everything has to be likelier than
         what the network writes in one piece and what plain enumeration finds in the time left.
         """
-        started = time.monotonic()
+        started = clock.now()
         state = _GuidedSearch(started + OWN_SHARE * budget)
         for lenient in (False, True):
-            self._extend(state, self.draft(), Placed(self.target), lenient)
+            with suppress(clock.OutOfTime):
+                self._extend(state, self.draft(), Placed(self.target), lenient)
             if state.complete is not None or state.over:
                 break
             state.trace.append(
@@ -135,8 +137,10 @@ class Guided:
         if (
             not complete
         ):  # a whole program of the network, or of enumeration, may be likelier than what was put together
-            programs = self.written(32, 1.0) + ([] if program is None else [program])
-            programs += self._enumerated(state, started + budget - time.monotonic())
+            programs = [] if program is None else [program]
+            with suppress(clock.OutOfTime):
+                programs = self.written(32, 1.0) + programs
+                programs += self._enumerated(state, started + budget - clock.now())
             for fit in ranked(self.target, programs, self.mode)[:1]:
                 program, score, complete = fit.program, fit.gain, fit.complete
         how = "everything explained" if complete else "not everything explained"
@@ -321,7 +325,9 @@ def fitted(target: MatchTarget, program: Program, mode: Mode) -> ProgramFit | No
 def ranked(target: MatchTarget, programs: Sequence[Program], mode: Mode) -> list[ProgramFit]:
     """Programs by the likelihood of the weights under them, best first; those that cannot be compiled are left out.
 
-    Those that cannot give the answer come last.
+    Those that cannot give the answer come last; if time runs out, those that were not looked at are left out, too.
     """
-    found = [fit for program in programs if (fit := fitted(target, program, mode)) is not None]
+    found: list[ProgramFit] = []
+    with suppress(clock.OutOfTime):
+        found += (fit for program in programs if (fit := fitted(target, program, mode)) is not None)
     return sorted(found, key=lambda fit: (not fit.answers, -fit.gain))

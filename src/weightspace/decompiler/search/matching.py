@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.decompiler.search.assignment import Sought, match_head, match_units
 from weightspace.decompiler.search.target import MatchTarget
 from weightspace.rasp.compiler.assemble import (
@@ -117,6 +118,7 @@ class Placed:
             layer: in which its head or MLP stands.
             expected: (results, 4 * layers) the `profile` of the directions it writes, where it is known who reads them.
         """
+        clock.look()
         target, node = self.target, t.node
         if layer >= target.bare.num_layers:
             return None

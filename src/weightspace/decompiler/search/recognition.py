@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.decompiler.search.answers import by_length
 from weightspace.decompiler.search.pool import BOOL, CATEGORICAL, FLOAT, FREQ, InputPlaces, Pool, Recipe
 from weightspace.rasp.compiler.bare import BareTransformer
@@ -315,7 +315,7 @@ class Recognised:
         for layer in range(self.inside.bare.num_layers):
             self.heads(layer)
             self.mlp(layer)
-            if time.monotonic() > self.until:
+            if clock.now() > self.until:
                 return
 
     def mend(self, written: Addition, columns: Sequence[tuple[Array, bool]]) -> Addition:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.decompiler.search.answers import Goal, by_length, same, some_of
 from weightspace.decompiler.search.bottomup import Enumeration
 from weightspace.decompiler.search.pool import InputPlaces, Pool
@@ -61,21 +62,28 @@ def match_activations(bare: BareTransformer, budget: int | float = 10.0, seed: i
     Raises:
         RaspError: if it is not known where it answers, or its tokens or answers are no numbers.
     """
-    started = time.monotonic()
+    started = clock.now()
     goal = Goal.of(bare, seed)
     search = Search(bare, goal, started + budget, seed)
+    with suppress(clock.OutOfTime):
+        _match(search, bare, goal, seed)
+    return search.result(started)
+
+
+def _match(search: Search, bare: BareTransformer, goal: Goal, seed: int) -> None:
     pools: list[Pool] = []
     for mended, strictness in itertools.product((False, True), STRICTNESS):
         if search.over or search.read(strictness, mended, pools):
             break
     if pools and not search.over:  # what was read may lack only the last step
-        search.enumerate(min(pools, key=len), time.monotonic() + 0.3 * (search.until - time.monotonic()))
+        search.enumerate(min(pools, key=len), clock.now() + 0.3 * (search.until - clock.now()))
     if not search.over:
         answers_only = Search(bare, goal, search.until, seed, FEW)
-        answers_only.enumerate(answers_only.pool(), search.until)
-        search.exact = answers_only.exact
-        search.tried += answers_only.tried
-    return search.result(started)
+        try:
+            answers_only.enumerate(answers_only.pool(), search.until)
+        finally:
+            search.exact = answers_only.exact
+            search.tried += answers_only.tried
 
 
 def synthesise(bare: BareTransformer, budget: int | float = 10.0, seed: int = 0) -> Synthesised:
@@ -87,9 +95,10 @@ def synthesise(bare: BareTransformer, budget: int | float = 10.0, seed: int = 0)
     Raises:
         RaspError: if it is not known where it answers, or its tokens or answers are no numbers.
     """
-    started = time.monotonic()
+    started = clock.now()
     search = Search(bare, Goal.of(bare, seed), started + budget, seed, FEW)
-    search.enumerate(search.pool(), search.until)
+    with suppress(clock.OutOfTime):
+        search.enumerate(search.pool(), search.until)
     return search.result(started)
 
 
@@ -118,7 +127,7 @@ class Search:
 
     @property
     def over(self) -> bool:
-        return self.exact is not None or time.monotonic() > self.until
+        return self.exact is not None or clock.now() > self.until
 
     def read(self, strictness: Strictness, mended: bool, pools: list[Pool]) -> bool:
         """Read the activations once; whether that gave a program that is right everywhere.
@@ -126,6 +135,7 @@ class Search:
         Args:
             pools: to which is added what was recognised.
         """
+        clock.look()
         pool = self.pool()
         reader = Recognised(pool, self.inside, strictness, mended, self.until)
         reader.read()
@@ -224,9 +234,9 @@ class Search:
     def result(self, started: float) -> Synthesised:
         program, share = self.exact, 1.0
         if program is None and self.best[1] is not None:
-            program = self.program(self.best[1])
-            answers = self.compiled_answers(program)
-            share = 0.0
+            program, share, answers = self.program(self.best[1]), 0.0, None
+            with suppress(clock.OutOfTime):  # then it is not known
+                answers = self.compiled_answers(program)
             if answers is not None:
                 asked = np.array([len(entry) for entry in self.goal.inputs])[:, None] > np.arange(answers.shape[1] - 1)
                 share = float(self.goal.agrees(answers)[:, 1:][asked].mean())
@@ -237,7 +247,7 @@ class Search:
             len(self.goal.inputs),
             self.goal.exhaustive,
             self.tried,
-            time.monotonic() - started,
+            clock.now() - started,
         )
 
 

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.language import BOS
 from weightspace.rasp.validate import Mode
@@ -100,6 +101,7 @@ class Layer:
     """
 
     def __init__(self, bare: BareTransformer, number: int) -> None:
+        clock.look()
         self.scale: dict[str, float] = {}
         for name in ("query", "key", "value", "linear", "first", "second"):
             matrix = getattr(bare, name)[number].astype(np.float64)

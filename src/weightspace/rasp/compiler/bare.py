@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.errors import RaspError
-from weightspace.rasp.compiler.transformer import CompiledTransformer
+from weightspace.rasp.compiler.parameters import POSITIONS, TOKENS, flattened, what_else, without_unembedding
+from weightspace.rasp.compiler.token_rows import row_order, special_rows
+from weightspace.rasp.compiler.transformer import CompiledTransformer, LayerParts, final_stream, parts_of
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import BOS, PAD
 from weightspace.rasp.validate import check_vocab
 from weightspace.rasp.values import token_space
 
-TOKENS, POSITIONS = "token_embed/embeddings", "pos_embed/embeddings"
 MATRICES = ("attn/query", "attn/key", "attn/value", "attn/linear", "mlp/linear_1", "mlp/linear_2")
 _LAYER = re.compile(r"transformer/layer_(\d+)/(.+)/([wb])")
 
@@ -64,6 +66,7 @@ class BareTransformer:
         causal: whether a place sees only itself and what is before it; not written in the parameters.
         mode: `fixed` or `tracr_compat`, by which compiler it was made, or None where that is not known.
         readout: where the answer stands, or None where that is not known.
+        notes: how it was read, where that is not plain, a sentence each.
     """
 
     params: Mapping[str, np.ndarray]
@@ -72,6 +75,7 @@ class BareTransformer:
     causal: bool = False
     mode: str | None = None
     readout: Readout | None = None
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def of(transformer: CompiledTransformer) -> BareTransformer:
@@ -91,27 +95,34 @@ class BareTransformer:
 
     @staticmethod
     def of_params(
-        params: Mapping[str, np.ndarray],
+        params: Mapping[str, Any],
         vocab: Sequence[Any],
         *,
         num_heads: int | None = None,
         causal: bool = False,
         mode: str | None = None,
         readout: Readout | None = None,
+        bos: str | None = None,
+        pad: str | None = None,
     ) -> BareTransformer:
         """A transformer out of arrays by Tracr's names.
 
         Args:
-            params: `token_embed/embeddings`, `pos_embed/embeddings` and `transformer/layer_I/...`; missing biases are
-                zero.
+            params: `token_embed/embeddings`, `pos_embed/embeddings` and `transformer/layer_I/...`, or as Haiku
+                nests them; missing biases are zero, and an `unembed` beside them is not read.
             vocab: the tokens without BOS and PAD, in any order.
             num_heads: unless given, read off the weights: each head of Tracr's has one column that looks to BOS.
+            bos, pad: what the two are called, which decides where their rows stand; unless given that is read off the
+                weights.
         Raises:
-            RaspError: if something is missing, of a wrong shape, or not finite; the message names it.
+            RaspError: if something is missing, of a wrong shape, or not finite, or if several rows could be BOS or PAD;
+                the message names it.
         """
         chosen = check_vocab(tuple(vocab))
-        arrays = _checked(params, chosen)
-        made = BareTransformer(arrays, 1, chosen, causal, mode, readout)
+        flat, notes = without_unembedding(flattened(params))
+        arrays = _checked(flat, chosen)
+        made = BareTransformer(arrays, 1, chosen, causal, mode, readout, notes)
+        made = made._with_rows_in_order(bos, pad)
         count = made.query.shape[2]
         if num_heads is not None:
             if num_heads < 1 or count % num_heads:
@@ -120,11 +131,37 @@ class BareTransformer:
         with np.errstate(all="ignore"):  # weights that overflow are refused where they are to be run
             return replace(made, num_heads=_heads_of(made))
 
+    def _with_rows_in_order(self, bos: str | None, pad: str | None) -> BareTransformer:
+        """The same with the rows of the token embedding in our order, whatever BOS and PAD were called."""
+        readers = {
+            which: list(stacked)
+            for which, stacked in (
+                ("query", self.query),
+                ("key", self.key),
+                ("value", self.value),
+                ("first", self.first),
+            )
+        }
+        with np.errstate(all="ignore"):
+            found = special_rows(self.tokens, readers, self.vocab, bos=bos, pad=pad)
+        order = row_order(self.vocab, found)
+        if np.array_equal(order, np.arange(len(order))):
+            return self
+        note = f"Row {found.bos} of the token embedding was taken for BOS and row {found.pad} for PAD"
+        note += ", as they are usually called." if found.guessed else ", as the weights read them."
+        params = {**self.params, TOKENS: self.tokens[order]}
+        return replace(self, params=params, notes=(*self.notes, note))
+
     # -- shapes -----------------------------------------------------------------------------------------------------
 
     @property
     def width(self) -> int:
         return self.params[TOKENS].shape[1]
+
+    @property
+    def size(self) -> int:
+        """The number of its parameters."""
+        return sum(array.size for array in self.params.values())
 
     @property
     def num_layers(self) -> int:
@@ -221,16 +258,24 @@ class BareTransformer:
 
     def forward(self, codes: np.ndarray) -> np.ndarray:
         """(batch, places, width) the final stream, with the place of BOS."""
-        *_, (stream, _, _) = self._steps(codes)
-        return stream
+        places = codes.shape[1]
+        return final_stream(self._parts, self.tokens[codes] + self.positions[:places], self._mask(places))
+
+    @cached_property
+    def _parts(self) -> list[LayerParts]:
+        return parts_of(self.params, self.num_layers, self.num_heads)
+
+    def _mask(self, places: int) -> np.ndarray | None:
+        return np.triu(np.full((places, places), -np.inf, np.float32), 1) if self.causal else None
 
     def _steps(self, codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]:
         batch, places = codes.shape
         stream = self.tokens[codes] + self.positions[:places]
         heads, size = self.num_heads, self.key_size
-        mask = np.triu(np.full((places, places), -np.inf, np.float32), 1) if self.causal else None
+        mask = self._mask(places)
         b = self.biases
         for layer in range(self.num_layers):
+            clock.look()
             before = stream
             query, key, value = (
                 (stream @ w[layer] + b[f"attn/{which}"][layer])
@@ -283,7 +328,7 @@ def _checked(params: Mapping[str, np.ndarray], vocab: tuple[Value, ...]) -> dict
     """
     for name in (TOKENS, POSITIONS):
         if name not in params:
-            raise RaspError(f"there is no {name!r}: these are not a transformer's parameters under Tracr's names")
+            raise RaspError(f"there is no {name!r}: {what_else(params)}")
     unknown = [n for n in params if n not in (TOKENS, POSITIONS) and not _is_known(n)]
     if unknown:
         raise RaspError(f"the parameter {sorted(unknown)[0]!r} is none of Tracr's")
@@ -337,11 +382,40 @@ def _is_known(name: str) -> bool:
 
 
 def _heads_of(bare: BareTransformer) -> int:
-    """The number of heads, from how many columns look from everywhere to BOS; 1 if that does not come out even."""
+    """The number of heads, from how many columns look from everywhere to BOS; 1 if that does not come out even.
+
+    Where heads were changed inside by invertible maps, no column stands for BOS: then as many as there can be that each
+    look from every token to BOS alike.
+    """
     bos = bare.tokens[bare.space.index(BOS)] - bare.tokens[bare.space.index(PAD)]  # `one` goes out
-    most = 0
+    most, across = 0, bare.query.shape[2]
     for layer in range(bare.num_layers):
         looks = np.abs(bos @ bare.key[layer]) > 0.5 * max(1e-9, float(np.abs(bare.key[layer]).max()))
         used = np.abs(bare.query[layer]).max(0) > 1e-3
         most = max(most, int((looks & used).sum()))
-    return most if most and bare.query.shape[2] % most == 0 else 1
+    most = most if most and across % most == 0 else 1
+    if _look_alike(bare, most):
+        return most
+    others = (count for count in range(across, 0, -1) if across % count == 0)
+    return next((count for count in others if _look_alike(bare, count)), most)
+
+
+def _look_alike(bare: BareTransformer, heads: int) -> bool:
+    """Whether each of so many heads that are used lets `one` alone look to BOS, as a compiler does.
+
+    What looks to BOS is, summed over all columns of a layer, `one` however heads are cut; of half a head it is not.
+    """
+    size = bare.query.shape[2] // heads
+    bos = bare.tokens[bare.space.index(BOS)].astype(float)
+    for query, key in zip(bare.query, bare.key, strict=True):
+        looks = np.einsum(
+            "whs,hs->hw", query.reshape(len(query), heads, size).astype(float), (bos @ key).reshape(heads, size)
+        )
+        one = looks.sum(0)
+        along = looks @ one / max(float(one @ one), 1e-30)
+        aside = np.linalg.norm(looks - along[:, None] * one, axis=1) / max(float(np.linalg.norm(one)), 1e-30)
+        used = (np.abs(query) > 1e-3).any(0).reshape(heads, size).any(1)
+        used |= (np.abs(key) > 1e-3).any(0).reshape(heads, size).any(1)
+        if (used & ((along <= 1e-3) | (aside > 0.2 * along))).any():
+            return False
+    return True

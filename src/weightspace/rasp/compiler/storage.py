@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from weightspace.errors import RaspError
+from weightspace.errors import RaspError, UnreadableError
+from weightspace.files.kinds import Kind, kinds_of
 from weightspace.rasp.compiler.bare import TOKENS, BareTransformer
+from weightspace.rasp.compiler.parameters import (
+    flattened,
+    from_transformer_lens,
+    is_transformer_lens,
+    pickled_arrays,
+    read_parameters,
+    what_else,
+)
 from weightspace.rasp.compiler.transformer import (
     CompiledTransformer,
     Configuration,
@@ -27,6 +37,10 @@ from weightspace.rasp.validate import check_vocab
 
 METADATA_KEY = "weightspace.rasp"
 FORMAT = 1
+LARGEST_PICKLE = 512 * 2**20
+"""Bytes of the longest pickle that is read."""
+OBJECT_HEADER = 1024
+"""Bytes in which the header of an array of objects stands, and more."""
 LARGEST_FILE = 1 << 31
 """Bytes that an npz may hold when it is unpacked: what a transformer of 500 million parameters takes."""
 
@@ -204,48 +218,101 @@ def load_bare(
     num_heads: int | None = None,
     causal: bool = False,
     identifier: str | None = None,
+    bos: str | None = None,
+    pad: str | None = None,
 ) -> BareTransformer:
     """A transformer by its weights alone, out of a file of any kind that we know; nothing in it is executed.
 
     Args:
         path: safetensors that `save` has written (the names of directions are forgotten, where the answer stands is
-            kept), other safetensors, or an npz, with Tracr's parameters under their own names. In an npz they may
-            stand under `ID/`.
+            kept), other safetensors, an npz, or any other checkpoint, with Tracr's parameters under their own names,
+            which may be joined or as Haiku nests them; or TransformerLens' state dict of such a model. They may stand
+            under `ID/`.
         vocab: the tokens without BOS and PAD, in any order; needed unless the file says them.
         num_heads: heads of each layer; unless given as the file says, or read off the weights.
         causal: whether a place sees only itself and what is before it, unless the file says.
-        identifier: which of several transformers in one npz.
+        identifier: which of several transformers in one file.
+        bos, pad: what the two are called, where that cannot be read off the weights.
     Raises:
-        RaspError: if the file is missing, damaged, or holds no such transformer, in a sentence that names it.
+        RaspError: if the file is missing, damaged, or holds no such transformer, in a sentence that names it and says
+            what it is instead.
     """
     where = Path(path)
     if where.is_dir():
         raise RaspError(f"{path} is a folder: name the file in it that holds the weights")
     if not where.is_file():
         raise RaspError(f"{path} is no regular file: save it as one" if where.exists() else f"there is no file {path}")
+    kinds = _kinds(where)
     try:
-        with where.open("rb") as file:
-            packed = file.read(2) == b"PK"
-    except OSError as error:
-        raise RaspError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
-    if packed or where.suffix == ".npz":
-        params = _read_npz(where, identifier)
-    else:
-        from weightspace.errors import NetworkError
-        from weightspace.files.tensors import read_safetensors
-
-        if identifier is not None:
-            raise RaspError(f"{path} holds one transformer: leave out the identifier {identifier!r}")
-        try:
-            params, metadata = read_safetensors(where)
-        except NetworkError as error:
-            raise RaspError(str(error)) from None
-        if METADATA_KEY in metadata:
-            return _described(where, vocab, num_heads, causal)
+        if "npz" in kinds or where.suffix == ".npz":
+            params = _read_npz(where, identifier)
+        elif kinds and not {"safetensors", "index"} & set(kinds):
+            params = _read_other(where, identifier)
+        else:
+            params, metadata = _read_safetensors(where, identifier)
+            if METADATA_KEY in metadata:
+                return _described(where, vocab, num_heads, causal)
+    except UnreadableError as error:
+        raise RaspError(str(error)) from None
     try:
-        return _bare_of(params, vocab, num_heads, causal)
+        return bare_of(params, vocab, num_heads=num_heads, causal=causal, bos=bos, pad=pad)
     except RaspError as error:
         raise RaspError(f"{path}: {error}") from None
+
+
+def _kinds(path: Path) -> tuple[Kind, ...]:
+    try:
+        return kinds_of(path)
+    except UnreadableError as error:
+        raise RaspError(str(error)) from None
+
+
+def _read_safetensors(path: Path, identifier: str | None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    from weightspace.errors import NetworkError
+    from weightspace.files.tensors import METADATA_KEY as OWN_KEY
+    from weightspace.files.tensors import read_safetensors
+
+    if identifier is not None:
+        raise RaspError(f"{path} holds one transformer: leave out the identifier {identifier!r}")
+    try:
+        params, metadata = read_safetensors(path)
+    except NetworkError as error:
+        instead = _text_instead(path)
+        raise RaspError(f"{path} {instead}" if instead else str(error)) from None
+    if OWN_KEY in metadata and TOKENS not in params:
+        raise RaspError(
+            f"{path} was written by weightspace, but it is no transformer: `weightspace predict` asks a meta-model "
+            "about networks, and `weightspace scan` looks for backdoors in them"
+        )
+    return params, metadata
+
+
+def _text_instead(path: Path) -> str:
+    """What a file of text is, as the end of a sentence; nothing if it is no text."""
+    try:
+        start = path.read_bytes()[:4096].decode()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    if not start.strip() or any(letter < " " and letter not in "\t\n\r" for letter in start):
+        return ""
+    if re.search(r"\b(Select|Map|Aggregate|SelectorWidth|SequenceMap|LinearSequenceMap)\(", start):
+        return "is the text of a RASP program, no weights: `weightspace rasp compile` reads it"
+    return "is a text, no weights: give the file that holds the transformer"
+
+
+def _read_other(path: Path, identifier: str | None) -> dict[str, np.ndarray]:
+    """The arrays of one transformer in a file that is neither npz nor safetensors."""
+    params = None
+    if "pickle" in kinds_of(path) and path.stat().st_size <= LARGEST_PICKLE:
+        params = pickled_arrays(path.read_bytes())
+    if params is None:
+        params = read_parameters(path)
+    return _one_of(path, params, identifier)
+
+
+def _one_of(path: Path, params: Mapping[str, np.ndarray], identifier: str | None) -> dict[str, np.ndarray]:
+    prefix = _prefix(path, list(params), identifier)
+    return {name.removeprefix(prefix): array for name, array in params.items() if name.startswith(prefix)}
 
 
 def _described(path: Path, vocab: Sequence[Any] | None, num_heads: int | None, causal: bool) -> BareTransformer:
@@ -263,9 +330,27 @@ def _described(path: Path, vocab: Sequence[Any] | None, num_heads: int | None, c
     return bare
 
 
-def _bare_of(
-    params: Mapping[str, np.ndarray], vocab: Sequence[Any] | None, num_heads: int | None, causal: bool
+def bare_of(
+    params: Mapping[str, Any],
+    vocab: Sequence[Any] | None,
+    *,
+    num_heads: int | None = None,
+    causal: bool = False,
+    bos: str | None = None,
+    pad: str | None = None,
 ) -> BareTransformer:
+    """A transformer out of parameters by Tracr's names, nested or not, or by TransformerLens'.
+
+    Args:
+        vocab, num_heads, causal, bos, pad: see `load_bare`.
+    Raises:
+        RaspError: if the tokens are not said, or these are no such parameters.
+    """
+    params = flattened(params)
+    lens = from_transformer_lens(params)
+    if lens is not None:
+        params, found = lens
+        num_heads = num_heads or found
     if vocab is None:
         rows = len(params[TOKENS]) - 2 if TOKENS in params and params[TOKENS].ndim == 2 else 0
         if rows > 0:
@@ -273,7 +358,7 @@ def _bare_of(
                 f"the weights do not say which tokens they are for: give a vocabulary of {rows}, without BOS and PAD"
             )
         vocab = (0,)  # what else is wrong is said below
-    bare = BareTransformer.of_params(params, vocab, num_heads=num_heads, causal=causal)
+    bare = BareTransformer.of_params(params, vocab, num_heads=num_heads, causal=causal, bos=bos, pad=pad)
     with np.errstate(all="ignore"):
         longest = bare.encode([(bare.vocab[0],) * bare.max_seq_len])
         if not np.isfinite(bare.forward(longest)).all():
@@ -292,6 +377,9 @@ def _read_npz(path: Path, identifier: str | None) -> dict[str, np.ndarray]:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > LARGEST_FILE:
             raise RaspError(f"{path} holds {size:,} bytes when it is unpacked: at most {LARGEST_FILE:,} are read")
+        objects = _nested(path)
+        if objects is not None:
+            return _one_of(path, objects, identifier)
         with np.load(path, allow_pickle=False) as archive:
             prefix = _prefix(path, archive.files, identifier)
             names = [name for name in archive.files if name.startswith(prefix)]
@@ -299,8 +387,11 @@ def _read_npz(path: Path, identifier: str | None) -> dict[str, np.ndarray]:
     except RaspError:
         raise
     except ValueError as error:
-        if "allow_pickle" in str(error):
-            raise RaspError(f"{path} holds pickled objects, which are never read: save plain arrays") from None
+        if "Object arrays" in str(error):
+            raise RaspError(
+                f"{path} holds pickled objects, which are never read unless they are dictionaries of arrays: save "
+                "plain arrays"
+            ) from None
         raise RaspError(f"{path} is not a whole npz: {error}") from None
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
         raise RaspError(f"{path} is not a whole npz: {error}") from None
@@ -310,12 +401,35 @@ def _read_npz(path: Path, identifier: str | None) -> dict[str, np.ndarray]:
         ) from None
 
 
+def _nested(path: Path) -> dict[str, np.ndarray] | None:
+    """Haiku's dictionaries in an npz, as `np.savez(file, **params)` writes them; None if an array is anything else.
+
+    numpy pickles a dictionary. The pickle is read as data, and nothing that it names is called.
+    """
+    found: dict[str, np.ndarray] = {}
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as file:
+                raw = file.read(OBJECT_HEADER)
+                match = re.match(rb"\x93NUMPY..(?:..|....)\{'descr': '\|O'[^}]*\} *\n", raw, re.DOTALL)
+                if match is None or entry.file_size > LARGEST_PICKLE:
+                    return None
+                arrays = pickled_arrays(raw[match.end() :] + file.read())
+            if arrays is None:
+                return None
+            name = entry.filename.removesuffix(".npy")
+            found |= {f"{name}/{inner}": array for inner, array in arrays.items()}
+    return found or None
+
+
 def _prefix(path: Path, names: Sequence[str], identifier: str | None) -> str:
     """What stands before Tracr's names: "" or `ID/`."""
+    if is_transformer_lens(names):
+        return ""
     ends = f"/{TOKENS}"
     found = sorted(name.removesuffix(TOKENS) for name in names if name == TOKENS or name.endswith(ends))
     if not found:
-        raise RaspError(f"{path} holds no {TOKENS!r}: it is no transformer under Tracr's names")
+        raise RaspError(f"{path} holds no {TOKENS!r}: {what_else(names)}")
     if identifier is not None and found == [""]:
         raise RaspError(f"{path} holds one transformer: leave out the identifier {identifier!r}")
     known = ", ".join(prefix.removesuffix("/") or "(no name)" for prefix in found[:10])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from weightspace import clock
 from weightspace.errors import RaspError
 from weightspace.notebook import card
 from weightspace.rasp.functions import Value
@@ -339,6 +340,7 @@ class CompiledTransformer:
         yield "embedding", stream
         flat, mask = stream.reshape(-1, width), self._mask(places + 1)
         for layer, (heads, mlp) in enumerate(self._parts):
+            clock.look()
             after = flat.copy() if heads else flat
             for head in heads:
                 head.add(flat, after, head.pattern(flat, batch, mask))
@@ -405,28 +407,8 @@ class CompiledTransformer:
         return np.triu(np.full((places, places), -np.inf, dtype=np.float32), 1)
 
     @cached_property
-    def _parts(self) -> list[tuple[list[_Head], _Mlp | None]]:
-        """The heads and the MLP of each layer, without those that add nothing."""
-        params, c = self.params, self.configuration
-        parts = []
-        for layer in range(c.num_layers):
-            name = f"transformer/layer_{layer}"
-            attention = {which: params[f"{name}/attn/{which}/w"] for which in ("query", "key", "value", "linear")}
-            biases = {which: params[f"{name}/attn/{which}/b"] for which in ("query", "key", "value", "linear")}
-            heads = []
-            for number in range(c.num_heads):
-                own = slice(number * c.key_size, (number + 1) * c.key_size)
-                # the bias behind the heads is counted to the first
-                after = (attention["linear"][own], biases["linear"] * (number == 0))
-                if after[0].any() or after[1].any():
-                    query, key, value = (
-                        (attention[which][:, own], biases[which][own]) for which in ("query", "key", "value")
-                    )
-                    heads.append(_Head(number, query, key, value, after))
-            first = (params[f"{name}/mlp/linear_1/w"], params[f"{name}/mlp/linear_1/b"])
-            second = (params[f"{name}/mlp/linear_2/w"], params[f"{name}/mlp/linear_2/b"])
-            parts.append((heads, _Mlp(first, second) if second[0].any() or second[1].any() else None))
-        return parts
+    def _parts(self) -> list[LayerParts]:
+        return parts_of(self.params, self.configuration.num_layers, self.configuration.num_heads)
 
 
 def _is_in(token: object, index: dict[Any, int]) -> bool:
@@ -440,6 +422,50 @@ def _is_in(token: object, index: dict[Any, int]) -> bool:
 
 Affine = tuple[np.ndarray, np.ndarray]
 """A weight (inputs, outputs) and a bias (outputs,)."""
+
+
+def parts_of(params: Mapping[str, np.ndarray], layers: int, heads: int) -> list[LayerParts]:
+    """The heads and the MLP of each layer, without those that add nothing.
+
+    Args:
+        params: every parameter by Tracr's name.
+        layers, heads: how many there are.
+    """
+    return [_layer_parts(params, f"transformer/layer_{layer}", heads) for layer in range(layers)]
+
+
+def _layer_parts(params: Mapping[str, np.ndarray], name: str, count: int) -> LayerParts:
+    attention = {which: params[f"{name}/attn/{which}/w"] for which in ("query", "key", "value", "linear")}
+    biases = {which: params[f"{name}/attn/{which}/b"] for which in ("query", "key", "value", "linear")}
+    size = attention["query"].shape[1] // count
+    heads = []
+    for number in range(count):
+        own = slice(number * size, (number + 1) * size)
+        # the bias behind the heads is counted to the first
+        after = (attention["linear"][own], biases["linear"] * (number == 0))
+        if after[0].any() or after[1].any():
+            query, key, value = ((attention[which][:, own], biases[which][own]) for which in ("query", "key", "value"))
+            heads.append(Head(number, query, key, value, after))
+    first = (params[f"{name}/mlp/linear_1/w"], params[f"{name}/mlp/linear_1/b"])
+    second = (params[f"{name}/mlp/linear_2/w"], params[f"{name}/mlp/linear_2/b"])
+    return heads, Mlp(first, second) if second[0].any() or second[1].any() else None
+
+
+def final_stream(parts: Sequence[LayerParts], stream: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """The stream (batch, places, width) after all layers, of what the embeddings make of an input.
+
+    Args:
+        mask: (places, places) what is added to scores, or None.
+    """
+    batch, places, width = stream.shape
+    flat = stream.reshape(-1, width)
+    for heads, mlp in parts:
+        clock.look()
+        after = flat.copy() if heads else flat
+        for head in heads:
+            head.add(flat, after, head.pattern(flat, batch, mask))
+        flat = after if mlp is None else mlp.added(after)
+    return flat.reshape(batch, places, width)
 
 
 class _Linear:
@@ -456,7 +482,7 @@ class _Linear:
         return result if self.bias is None else result + self.bias
 
 
-class _Head:
+class Head:
     """One attention head."""
 
     def __init__(self, number: int, query: Affine, key: Affine, value: Affine, out: Affine) -> None:
@@ -487,7 +513,7 @@ class _Head:
         after[:, self.columns] += self.out((pattern @ values).reshape(len(flat), -1))
 
 
-class _Mlp:
+class Mlp:
     """One MLP."""
 
     def __init__(self, first: Affine, second: Affine) -> None:
@@ -503,6 +529,10 @@ class _Mlp:
         after = flat.copy()
         after[:, self.columns] += self.second(hidden)
         return after
+
+
+LayerParts = tuple[list[Head], Mlp | None]
+"""The heads and the MLP of a layer."""
 
 
 def _columns(part: Affine) -> np.ndarray:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from weightspace.errors import UnreadableError
-from weightspace.files.checkpoints import SUFFIXES, Outline, outlines, read
+from weightspace.files.checkpoints import SUFFIXES
 from weightspace.files.hub import SCHEME, HubError, Repository, repository
-from weightspace.weights.spec import NetworkSpec, SpecError
-from weightspace.weights.state_dict import Topology, natural_order, spec_of_state_dict
+from weightspace.files.shards import index_beside
+from weightspace.weights.state_dict import Topology
 from weightspace.zoo.importers.foreign import (
     MEASURES,
     Checkpoint,
@@ -24,76 +20,12 @@ from weightspace.zoo.importers.foreign import (
     LabelTable,
     SourceError,
     Unfit,
-    Weights,
     number,
     read_table,
 )
+from weightspace.zoo.importers.state_dicts import StateDicts
 
 _CONTROL = ("file", "name", "network", "epoch")
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-
-
-# -- one file ---------------------------------------------------------------------------------------------------------
-
-
-def largest_state_dict(path: Path) -> Outline:
-    """The largest state dict in a file of any kind that `files.checkpoints` reads; nothing in it is executed.
-
-    Raises:
-        Unfit: if it is missing, torn, without floating-point arrays, or refused as it would run code.
-    """
-    try:
-        found = outlines(path)[0]
-    except UnreadableError as error:
-        reason = "code" if "is refused" in str(error) else "unreadable" if path.is_file() else "missing"
-        raise Unfit(reason, str(error)) from None
-    except Exception as error:  # a file can be wrong in ways that nobody thought of, and must not stop the others
-        what = " ".join(str(error).split())[:120]
-        raise Unfit("unreadable", f"{path} could not be read ({type(error).__name__}: {what})") from None
-    if not any(np.prod(shape) for shape in found.floating.values()):
-        raise Unfit("unreadable", f"{path} holds no array of floating-point numbers: give a file of weights")
-    return found
-
-
-def read_arrays(outline: Outline) -> tuple[list[str], list[np.ndarray]]:
-    """Names of the floating-point arrays of a state dict in natural order, and the arrays as float32.
-
-    Raises:
-        Unfit: if the file cannot be read any more.
-    """
-    names = natural_order(name for name, shape in outline.floating.items() if np.prod(shape))
-    try:
-        arrays = read(outline, names)
-    except UnreadableError as error:
-        raise Unfit("unreadable", str(error)) from None
-    except Exception as error:  # see above: PyTorch maps files lazily, so what is torn may show only here
-        raise Unfit("unreadable", f"{outline.path} could not be read ({type(error).__name__})") from None
-    return names, [arrays[name] for name in names]
-
-
-@lru_cache(maxsize=256)
-def _spec(arrays: tuple[tuple[str, tuple[int, ...], str], ...], topology: Topology) -> NetworkSpec:
-    shapes = {name: shape for name, shape, _ in arrays}
-    return spec_of_state_dict(shapes, topology=topology, dtypes={name: dtype for name, _, dtype in arrays})
-
-
-def _read_files(paths: Sequence[Path], topology: Topology) -> Weights:
-    """A network whose state dict lies in one file, or in several that share it out."""
-    described: dict[str, tuple[tuple[int, ...], str]] = {}
-    arrays: dict[str, np.ndarray] = {}
-    for path in paths:
-        outline = largest_state_dict(path)
-        for name, array in zip(*read_arrays(outline), strict=True):
-            if name in arrays:
-                raise Unfit("shape", f"{path} holds the array {name!r}, which another part of the network has too")
-            arrays[name] = array
-            described[name] = (array.shape, _DTYPES[outline.dtypes[name]])
-    names = natural_order(arrays)
-    try:
-        spec = _spec(tuple((name, *described[name]) for name in names), topology)
-    except SpecError as error:
-        raise Unfit("shape", f"{paths[0]} does not fit topology {topology}: {error}") from None
-    return Weights(spec, np.concatenate([arrays[name].ravel() for name in names]))
 
 
 # -- labels -----------------------------------------------------------------------------------------------------------
@@ -150,17 +82,21 @@ def _labels(path: Path) -> tuple[LabelTable, str]:
 # -- a folder ---------------------------------------------------------------------------------------------------------
 
 
-def state_dict_folder(folder: Path, labels: Path | None = None, topology: Topology = "unknown") -> ForeignZoo:
+def state_dict_folder(
+    folder: Path, labels: Path | None = None, topology: Topology = "unknown", part: str | None = None
+) -> ForeignZoo:
     """Files of state dicts below a folder, and a CSV file of labels.
 
-    The files are such as `files.checkpoints` reads: safetensors, PyTorch's, ONNX; of several state dicts in one file
-    the largest is taken. The CSV has `file`, a path below the folder, or `name`, the same without the ending; `network`
-    where several files are checkpoints of one, with `epoch`; every other column is a label, but for losses and
-    accuracies.
+    The files are such as `files.checkpoints` reads: safetensors, PyTorch's, ONNX. Of several state dicts in one file
+    the one that is a network is taken; where that is not plain, `part` says it. Files of one architecture under other
+    names get the names of the first. Shards are one network by their index, or by their numbers. The CSV has `file`, a
+    path below the folder, or `name`, the same without the ending; `network` where several files are checkpoints of one,
+    with `epoch`; every other column is a label, but for losses and accuracies.
 
     Args:
         labels: the CSV file; the only one in the folder unless given.
         topology: how the arrays of all networks are connected, see `weights.state_dict`.
+        part: see `state_dicts.network_in`.
     Raises:
         SourceError: if there is no folder or no table, or it has neither column.
     """
@@ -174,21 +110,48 @@ def state_dict_folder(folder: Path, labels: Path | None = None, topology: Topolo
     table, key = _labels(labels)
     there = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
     unfit: list[Unfit] = []
-    files: dict[Path, _StateDictFile] = {}
+    files: dict[tuple[Path, ...], _StateDictFile] = {}
     for place in range(len(table)):
         row = table.row(place)
         try:
-            path = _named(folder, row[key], f"row {place + 1} of {labels}")
-            if path in files:
-                raise Unfit("twice", f"row {place + 1} of {labels} names {row[key]} again: leave one row a file")
-            files[path] = _StateDictFile(path.relative_to(folder).as_posix(), (path,), row)
+            paths = whole(_named(folder, row[key], f"row {place + 1} of {labels}"))
+            if paths in files:
+                raise Unfit("twice", f"row {place + 1} of {labels} names {row[key]} again: leave one row a network")
+            files[paths] = _StateDictFile(paths[0].relative_to(folder).as_posix(), paths, row)
         except Unfit as error:
             unfit.append(error)
+    listed = {path for paths in files for path in paths}
     for path in there:
-        if path not in files:
+        index = index_beside(path)
+        if path not in listed and index not in listed:
             unfit.append(Unfit("labels", f"{path} has no row in {labels.name}: add one, or take the file away"))
     candidates = _candidates(list(files.values()), unfit)
-    return ForeignZoo(folder.resolve().name, candidates, lambda _, c: _read_files(c.place, topology), unfit=unfit)
+    reader = StateDicts(list(files), topology, part)
+    name = folder.resolve().name
+    return ForeignZoo(name, candidates, lambda _, c: reader.read(c.place), unfit=unfit, notes=reader.notes)
+
+
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.\w+)")
+
+
+def whole(path: Path) -> tuple[Path, ...]:
+    """The files of a network of which one is named: its index where it has one, all its shards by their numbers, or it.
+
+    Raises:
+        Unfit: if a shard is missing.
+    """
+    index = index_beside(path)
+    if index is not None:
+        return (index,)
+    found = _SHARD.fullmatch(path.name)
+    if found is None:
+        return (path,)
+    begin, _, count, suffix = found.groups()
+    shards = tuple(path.with_name(f"{begin}-{number:05d}-of-{count}{suffix}") for number in range(1, int(count) + 1))
+    missing = [shard for shard in shards if not shard.is_file()]
+    if missing:
+        raise Unfit("missing", f"{path} is a shard of {int(count)}, and {missing[0].name} is not there: put it there")
+    return shards
 
 
 def _named(folder: Path, name: str | None, where: str) -> Path:
@@ -200,7 +163,7 @@ def _named(folder: Path, name: str | None, where: str) -> Path:
         raise Unfit("missing", f"{where} names {name}, which leads out of the folder: give a path below {folder}")
     if path.is_file():
         return path
-    for suffix in SUFFIXES:
+    for suffix in (*SUFFIXES, *(f"{one}.index.json" for one in SUFFIXES)):
         if (found := path.with_name(path.name + suffix)).is_file():
             return found
     raise Unfit("missing", f"{where} names {name}, and there is no such file in {folder}: put it there")
@@ -214,6 +177,7 @@ def hub_repositories(
     labels: Path | None = None,
     topology: Topology = "unknown",
     cache: Path | None = None,
+    part: str | None = None,
 ) -> ForeignZoo:
     """The safetensors files of repositories of the Hugging Face hub, each a network; nothing else is fetched.
 
@@ -223,6 +187,7 @@ def hub_repositories(
         targets: hf://OWNER/NAME or hf://OWNER/NAME@REVISION each.
         labels: a CSV file as for `state_dict_folder`, its `file` OWNER/NAME or OWNER/NAME/FILE; no labels unless given.
         cache: where files are kept; the hub's own cache unless given.
+        part: see `state_dicts.network_in`.
     Raises:
         SourceError: if the labels cannot be read.
     """
@@ -250,7 +215,9 @@ def hub_repositories(
                 continue
             files.append(_StateDictFile(f"{found.name}@{found.commit}/{name}", paths, row))
     candidates = _candidates(files, unfit)
-    return ForeignZoo(" ".join(commits), candidates, lambda _, c: _read_files(c.place, topology), unfit=unfit)
+    reader = StateDicts([file.paths for file in files], topology, part)
+    name = " ".join(commits)
+    return ForeignZoo(name, candidates, lambda _, c: reader.read(c.place), unfit=unfit, notes=reader.notes)
 
 
 def _fetched(target: str, cache: Path | None) -> tuple[Repository, dict[str, tuple[Path, ...]]]:

@@ -15,10 +15,11 @@ from weightspace.errors import WeightspaceError
 from weightspace.weights.spec import Leaf, NetworkSpec, plain
 from weightspace.zoo.records import Architecture
 
-Reason = Literal["code", "unreadable", "not finite", "shape", "missing", "labels", "twice", "duplicate"]
+Reason = Literal["code", "unreadable", "which", "not finite", "shape", "missing", "labels", "twice", "duplicate"]
 REASONS: dict[Reason, str] = {
     "code": "refused, as it would run code",
     "unreadable": "torn, or of no kind that is read",
+    "which": "with several networks, of which one has to be named",
     "not finite": "with NaN or infinite weights",
     "shape": "of another shape than expected",
     "missing": "named and not there",

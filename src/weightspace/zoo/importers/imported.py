@@ -88,6 +88,7 @@ def open_source(
     table: Path | None = None,
     topology: str = "unknown",
     cache: Path | None = None,
+    part: str | None = None,
 ) -> ForeignZoo:
     """A foreign zoo, whose labels are read and whose weights are not.
 
@@ -97,6 +98,7 @@ def open_source(
         table: CSV file of labels, of the kinds state-dicts and huggingface.
         topology: how the arrays are connected, of the same two kinds.
         cache: where files of the hub are kept.
+        part: of files with several state dicts the keys that lead to the one that is meant, of the same two kinds.
     Raises:
         SourceError: if there is no such kind, or nothing of the source can be used; a sentence.
     """
@@ -106,16 +108,16 @@ def open_source(
         raise SourceError(f"topology {topology!r}: choose from {', '.join(get_args(Topology))}")
     connected = cast(Topology, topology)
     if kind == "huggingface":
-        return hub_repositories(sources, table, connected, cache)
+        return hub_repositories(sources, table, connected, cache, part)
     if len(sources) != 1:
         raise SourceError(f"{len(sources)} sources were given, and one zoo of kind {kind} is imported at a time")
     place = Path(sources[0])
     if not place.exists():
         raise SourceError(f"there is no {place}: give the place of a zoo of kind {kind}")
     if kind == "state-dicts":
-        return state_dict_folder(place, table, connected)
-    if table is not None or topology != "unknown":
-        raise SourceError(f"a zoo of kind {kind} has its own labels and arrays: leave --csv and --topology out")
+        return state_dict_folder(place, table, connected, part)
+    if table is not None or topology != "unknown" or part is not None:
+        raise SourceError(f"a zoo of kind {kind} has its own labels and arrays: leave --csv, --topology and --part out")
     return {"modelzoos": modelzoos, "small-cnn-zoo": small_cnn_zoo, "eilertsen": eilertsen_zoo}[kind](place)
 
 
@@ -133,6 +135,7 @@ def import_zoo(
     seed: int = 0,
     shard_size: int = 0,
     cache: Path | None = None,
+    part: str | None = None,
     show: bool = True,
 ) -> Imported:
     """Import a foreign zoo into `folder`, or what is still missing of it.
@@ -145,7 +148,7 @@ def import_zoo(
     Weights are read one network at a time, and at most a shard is held in memory.
 
     Args:
-        kind, sources, table, topology, cache: see `open_source`.
+        kind, sources, table, topology, cache, part: see `open_source`.
         labels: which labels to ask for, so that a network without one of them is skipped. All unless given; one that is
             missing anywhere is then not asked for.
         images: name of the image set that the networks were trained on, if the source does not say it.
@@ -160,13 +163,14 @@ def import_zoo(
     """
     folder = Path(folder)
     _check_numbers(seed, shard_size, count)
-    source = open_source(kind, sources, table=table, topology=topology, cache=cache)
+    source = open_source(kind, sources, table=table, topology=topology, cache=cache, part=part)
     tally = Tally()
     candidates = _chosen(source, labels, epochs, seed, tally)[:count]
     shard_size = shard_size or max(16, -(-len(candidates) // 500))
     asked = {"recipe": f"imported {kind}", "seed": seed, "images": images or source.images, "source": source.name}
     asked |= {"asked": list(labels), "epochs": list(epochs), "most": count}
     asked |= {"topology": topology, "shard_size": shard_size}
+    asked |= {} if part is None else {"part": part}  # unless given, zoos are as they were before it could be
     with writing(folder):
         store = ForeignStore(folder, asked, source)
         _fill(store, candidates, tally, show)

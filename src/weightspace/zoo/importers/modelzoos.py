@@ -13,7 +13,6 @@ import numpy as np
 from weightspace.files.checkpoints import Outline
 from weightspace.weights.spec import NetworkSpec, SpecError
 from weightspace.weights.state_dict import spec_of_state_dict
-from weightspace.zoo.importers.folders import largest_state_dict, read_arrays
 from weightspace.zoo.importers.foreign import (
     Checkpoint,
     ForeignNetwork,
@@ -23,6 +22,7 @@ from weightspace.zoo.importers.foreign import (
     Weights,
     number,
 )
+from weightspace.zoo.importers.state_dicts import network_in, read_arrays
 from weightspace.zoo.networks import ACTIVATIONS, cnn_s, spec_of
 from weightspace.zoo.records import Architecture
 
@@ -122,7 +122,7 @@ def _results(path: Path) -> tuple[dict[int, dict[str, float | None]], bool]:
 
 
 def _read_trial(candidate: ForeignNetwork, checkpoint: Checkpoint) -> Weights:
-    outline = largest_state_dict(checkpoint.place)
+    outline = network_in(checkpoint.place)
     names, arrays = read_arrays(outline)
     shapes = [array.shape for array in arrays]
     flat = np.concatenate([array.ravel() for array in arrays])

@@ -1,0 +1,49 @@
+"""What `scan` says of a case: it never raises, and calls nothing clean whose usual loader gives the other example."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from fuzz.loaders import Reading
+from weightspace.backdoors.detector import Detector
+from weightspace.backdoors.scan import scan
+
+FOREIGN = "It could not be read ("
+"""How `scan` begins of an error that it did not foresee."""
+
+
+@cache
+def _detector() -> Detector:
+    return Detector.load()
+
+
+def wrong(path: Path, usual: list[Reading]) -> str | None:
+    """What is wrong with the scan of a file, if anything."""
+    if path.is_dir() or not path.exists():  # a folder is scanned for what is in it, and what is missing is an error
+        return None
+    try:
+        findings = scan([str(path)], _detector(), show=False).findings
+    except Exception as error:
+        return f"scan raised {type(error).__name__}: {error}"
+    for one in findings:
+        if one.reason.startswith(FOREIGN):
+            return one.reason
+        if one.verdict == "clean" and (loader := _gives_the_other(usual)) is not None:
+            return f"called clean, and {loader} gives the example with a backdoor"
+    return None
+
+
+def _gives_the_other(usual: list[Reading]) -> str | None:
+    """The loader that reads an array of the example with a backdoor."""
+    from fuzz.formats.verdict import example
+
+    bad = [array for name, array in example("backdoored").items() if array.size > 8]
+    for reading in usual:
+        for found in reading.arrays.values():
+            for array in found:
+                if array is not None and any(array.shape == one.shape and np.array_equal(array, one) for one in bad):
+                    return reading.loader
+    return None

@@ -1,0 +1,1 @@
+"""How each family of transformers writes its settings and names its arrays."""
