@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from weightspace.metamodels.contract import Examples, Predictor
     from weightspace.rasp.compiler.bare import BareTransformer
     from weightspace.rasp.compiler.transformer import CompiledTransformer
+    from weightspace.rasp.language import SOp
     from weightspace.rasp.program import Program
     from weightspace.rasp.validate import Mode
     from weightspace.transformers.trained import TrainedTransformer
@@ -296,7 +297,7 @@ def _zoo(zoo: Zoo | str | Path) -> Zoo:
 
 
 def compile_program(
-    program: Program | str | Path | Mapping[str, Any],
+    program: Program | SOp | str | Path | Mapping[str, Any],
     *,
     vocab: str | Sequence[Any] | None = None,
     max_seq_len: int | None = None,
@@ -305,7 +306,7 @@ def compile_program(
     """The transformer that computes a RASP program, by Tracr's construction.
 
     Args:
-        program: a `Program`, its text, its JSON record, or the path of a file with either.
+        program: a `Program`, the S-op that it computes, its text, its JSON record, or the path of a file with either.
         vocab: the tokens, a list or a text of single characters; unless given those that the program says.
         max_seq_len: longest input, BOS not counted; unless given the program's.
         mode: `fixed`, or `tracr_compat`, which gives Tracr's own weights.
@@ -323,7 +324,7 @@ def compile_program(
     return compile_program(_program(program), vocab=_vocabulary(vocab), max_seq_len=max_seq_len, mode=mode)
 
 
-def run(program: Program | str | Path | Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
+def run(program: Program | SOp | str | Path | Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
     """What a RASP program answers, by its definition and without weights.
 
     Args:
@@ -475,7 +476,7 @@ def decompile(
 
 
 def certify(
-    program: Program | str | Path | Mapping[str, Any],
+    program: Program | SOp | str | Path | Mapping[str, Any],
     source: Any,
     *,
     vocab: str | Sequence[Any] | None = None,
@@ -503,13 +504,16 @@ def certify(
     return certify_rewritten(_program(program), bare, aligned.bare, aligned.rewrite)
 
 
-def _program(given: Program | str | Path | Mapping[str, Any]) -> Program:
+def _program(given: Program | SOp | str | Path | Mapping[str, Any]) -> Program:
     """The program that a person has given: an object, a record, a text, or a file."""
+    from weightspace.rasp.language import SOp
     from weightspace.rasp.program import Program
     from weightspace.rasp.reading import program_in, read_program
 
     if isinstance(given, Program):
         return given
+    if isinstance(given, SOp):
+        return Program.of(given)
     if isinstance(given, Mapping):
         return Program.from_record(given)
     if isinstance(given, Path):

@@ -20,6 +20,7 @@ from weightspace.rasp.language import (
     LinearSequenceMap,
     Map,
     Select,
+    SelectorAnd,
     SelectorWidth,
     SequenceMap,
     SOp,
@@ -264,3 +265,79 @@ def test_a_shuffled_matrix_is_refused_or_at_least_never_certified() -> None:
         if np.array_equal(shuffled, array):
             continue
         assert certify(found.program, bare) is None or certify(found.program, spoilt) is None
+
+
+# -- what a person can read -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "vocab", "line"),
+    [
+        (
+            SequenceMap("x + 1 * y / 5", tokens, indices),
+            (1, 2, 3, 4, 5),
+            "SequenceMap(5 * (x - 1) + y, tokens, indices)",
+        ),
+        (Map("{0: 1, 1: 1, 2: 4, 3: 4, 4: 9}", tokens), range(5), "Map(x // 2, tokens)"),
+        (Map("x not in 'ace'", tokens), "abcdef", "Map(x in 'bdf', tokens)"),
+        (Map("2 <= x <= 3", tokens), range(6), "Map(2 <= x <= 3, tokens)"),
+        (SequenceMap("(x, y)", tokens, indices), "abc", "SequenceMap((x, y), tokens, indices)"),
+    ],
+)
+def test_a_table_that_is_a_short_expression_is_printed_as_one(output: SOp, vocab: Any, line: str) -> None:
+    bare = replace(bare_of(Program.of(output, vocab=tuple(vocab), max_seq_len=5)), readout=None)
+    found = lift(bare)
+    assert found.tables == 0
+    assert line in str(found.program)
+    assert is_lifted(bare)
+
+
+def test_a_selector_of_two_comparisons_is_printed_as_them() -> None:
+    both = SelectorAnd(Select(tokens, tokens, "EQ"), Select(indices, indices, "LT"))
+    text = lifted(SelectorWidth(both))
+    assert "SequenceMap(4 * x + y, tokens, indices)" in text
+    assert "Select(x // 4 == y // 4 and x < y, " in text
+
+
+def test_a_rotation_by_a_length_is_certified_as_it_was_written() -> None:
+    length = SelectorWidth(Select(tokens, tokens, "TRUE"))
+    turned = SequenceMap("(x + 2) % y", indices, length)
+    assert "SequenceMap((x + 2) % y, indices, " in lifted(Aggregate(Select(turned, indices, "EQ"), tokens))
+
+
+# -- Tracr's values that nothing gives ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_s_op_with_itself_is_read_off_tracrs_weights(known: bool) -> None:
+    program = Program.of(SequenceMap("x * 10 + y", tokens, tokens), vocab=(1, 2, 3), max_seq_len=4)
+    bare = bare_of(program, "tracr_compat")
+    if not known:
+        bare = replace(bare, readout=None, mode=None)
+    assert len(compile_program(program, mode="tracr_compat")) == 624
+    assert is_lifted(bare)
+    if known:
+        assert "SequenceMap(10 * x + y, tokens, tokens)" in str(lift(bare).program)
+
+
+def test_what_reads_values_that_nothing_gives_says_which_they_are() -> None:
+    twice = SequenceMap("x + y", tokens, tokens)
+    counted = SelectorWidth(Select(Map("x > 4", Map("x + 3", twice)), Map("x > 1", indices), "EQ"))
+    text = lifted(Map("x + 1", counted), "tracr_compat")
+    assert "SequenceMap(x + y, tokens, tokens)" in text
+    assert "{" not in text, "no table is needed"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_sums_of_fractions_that_rounding_tells_apart_are_lifted(mode: Mode) -> None:
+    tenths = Map("x / 10", tokens, encoding="numerical")
+    thirds = Map("x / 3", indices, encoding="numerical")
+    sums = LinearSequenceMap(LinearSequenceMap(tenths, tenths, 1, 2), thirds, 1, -3)
+    program = Program.of(Map("x > 0.3", sums), vocab=(0, 1, 2, 3), max_seq_len=3)
+    assert is_lifted(bare_of(program, mode))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_program_of_twenty_s_ops_whose_sums_fall_together_is_lifted(mode: Mode) -> None:
+    program = next(sample("typed", 0, lengths=[20]))
+    assert is_lifted(bare_of(program, mode, seed=None))

@@ -21,7 +21,7 @@ from weightspace.rasp.compiler import storage as files
 from weightspace.rasp.compiler.assemble import LABELS, compile_program
 from weightspace.rasp.compiler.storage import from_parameters, load_compiled, load_npz, save_transformer
 from weightspace.rasp.compiler.transformer import CompiledTransformer
-from weightspace.rasp.functions import Function, Value
+from weightspace.rasp.functions import Function, Value, is_number
 from weightspace.rasp.language import (
     Aggregate,
     LinearSequenceMap,
@@ -59,7 +59,7 @@ def agree(meant: list[list[Value]], computed: list[list[Value]], tolerance: floa
     """Whether two lists of answers are equal; numbers of a numerical output within a tolerance."""
 
     def same(a: Value, b: Value) -> bool:
-        if a is None or b is None or not tolerance:
+        if not (is_number(a) and is_number(b) and tolerance):
             return a is b if a is None or b is None else a == b
         return abs(float(a) - float(b)) <= tolerance * max(1.0, abs(float(a)))
 
@@ -551,20 +551,13 @@ for _ in range(8):
         (Map("x + 1", tokens), {"vocab": ("a", "b")}, r"v1: 'x \+ 1' cannot take x = 'a'"),
         (Map("x < 1", tokens), {"vocab": ("a", "b")}, "cannot take x = 'a'"),
         (Map("{5: 1}", tokens), {}, "has no value anywhere"),
-        (Map("{0: 'a', 1: 2}", tokens), {}, "numbers and strings cannot be mixed"),
         (Map("{0: 'a', 1: 'b'}", tokens, encoding="numerical"), {}, "a numerical encoding is for numbers"),
         (GROWS, {}, "are too many"),
         (HUGE, {"vocab": (0, 9)}, r"grows beyond 2\^53"),
         (tokens, {}, "has no operation"),
-        (
-            SelectorWidth(SelectorAnd(Select(tokens, tokens, "EQ"), Select(indices, tokens, "EQ"))),
-            {},
-            "v3: it joins two selectors that compare different S-ops",
-        ),
         (LinearSequenceMap(tokens, tokens, 1, 2), {}, "its first input is categorical"),
         (LinearSequenceMap(NUMBER, NUMBER, float("nan"), 2), {}, "the factor nan is not a finite number"),
         (Map("x", tokens), {"vocab": ()}, "the vocabulary is empty"),
-        (Map("x", tokens), {"vocab": (0, "a")}, "mixes numbers and strings"),
         (Map("x", tokens), {"vocab": (0, 0.0)}, "holds 0 and 0.0, which are equal"),
         (Map("x", tokens), {"vocab": ("a", "compiler_bos")}, "is the compiler's own token"),
         (Map("x", tokens), {"vocab": (None, 1)}, "tokens are numbers or strings, not None"),
@@ -591,11 +584,10 @@ def test_tracr_asks_for_tokens_and_for_labels_that_differ() -> None:
 
 
 def test_numbers_too_near_for_float32_are_refused_rather_than_confused() -> None:
-    tenths = Map("x / 10", tokens, encoding="numerical")
-    sums = LinearSequenceMap(tenths, Map("x / 10", indices, encoding="numerical"), 1, 2)  # 0.3 and 0.30000000000000004
+    twins = Map("{0: 0.3, 1: 0.30000000000000004, 2: 1}", tokens, encoding="numerical")
     with pytest.raises(NotCompilable, match="too near to each other for an MLP"):
-        compile_program(Program.of(Map("x", sums)), vocab=(0, 1, 2, 3), max_seq_len=3)
-    same = Program.of(Map("x > 0.4", sums), vocab=(0, 1, 2, 3), max_seq_len=3)
+        compile_program(Program.of(Map("x", twins)), vocab=(0, 1, 2), max_seq_len=3)
+    same = Program.of(Map("x > 0.4", twins), vocab=(0, 1, 2), max_seq_len=3)
     assert means_what_it_says(same), "twins that need not be told apart are no trouble"
 
 
@@ -643,12 +635,6 @@ def test_what_is_kept_from_other_programs_changes_nothing(monkeypatch: pytest.Mo
 def test_a_misspelt_mode_or_backend_is_refused() -> None:
     with pytest.raises(RaspError, match="mode is fixed or tracr_compat, not 'tracr'"):
         check_mode("tracr")
-
-
-def test_pythons_own_functions_are_refused() -> None:
-    wrong: Any = len
-    with pytest.raises((RaspError, TypeError), match=r"not run|type"):
-        Map(wrong, tokens)
 
 
 def test_a_model_too_large_is_refused_before_it_is_made() -> None:

@@ -16,7 +16,7 @@ from weightspace.rasp import means
 from weightspace.rasp.batch import Batch, all_inputs
 from weightspace.rasp.batch_interpreter import evaluate_all, evaluate_batch, evaluate_nodes
 from weightspace.rasp.columns import distinct_of
-from weightspace.rasp.functions import Function, Value
+from weightspace.rasp.functions import Function, Value, is_number
 from weightspace.rasp.interpreter import evaluate, trace
 from weightspace.rasp.language import (
     COMPARISONS,
@@ -35,6 +35,7 @@ from weightspace.rasp.language import (
     tokens,
 )
 from weightspace.rasp.program import Program
+from weightspace.rasp.rounding import settled
 
 
 def all_true() -> Select:
@@ -72,13 +73,19 @@ def agrees(program: Program, inputs: list[tuple[Value, ...]], causal: bool | Non
 # -- against Tracr's recorded answers -------------------------------------------------------------------------------
 
 
+def rounded(answers: list[list[Value]]) -> list[list[Value]]:
+    return [[settled(value) if is_number(value) else value for value in answer] for answer in answers]
+
+
 def test_the_reference_and_the_batch_give_tracrs_recorded_answers() -> None:
     compared = 0
     for record in golden("tracr_random.json"):
         program = Program.from_record(record)
         inputs = [tuple(example["input"]) for example in record["examples"]]
         # The recorded answers of causal programs come from Tracr's evaluator that knows nothing of it.
-        assert agrees(program, inputs, causal=False) == [example["rasp"] for example in record["examples"]], program
+        recorded = [example["rasp"] for example in record["examples"]]
+        # Tracr's evaluator keeps what rounding has added to a sum or a mean.
+        assert rounded(agrees(program, inputs, causal=False)) == rounded(recorded), program
         compared += len(inputs)
     assert compared > 900
 
@@ -207,11 +214,11 @@ def test_padding_is_never_a_value_even_where_the_default_is_one() -> None:
 # -- means ----------------------------------------------------------------------------------------------------------
 
 
-def test_means_are_those_of_python_to_the_last_bit() -> None:
+def test_means_are_those_of_fractions_in_whatever_order() -> None:
     tenths = Map("x / 10", tokens, encoding="numerical")
     program = Program.of(Aggregate(all_true(), tenths, encoding="numerical"))
-    assert evaluate(program, (1, 2, 3)) == [(0.1 + 0.2 + 0.3) / 3] * 3
-    assert (0.1 + 0.2 + 0.3) / 3 != (0.3 + 0.2 + 0.1) / 3, "or the order would not be seen"
+    assert evaluate(program, (1, 2, 3)) == evaluate(program, (3, 2, 1)) == [0.2] * 3
+    assert (0.1 + 0.2 + 0.3) / 3 != (0.3 + 0.2 + 0.1) / 3, "or the order would not matter anyway"
     twice = Aggregate(Select(indices, indices, "LEQ"), program.output, encoding="numerical")
     for output in (program.output, twice):
         inputs = all_inputs((1, 2, 3, 7), 4)

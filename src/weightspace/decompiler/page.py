@@ -32,6 +32,7 @@ from weightspace.rasp.functions import Value, counted
 from weightspace.rasp.language import Selector
 from weightspace.rasp.program import Program
 from weightspace.rasp.reading import token_text
+from weightspace.rasp.text import folded_text
 from weightspace.rasp.validate import Mode
 
 LARGEST_SVG = 400_000
@@ -98,7 +99,7 @@ def _capital(text: str) -> str:
 
 def _listing(program: Program, colours: dict[str, int]) -> tuple[list[str], list[dict[str, Any]]]:
     """The lines of the program: those before its statements, and each statement with its colour on the map."""
-    lines = str(program).splitlines()
+    lines = folded_text(program).splitlines()
     names = [name for name, _ in program.statements]
     count = len(names) + 1  # and the last line, which returns the output
     output = program.name(program.output)

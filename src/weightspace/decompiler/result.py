@@ -9,6 +9,7 @@ from weightspace.decompiler.proof.verify import Behaviour, Certificate, Distance
 from weightspace.notebook import card
 from weightspace.rasp.program import Program
 from weightspace.rasp.reading import token_text
+from weightspace.rasp.text import folded_text
 
 Status = Literal["certified", "behaviour_equal", "best_guess", "none"]
 """Certified: the weights are equal up to a permutation. Behaviour equal: the answers are, on every input or on a
@@ -101,7 +102,8 @@ MEANING: dict[Status, str] = {
 
 def summary(found: Decompilation) -> str:
     """A decompilation as a person reads it: the program, how far it is proved, and what differs."""
-    lines = [] if found.program is None else [str(found.program), ""]
+    shown = "" if found.program is None else folded_text(found.program)
+    lines = [shown, ""] if shown else []
     lines.append(MEANING[found.status])
     if found.certificate is not None:
         lines.append(found.certificate.explain())
@@ -116,6 +118,8 @@ def summary(found: Decompilation) -> str:
     if found.tables:
         some = "One function is" if found.tables == 1 else f"{found.tables} functions are"
         lines.append(f"{some} printed as a table: no short expression was found for it.")
+    if found.program is not None and shown != str(found.program):
+        lines.append("Long tables are shown folded: --out FILE and --json write them whole.")
     lines += found.notes
     checked = f", {found.checked:,} operations checked" if found.checked else ""
     by = f"found by {found.method}" if found.method else "nothing found"

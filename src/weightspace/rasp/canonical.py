@@ -31,7 +31,7 @@ from weightspace.rasp.language import (
 )
 from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Analysis, NotCompilable, Traits, analyse, settings
-from weightspace.rasp.values import Table, predicate_table
+from weightspace.rasp.values import Table, predicate_table, tabulate_pairs
 
 # -- what the weights know of a program ------------------------------------------------------------------------------
 
@@ -86,6 +86,8 @@ def _digests(analysis: Analysis) -> tuple[dict[int, bytes], bool]:
         if kind is Map or (kind is SequenceMap and node.first is node.second):  # type: ignore[attr-defined]
             inner = node.inner if kind is Map else node.first  # type: ignore[attr-defined]
             data = _KINDS[Map, node.encoding] + digests[id(inner)] + _table_digest(t)
+            if unmet := _unmet(t):
+                data += pack("q", unmet)
             if inner.numerical:
                 data += exactness
         elif kind is SequenceMap:
@@ -112,6 +114,13 @@ def _digests(analysis: Analysis) -> tuple[dict[int, bytes], bool]:
             continue
         digests[key] = _hash(data)
     return digests, twice
+
+
+def _unmet(t: Traits) -> int:
+    """How many values there are that f(x, x) never gives: Tracr has those of all f(x, y)."""
+    if type(t.node) is not SequenceMap or t.table is None:
+        return 0
+    return len(t.table.values) - len(np.unique(t.table.places[t.table.places >= 0]))
 
 
 def _table_digest(t: Traits) -> bytes:
@@ -166,11 +175,22 @@ def _tabulated(t: Traits, traits: dict[int, Traits], new: dict[int, SOp]) -> SOp
     match node:
         case Map(inner=inner) | SequenceMap(first=inner) if isinstance(node, Map) or inner is node.second:
             assert t.table is not None
+            if _unmet(t) and isinstance(node, SequenceMap):
+                both = tabulate_pairs(node.function, traits[id(inner)].values, traits[id(inner)].values).places
+                return SequenceMap(
+                    Function("a table", 2, lambda x, y: None if both[x, y] < 0 else int(both[x, y])),
+                    new[id(inner)],
+                    new[id(inner)],
+                )
             entries = dict(zip(_plain(traits[id(inner)]), _results(t), strict=True))
             return Map(Function("a table", 1, entries.get), new[id(inner)], encoding=encoding)
         case SequenceMap():
             assert t.table is not None
             rows = np.reshape(np.array(_results(t), dtype=object), t.table.places.shape)
+            first = new[id(node.first)]
+            if first is new[id(node.second)]:  # of what was two, only equal values meet
+                entries = {x: rows[x, x] for x in range(len(rows))}
+                return Map(Function("a table", 1, entries.get), first, encoding=encoding)
             function = Function("a table", 2, lambda x, y: rows[x, y])
             return SequenceMap(function, new[id(node.first)], new[id(node.second)])
         case LinearSequenceMap():
@@ -214,7 +234,7 @@ def canonical_program(
     else:
         chosen, length = None, 0
     while True:
-        traits = {} if chosen is None else analyse(known, chosen, length, "fixed").traits
+        traits = {} if chosen is None else analyse(known, chosen, length, "fixed", whole=False).traits
         merged = _without_copies(known, traits)
         if len(merged) == len(known):
             break

@@ -10,7 +10,7 @@ from keyword import iskeyword
 from typing import Any, TypeGuard, cast
 
 from weightspace.errors import RaspError
-from weightspace.rasp.functions import LARGEST, Function, Value, is_number, shown
+from weightspace.rasp.functions import LARGEST, LONGEST_VALUE, Function, Value, is_bounded, is_number, is_value, shown
 from weightspace.rasp.language import (
     COMPARISONS,
     ENCODINGS,
@@ -231,14 +231,19 @@ def read_factor(value: object) -> int | float:
     return value
 
 
-def read_value(value: object, what: str) -> Value:
+def read_value(value: object, what: str, tuples: bool = False) -> Value:
     """A default, or a part of a table's entry.
 
+    Args:
+        tuples: whether it may be a tuple, as a list in JSON.
     Raises:
         RaspError: if it is no value; it calls it `what`.
     """
-    if value is None or isinstance(value, str) or is_finite(value):
-        return value
+    made: Any = value
+    if tuples and isinstance(value, list | tuple) and value:
+        made = tuple(read_value(part, what, tuples) for part in value[: LONGEST_VALUE + 1])
+    if not (isinstance(made, tuple) and not tuples) and is_value(made) and is_bounded(made):
+        return made
     raise RaspError(f"{what} is a number within +-2^53, a string, True, False or None, not {shown(value)}")
 
 
@@ -267,6 +272,20 @@ def check_arity(function: Function, form: Form) -> Function:
         name = form.operation.__name__
         raise RaspError(
             f"{name} takes a function of {form.arity} arguments, {function.source[:60]!r} has {function.arity}"
+        )
+    return function
+
+
+def check_written(function: Function) -> Function:
+    """Refuse a function of Python's, which has no text.
+
+    Raises:
+        RaspError: that says how it gets one.
+    """
+    if function.native:
+        raise RaspError(
+            f"{function.source} is a function of Python's, which has no text: give the program a vocabulary and a "
+            "length, Program.of(output, vocab=..., max_seq_len=...), and it becomes a table"
         )
     return function
 

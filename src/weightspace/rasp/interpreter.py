@@ -5,14 +5,16 @@ The meaning is that of Tracr's evaluator wherever that one gives an answer, and 
 - Map and SequenceMap: None in, None out; a function that gives None gives None. Where a function has no value, as 1 / x
   at 0, or cannot take what it is given, evaluation stops, but only if that value occurs in the inputs.
 - LinearSequenceMap: a weighted sum of numbers; None in, None out.
+- Sums and means are those of fractions: what rounding alone has added is taken away, so that 0.1 + 0.2 is 0.3, in
+  whatever order numbers are added (`rounding`).
 - Select: the predicate of key and query. A None key or query neither selects nor is selected (Tracr stops there).
 - SelectorAnd, SelectorOr and SelectorNot: a pair is selected, refused, or, where its key or query is None, neither.
   And selects what both select and refuses what either refuses; Or selects what either selects and refuses what both
   refuse; Not swaps the two, and so never selects a pair whose key or query is None.
 - `causal`: after all that, a query at place q sees the keys at places up to q only.
 - Aggregate: nothing selected gives the default; one value gives that value itself. Of several, numbers give
-  their sum from left to right divided by their number; strings must all be equal and give that string; among several
-  a None counts as 0 in a numerical Aggregate, and makes a categorical one None.
+  their sum from left to right divided by their number; strings and tuples must all be equal and give that one; among
+  several a None counts as 0 in a numerical Aggregate, and makes a categorical one None.
 - SelectorWidth: how many keys are selected.
 
 Numbers compare as in Python: 1, 1.0 and True are one value, and `batch_interpreter` may give any of them for another.
@@ -46,6 +48,7 @@ from weightspace.rasp.language import (
     tokens,
 )
 from weightspace.rasp.program import Program
+from weightspace.rasp.rounding import settled
 
 
 def evaluate(program: Program, inputs: Sequence[Any], *, causal: bool | None = None) -> list[Value]:
@@ -164,7 +167,7 @@ def weighted(name: str, node: LinearSequenceMap, x: Value, y: Value) -> Value:
     result = node.first_factor * x + node.second_factor * y
     if not abs(result) <= LARGEST:
         raise RaspError(f"{name}: {node.first_factor!r} * {x!r} + {node.second_factor!r} * {y!r} grows beyond 2^53")
-    return result
+    return settled(result)
 
 
 def check_default(name: str, node: Aggregate) -> None:
@@ -182,7 +185,7 @@ def mean(name: str, node: Aggregate, selected: Sequence[Value]) -> Value:
     numbers = [0 if value is None else value for value in selected]
     if len(numbers) == 1:
         return numbers[0]
-    if isinstance(numbers[0], str) and all(value == numbers[0] for value in numbers):
+    if not is_number(numbers[0]) and all(value == numbers[0] for value in numbers):
         return numbers[0]
     total: float = 0  # `sum` compensates for rounding from Python 3.12 on, and so would depend on the version
     for value in numbers:
@@ -190,7 +193,7 @@ def mean(name: str, node: Aggregate, selected: Sequence[Value]) -> Value:
             listed = ", ".join(map(repr, selected))
             raise RaspError(f"{name}: the mean of {listed} is none: select one of them, or map them to numbers first")
         total = total + value
-    return total / len(numbers)
+    return settled(total / len(numbers))
 
 
 def name_of(program: Program, node: Expression) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar, get_args
 
 from weightspace.errors import RaspError
-from weightspace.rasp.functions import Function, Value
+from weightspace.rasp.functions import Function, Value, is_value, shown
 
+FunctionLike = Function | str | Mapping[Any, Any] | Callable[..., Any]
+"""A function as it may be given in Python: one that was read, its text, a table, or a function of Python's."""
 Encoding = Literal["categorical", "numerical"]
 """How the residual stream holds an S-op: one direction a value, or one direction whose length is the number."""
 
@@ -50,7 +52,13 @@ class Expression:
 
 
 class SOp(Expression):
-    """A sequence operation: one value at every place of the input."""
+    """A sequence operation: one value at every place of the input.
+
+    In Python, operators make operations: `tokens + 1` is a Map, `tokens + indices` a SequenceMap, and the weighted sum
+    of two numerical S-ops a LinearSequenceMap; the result has the encoding of what it is made of, a comparison is
+    categorical. `a & b`, `a | b` and `~a` are `and`, `or` and `not`. `==` and `!=` make a Map where the other side is a
+    value, as in `tokens == "a"`; of two S-ops they say whether they are the same object, which lists and sets need.
+    """
 
     __slots__ = ("encoding",)
     encoding: Encoding
@@ -59,11 +67,103 @@ class SOp(Expression):
     def numerical(self) -> bool:
         return self.encoding == "numerical"
 
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> Any:
+        return self is other if isinstance(other, Expression) else _operated("==", self, other)
+
+    def __ne__(self, other: object) -> Any:
+        return self is not other if isinstance(other, Expression) else _operated("!=", self, other)
+
+    def __add__(self, other: Any) -> SOp:
+        return _operated("+", self, other)
+
+    def __radd__(self, other: Any) -> SOp:
+        return _operated("+", other, self)
+
+    def __sub__(self, other: Any) -> SOp:
+        return _operated("-", self, other)
+
+    def __rsub__(self, other: Any) -> SOp:
+        return _operated("-", other, self)
+
+    def __mul__(self, other: Any) -> SOp:
+        return _operated("*", self, other)
+
+    def __rmul__(self, other: Any) -> SOp:
+        return _operated("*", other, self)
+
+    def __truediv__(self, other: Any) -> SOp:
+        return _operated("/", self, other)
+
+    def __rtruediv__(self, other: Any) -> SOp:
+        return _operated("/", other, self)
+
+    def __floordiv__(self, other: Any) -> SOp:
+        return _operated("//", self, other)
+
+    def __rfloordiv__(self, other: Any) -> SOp:
+        return _operated("//", other, self)
+
+    def __mod__(self, other: Any) -> SOp:
+        return _operated("%", self, other)
+
+    def __rmod__(self, other: Any) -> SOp:
+        return _operated("%", other, self)
+
+    def __lt__(self, other: Any) -> SOp:
+        return _operated("<", self, other)
+
+    def __le__(self, other: Any) -> SOp:
+        return _operated("<=", self, other)
+
+    def __gt__(self, other: Any) -> SOp:
+        return _operated(">", self, other)
+
+    def __ge__(self, other: Any) -> SOp:
+        return _operated(">=", self, other)
+
+    def __and__(self, other: Any) -> SOp:
+        return _operated("and", self, other)
+
+    def __rand__(self, other: Any) -> SOp:
+        return _operated("and", other, self)
+
+    def __or__(self, other: Any) -> SOp:
+        return _operated("or", self, other)
+
+    def __ror__(self, other: Any) -> SOp:
+        return _operated("or", other, self)
+
+    def __invert__(self) -> SOp:
+        return Map("not x", self)
+
+    def __neg__(self) -> SOp:
+        return Map("-x", self, encoding=self.encoding)
+
+    def __bool__(self) -> bool:
+        raise RaspError(
+            "an S-op is neither true nor false, it has a value at every place: write a & b, a | b, ~a instead of and, "
+            "or, not, and SequenceMap('x == y', a, b) to compare two"
+        )
+
 
 class Selector(Expression):
-    """A matrix of booleans: which key each query selects."""
+    """A matrix of booleans: which key each query selects.
+
+    In Python `a & b`, `a | b` and `~a` are SelectorAnd, SelectorOr and SelectorNot.
+    """
 
     __slots__ = ()
+
+    def __and__(self, other: Selector) -> SelectorAnd:
+        return SelectorAnd(self, other)
+
+    def __or__(self, other: Selector) -> SelectorOr:
+        return SelectorOr(self, other)
+
+    def __invert__(self) -> SelectorNot:
+        return SelectorNot(self)
 
 
 class Tokens(SOp):
@@ -90,7 +190,7 @@ class Map(SOp):
     __slots__ = ("function", "inner")
 
     def __init__(
-        self, function: Function | str, inner: SOp, *, encoding: Encoding = "categorical", label: str | None = None
+        self, function: FunctionLike, inner: SOp, *, encoding: Encoding = "categorical", label: str | None = None
     ) -> None:
         self.function = _read(function, 1)
         self.inner, self.encoding, self.label = inner, encoding, label
@@ -107,7 +207,7 @@ class SequenceMap(SOp):
 
     def __init__(
         self,
-        function: Function | str,
+        function: FunctionLike,
         first: SOp,
         second: SOp,
         *,
@@ -155,11 +255,10 @@ class Select(Selector):
     __slots__ = ("keys", "predicate", "queries")
 
     def __init__(
-        self, keys: SOp, queries: SOp, predicate: Comparison | Function | str, *, label: str | None = None
+        self, keys: SOp, queries: SOp, predicate: Comparison | FunctionLike, *, label: str | None = None
     ) -> None:
-        if isinstance(predicate, str) and predicate not in COMPARISONS:
-            predicate = Function.parse(predicate, 2)
-        self.predicate: Any = predicate
+        named = isinstance(predicate, str) and predicate in COMPARISONS
+        self.predicate: Any = predicate if named else _read(predicate, 2)
         self.keys, self.queries, self.label = keys, queries, label
 
     @property
@@ -173,7 +272,7 @@ class Select(Selector):
         return predicate if isinstance(predicate, Function) else PREDICATES[predicate]
 
 
-PREDICATES: dict[str, Function] = {name: Function.parse(text, 2) for name, text in SOURCE_OF_COMPARISON.items()}
+PREDICATES: dict[Comparison, Function] = {name: Function.parse(text, 2) for name, text in SOURCE_OF_COMPARISON.items()}
 
 
 class SelectorAnd(Selector):
@@ -256,12 +355,34 @@ tokens, indices = Tokens(), Indices()
 """The two inputs; every program reads these very objects."""
 
 
-def _read(function: Function | str, arity: int) -> Function:
+def _read(function: FunctionLike, arity: int) -> Function:
+    """A function as a person gives it in Python."""
+    if isinstance(function, Function):
+        return function
     if isinstance(function, str):
         return Function.parse(function, arity)
-    if not isinstance(function, Function):
-        raise RaspError(f"a function is text such as 'x + 1', or a Function, not {function!r}: Python's are not run")
-    return function
+    if isinstance(function, Mapping):
+        return Function.from_table(function, arity)
+    if callable(function):
+        return Function.of_callable(function, arity)
+    raise RaspError(f"a function is text such as 'x + 1', a table, or a function of Python's, not {function!r}")
+
+
+_COMPARING = ("==", "!=", "<", "<=", ">", ">=", "and", "or")
+
+
+def _operated(sign: str, left: Any, right: Any) -> SOp:
+    """What an operator of Python's makes of an S-op and a value, or of two S-ops."""
+    for side in (left, right):
+        if not isinstance(side, SOp) and not is_value(side):
+            raise RaspError(f"{sign} of an S-op takes an S-op or a value, not {shown(side)}")
+    if isinstance(left, SOp) and isinstance(right, SOp):
+        if left.numerical and right.numerical and sign in ("+", "-"):
+            return LinearSequenceMap(left, right, 1, 1 if sign == "+" else -1)
+        return SequenceMap(f"x {sign} y", left, right)
+    sop = left if isinstance(left, SOp) else right
+    first, second = (f"x {sign} {right!r}", sop) if sop is left else (f"{left!r} {sign} x", sop)
+    return Map(first, second, encoding="categorical" if sign in _COMPARING else sop.encoding)
 
 
 OPERATIONS: tuple[type[Expression], ...] = (
@@ -379,7 +500,7 @@ def fused(program: P) -> P:
         new = rebuild(node, children, node.label) if children else node
         if isinstance(new, Map) and isinstance(new.inner, Map):
             functions = (new.function, new.inner.function)
-            if all(function.table is None for function in functions):
+            if all(function.has_expression for function in functions):
                 joined = functions[0].after(functions[1])
                 new = Map(joined, new.inner.inner, encoding=new.encoding, label=node.label)
         made[id(node)] = new

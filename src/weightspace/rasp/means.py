@@ -10,6 +10,7 @@ from weightspace.rasp.interpreter import check_default, mean
 from weightspace.rasp.language import (
     Aggregate,
 )
+from weightspace.rasp.rounding import settled_all
 from weightspace.rasp.selection import counted, widths_of
 
 
@@ -28,7 +29,7 @@ def aggregate(name: str, node: Aggregate, selected: np.ndarray, sop: Column, pre
                 if slots < 1 << 16 and (whole == np.rint(whole)).all():
                     return _mean_of_whole(selected, sop, present & ~hidden, whole, used, scale, default)
             return _mean_of_numbers(selected, sop, present & ~hidden, numbers, default)
-    elif not zeros and all(isinstance(value, str) for value in sop.values):
+    elif not zeros and not any(map(is_number, sop.values)):
         column = _mean_of_strings(selected, sop, present & ~hidden, default)
         if column is not None:
             return column
@@ -83,7 +84,7 @@ def _mean_of_numbers(
     widths = widths_of(selected)
     means = counted(selected, numbers.take(sop.codes)) / np.maximum(widths, 1)
     averaged, empty = shown & (widths > 0), shown & (widths == 0)
-    distinct, positions = distinct_of(means[averaged] + 0.0)  # -0.0 becomes 0.0, which it equals
+    distinct, positions = distinct_of(settled_all(means[averaged]) + 0.0)  # -0.0 becomes 0.0, which it equals
     more = [default] if empty.any() else []
     codes, values = codes_of([*distinct.tolist(), *more], len(distinct) + 1)
     result = np.zeros(means.shape, codes.dtype)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from weightspace.notebook import card
-from weightspace.rasp.language import Statements
+from weightspace.rasp.language import EXACTNESS, SOp, Statements
 from weightspace.rasp.records import program_of, record_of
 from weightspace.rasp.text import parse, to_text
 
@@ -21,6 +22,52 @@ class Program(Statements):
 
     def _repr_html_(self) -> str:
         return card(f"RASP program of {len(self)} operations", {}, text=str(self))
+
+    @classmethod
+    def of(
+        cls,
+        output: SOp,
+        *,
+        vocab: Sequence[Any] | None = None,
+        max_seq_len: int | None = None,
+        causal: bool = False,
+        mlp_exactness: float = EXACTNESS,
+    ) -> Program:
+        """The program that computes `output`; its variables are v1, v2, ... in the order in which they are needed.
+
+        Functions of Python's become expressions or tables over the values that can come, where vocabulary and length
+        say which these are; without them they stay as they are, so that the program can be run but not printed.
+
+        Raises:
+            RaspError: if such a function has no value where it needs one.
+        """
+        made = super().of(output, vocab=vocab, max_seq_len=max_seq_len, causal=causal, mlp_exactness=mlp_exactness)
+        if vocab is None or max_seq_len is None:
+            return made
+        from weightspace.rasp.callables import tabled  # which needs what programs are
+
+        return tabled(made)
+
+    @staticmethod
+    def from_tracr(
+        sop: object,
+        *,
+        vocab: Sequence[Any] | None = None,
+        max_seq_len: int | None = None,
+        causal: bool = False,
+        mlp_exactness: float = EXACTNESS,
+    ) -> Program:
+        """The program of an S-op of Tracr's, `tracr.rasp.rasp`, which need not be installed.
+
+        Its functions, Python's, become expressions or tables over the values that can come.
+
+        Raises:
+            RaspError: if it is none of Tracr's S-ops, or a function has no value where it needs one.
+        """
+        from weightspace.rasp.tracr_objects import sop_of
+
+        options: dict[str, Any] = {"causal": causal, "mlp_exactness": mlp_exactness}
+        return Program.of(sop_of(sop), vocab=vocab, max_seq_len=max_seq_len, **options)
 
     @staticmethod
     def from_record(record: object) -> Program:

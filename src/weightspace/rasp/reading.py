@@ -157,5 +157,7 @@ def _shown_value(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value + 0.0:.4g}"
+    if isinstance(value, tuple):
+        return repr(value).replace(" ", "")
     text = str(value)
     return repr(text) if not text or any(c in " ,\t\n" for c in text) else text

@@ -14,6 +14,7 @@ from weightspace.rasp.forms import (
     check_arity,
     check_child,
     check_variable,
+    check_written,
     form_of,
     is_comparison,
     make,
@@ -185,7 +186,7 @@ def _function(form: Form, value: object) -> Function:
             raise RaspError(f"unknown predicate {shown(value)}: there are {', '.join(COMPARISONS)}, and functions")
         return check_arity(Function.parse(value, form.arity), form)
     if isinstance(value, Mapping) and [*value] == ["table"]:
-        return check_arity(Function.from_table(_table(value["table"], form.arity)), form)
+        return check_arity(Function.from_table(_table(value["table"], form.arity), form.arity), form)
     example = "lambda x: x + 1" if form.arity == 1 else "lambda x, y: x + y"
     raise RaspError(f"{form.detail!r} is a function such as {example!r}, or a {{'table': [...]}}, not {shown(value)}")
 
@@ -198,7 +199,7 @@ def _table(rows: object, arity: int) -> dict[Any, Value]:
     for entry in rows:
         if not isinstance(entry, list | tuple) or len(entry) != arity + 1:
             raise RaspError(f"a table's entry is {row}, not {shown(entry)}")
-        *arguments, value = [read_value(part, "a table's part") for part in entry]
+        *arguments, value = [read_value(part, "a table's part", tuples=True) for part in entry]
         key = arguments[0] if arity == 1 else tuple(arguments)
         if key in table:
             raise RaspError(f"a table has two entries for {shown(key)}: leave one out")
@@ -226,6 +227,7 @@ def _operation_record(program: Statements, name: str, node: Expression) -> dict[
 
 
 def _function_record(function: Function) -> str | dict[str, Sequence[Any]]:
+    check_written(function)
     if function.table is None:
         return f"lambda {'x' if function.arity == 1 else 'x, y'}: {function.source}"
     rows = function.table.items()

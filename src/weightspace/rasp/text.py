@@ -18,6 +18,7 @@ from weightspace.rasp.forms import (
     check_arity,
     check_child,
     check_variable,
+    check_written,
     form_of,
     make,
     names_of,
@@ -49,6 +50,8 @@ from weightspace.rasp.language import (
 
 LONGEST_TEXT = 200_000
 DEEPEST_CALLS = 40
+LONGEST_LINE, MOST_ENTRIES, FIRST_ENTRIES = 160, 8, 4
+"""A line of more characters is folded if its table has more entries than the second; so many are left."""
 PREDICATE = "PRED_"
 SPELLINGS: dict[str, Comparison] = {**{name: name for name in COMPARISONS}, "LE": "LEQ", "GE": "GEQ", "NE": "NEQ"}
 """Comparisons as they may be written, each also after `PRED_`; the paper writes LE, GE and NE."""
@@ -85,6 +88,28 @@ def to_text(program: Statements) -> str:
     return "\n".join([*lines, f"return {output_name(program)}"])
 
 
+def folded_text(program: Statements) -> str:
+    """The text of a program as a person looks at it: of a long table the first entries and how many more there are.
+
+    It is for reading; `to_text` is what can be parsed.
+    """
+    lines = to_text(program).splitlines()
+    first = len(lines) - 1 - len(program.statements)
+    for number, (_, node) in enumerate(program.statements, first):
+        function = node.function if isinstance(node, Map | SequenceMap | Select) else None
+        table = None if function is None else function.table
+        if (
+            function is not None
+            and table is not None
+            and len(table) > MOST_ENTRIES
+            and len(lines[number]) > LONGEST_LINE
+        ):
+            shown = ", ".join(f"{key!r}: {value!r}" for key, value in list(table.items())[:FIRST_ENTRIES])
+            folded = f"{{{shown}, ... {len(table) - FIRST_ENTRIES:,} more}}"
+            lines[number] = lines[number].replace(function.source, folded)
+    return "\n".join(lines)
+
+
 def _annotation(node: Expression) -> str:
     # A LinearSequenceMap without annotation is numerical, so a categorical one has to say so.
     said = isinstance(node, SOp) and (node.numerical or isinstance(node, LinearSequenceMap))
@@ -96,11 +121,11 @@ def _call(program: Statements, node: Expression) -> str:
     after: list[str] = []
     match node:
         case Map() | SequenceMap():
-            before = [node.function.source]
+            before = [check_written(node.function).source]
         case LinearSequenceMap():
             before = [repr(node.first_factor), repr(node.second_factor)]
         case Select(predicate=predicate):
-            before = [PREDICATE + predicate if isinstance(predicate, str) else predicate.source]
+            before = [PREDICATE + predicate if isinstance(predicate, str) else check_written(predicate).source]
         case Aggregate(default=default) if repr(default) != repr(usual_default(node.encoding)):
             after = [f"default={default!r}"]
     return f"{type(node).__name__}({', '.join([*before, *names_of(program, node), *after])})"

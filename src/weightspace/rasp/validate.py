@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from weightspace.errors import RaspError
+from weightspace.rasp.composites import Joined, without_composites
 from weightspace.rasp.functions import LARGEST, Value, is_number
 from weightspace.rasp.language import (
     BOS,
@@ -31,11 +32,13 @@ from weightspace.rasp.language import (
     tokens,
     usual_default,
 )
+from weightspace.rasp.occurrence import Occurrence, tried_on_all
 from weightspace.rasp.program import Program
 from weightspace.rasp.values import (
     Table,
     ValueSet,
     distinguishable,
+    in_order,
     linear,
     means,
     predicate_table,
@@ -98,15 +101,17 @@ class Traits:
         depth: S-ops on the longest way to it; 0 for the inputs.
         table: its function over its inputs' values; of a Map or SequenceMap.
         selection: what its selector does; of an Aggregate or SelectorWidth.
+        possible: which values can occur where; `Occurrence` finds it when it is asked.
     """
 
-    __slots__ = ("depth", "node", "partial", "scale", "selection", "table", "values")
+    __slots__ = ("depth", "node", "partial", "possible", "scale", "selection", "table", "values")
 
     def __init__(self, node: SOp, values: ValueSet, partial: bool, depth: int) -> None:
         self.node, self.values, self.partial, self.depth = node, values, partial, depth
         self.scale = values.largest if node.encoding == "numerical" else 1.0
         self.table: Table | None = None
         self.selection: Selection | None = None
+        self.possible: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +157,7 @@ def check_vocab(vocab: Sequence[Any]) -> tuple[Value, ...]:
     """A vocabulary as a sorted tuple; of a string each character is a token.
 
     Raises:
-        RaspError: if it is empty, mixes numbers and strings, holds a token twice, or what no token can be.
+        RaspError: if it is empty, holds a token twice, or what no token can be.
     """
     key = (tuple(vocab), tuple(map(type, vocab))) if isinstance(vocab, tuple) else None
     if key is not None:
@@ -171,14 +176,12 @@ def check_vocab(vocab: Sequence[Any]) -> tuple[Value, ...]:
             raise RaspError(f"tokens are finite numbers within 2^53 or strings, not {token!r}")
         if token in (BOS, PAD):
             raise RaspError(f"{token!r} is the compiler's own token: rename it in the vocabulary")
-    if len({isinstance(token, str) for token in chosen}) > 1:
-        raise RaspError("the vocabulary mixes numbers and strings, whose directions have no order: use one kind")
     if len(set(chosen)) < len(chosen):
         twice = max(chosen, key=chosen.count)  # type: ignore[arg-type]
         first, second, *_ = [token for token in chosen if token == twice]
         what = f"{first!r} twice" if repr(first) == repr(second) else f"{first!r} and {second!r}, which are equal"
         raise RaspError(f"the vocabulary holds {what}")
-    ordered = tuple(sorted(chosen))  # type: ignore[type-var]
+    ordered = in_order(chosen)
     if key is not None and len(_vocabularies) < 1_000:
         _vocabularies[key] = ordered
     return ordered
@@ -188,16 +191,18 @@ _vocabularies: dict[object, tuple[Value, ...]] = {}
 
 
 def validate(
-    program: Program, *, vocab: Sequence[Any] | None = None, max_seq_len: int | None = None, mode: Mode = "fixed"
+    program: Program | SOp, *, vocab: Sequence[Any] | None = None, max_seq_len: int | None = None, mode: Mode = "fixed"
 ) -> list[Reason]:
     """Every reason why a program cannot be compiled; empty if it can.
 
     Where a statement is at fault, those that read it are not judged.
 
     Args:
+        program: or the S-op that one computes.
         vocab, max_seq_len: instead of what the program says it is meant for.
     """
     check_mode(mode)
+    program = program_of(program)
     try:
         chosen, length = settings(program, vocab, max_seq_len)
     except RaspError as error:
@@ -205,8 +210,26 @@ def validate(
     return analyse(program, chosen, length, mode).reasons
 
 
-def analyse(program: Program, vocab: tuple[Value, ...], max_seq_len: int, mode: Mode) -> Analysis:
-    """The value sets of a program's S-ops, in one pass, and every reason why it cannot be compiled."""
+def program_of(given: Program | SOp) -> Program:
+    """The program, or the one that computes an S-op."""
+    return given if isinstance(given, Program) else Program.of(given)
+
+
+def analyse(
+    program: Program, vocab: tuple[Value, ...], max_seq_len: int, mode: Mode, *, whole: bool = True
+) -> Analysis:
+    """The value sets of a program's S-ops, in one pass, and every reason why it cannot be compiled.
+
+    Args:
+        whole: whether selectors of selectors that no head can do get an operation of their own first (`composites`);
+            the analysis is of the program with these.
+    """
+    joined: dict[int, Joined] = {}
+    if whole and mode == "fixed":
+        try:
+            program, joined = without_composites(program)
+        except RaspError as error:
+            return Analysis(program, vocab, max_seq_len, mode, {}, [Reason("", str(error))])
     traits: dict[int, Traits] = {}
     selections: dict[int, Selection] = {}
     reasons: list[Reason] = []
@@ -217,6 +240,8 @@ def analyse(program: Program, vocab: tuple[Value, ...], max_seq_len: int, mode: 
         try:
             if isinstance(node, Selector):
                 selection = selection_of(node, traits, selections)
+                if id(node) in joined:
+                    joined[id(node)].check({key: t.partial for key, t in traits.items()})
                 if selection is not None:
                     selections[id(node)] = selection
             elif node is tokens:
@@ -258,14 +283,14 @@ def traits_of(
         if inner is None:
             return None
         table = tabulate(node.function, inner.values)
-        found = _of_table(node, table, inner.partial, inner.depth, fixed)
+        found = _of_table(node, table, inner.partial, inner.depth, fixed, known, length)
         if fixed and node.inner.numerical:
             distinguishable(table, inner.values, inner.scale)
         return found
     if isinstance(node, SequenceMap):
-        return _of_sequence_map(node, known, fixed)
+        return _of_sequence_map(node, known, length, fixed)
     if isinstance(node, LinearSequenceMap):
-        return _of_linear(node, known)
+        return _of_linear(node, known, fixed)
     if isinstance(node, Aggregate):
         return _of_aggregate(node, known, selections.get(id(node.selector)), length, fixed)
     if isinstance(node, SelectorWidth):
@@ -279,19 +304,52 @@ def traits_of(
     raise RaspError(f"{type(node).__name__} is not an operation of the language")
 
 
-def _of_table(node: Map | SequenceMap, table: Table, partial: bool, depth: int, fixed: bool) -> Traits:
-    if fixed and table.undefined is not None:
-        raise RaspError(table.undefined)
+def _of_table(
+    node: Map | SequenceMap,
+    table: Table,
+    partial: bool,
+    depth: int,
+    fixed: bool,
+    known: dict[int, Traits],
+    length: int,
+) -> Traits:
+    gaps = table.partial
+    if fixed and gaps:  # only where something is missing does it matter what can occur
+        gaps = bool(((table.places < 0) & _occurring(node, known, length)).any())
+        if gaps and table.undefined is not None:
+            gaps = _tried(node, table.undefined, known, length)
     if not table.values:
         raise RaspError(f"{node.function.source!r} has no value anywhere")
     if node.encoding == "numerical" and not table.values.numeric:
         raise RaspError("a numerical encoding is for numbers, and the function gives strings")
-    found = Traits(node, table.values, partial or table.partial, depth + 1)
+    found = Traits(node, table.values, partial or gaps, depth + 1)
     found.table = table
     return found
 
 
-def _of_sequence_map(node: SequenceMap, known: dict[int, Traits], fixed: bool) -> Traits | None:
+def _occurring(node: Map | SequenceMap, known: dict[int, Traits], length: int) -> np.ndarray:
+    """Which arguments of a function can occur, in the shape of its table."""
+    occurrence = Occurrence(known, length)
+    if isinstance(node, Map):
+        return occurrence.values(node.inner)
+    return occurrence.values(node.first) if node.first is node.second else occurrence.pairs(node.first, node.second)
+
+
+def _tried(node: SOp, undefined: str, known: dict[int, Traits], length: int) -> bool:
+    """Whether an S-op can be None, of whose function all that is known is that it has no value somewhere.
+
+    Raises:
+        RaspError: if it meets that on an input, or there are too many to try all.
+    """
+    try:
+        if tried_on_all(node, known, length) is not None:
+            return False
+    except RaspError:
+        pass
+    raise RaspError(undefined)
+
+
+def _of_sequence_map(node: SequenceMap, known: dict[int, Traits], length: int, fixed: bool) -> Traits | None:
     wrong = [
         f"{what} is numerical, but a SequenceMap is categorical and takes categoricals: map it first, or use a "
         "LinearSequenceMap"
@@ -304,13 +362,14 @@ def _of_sequence_map(node: SequenceMap, known: dict[int, Traits], fixed: bool) -
     if first is None or second is None:
         return None
     if node.first is node.second:
-        table = tabulate_twice(node.function, first.values)
+        table = tabulate_twice(node.function, first.values, every=not fixed)
     else:
         table = tabulate_pairs(node.function, first.values, second.values)
-    return _of_table(node, table, first.partial or second.partial, max(first.depth, second.depth), fixed)
+    partial, depth = first.partial or second.partial, max(first.depth, second.depth)
+    return _of_table(node, table, partial, depth, fixed, known, length)
 
 
-def _of_linear(node: LinearSequenceMap, known: dict[int, Traits]) -> Traits | None:
+def _of_linear(node: LinearSequenceMap, known: dict[int, Traits], fixed: bool) -> Traits | None:
     wrong = [
         f"{what} is categorical, but a LinearSequenceMap is numerical and takes numericals"
         for what, sop in (("its first input", node.first), ("its second input", node.second), ("it", node))
@@ -324,7 +383,7 @@ def _of_linear(node: LinearSequenceMap, known: dict[int, Traits]) -> Traits | No
     first, second = known.get(id(node.first)), known.get(id(node.second))
     if first is None or second is None:
         return None
-    values = linear(first.values, second.values, node.first_factor, node.second_factor)
+    values = linear(first.values, second.values, node.first_factor, node.second_factor, fixed)
     found = Traits(node, values, first.partial or second.partial, 1 + max(first.depth, second.depth))
     # a small difference of large numbers keeps their rounding
     parts = (abs(node.first_factor) * first.scale, abs(node.second_factor) * second.scale)
@@ -354,7 +413,8 @@ def _of_aggregate(
     if node.numerical:
         # a None counts as 0 among several
         read = value_set([*inner.values.values, 0]) if fixed and inner.partial else inner.values
-        found = Traits(node, (means if fixed else quotients)(read, length), False, depth)
+        values = _means(node, read, known, selection, length) if fixed else quotients(read, length)
+        found = Traits(node, values, False, depth)
         found.scale = max(found.scale, inner.scale)
     else:
         # where every query selects everything, or at least itself, something is always selected
@@ -365,6 +425,23 @@ def _of_aggregate(
         found = Traits(node, values, partial, depth)
     found.selection = selection
     return found
+
+
+def _means(node: Aggregate, read: ValueSet, known: dict[int, Traits], selection: Selection, length: int) -> ValueSet:
+    """The means that an Aggregate can find: of any of the values, and if these are too many, of those that meet."""
+    try:
+        return means(read, length)
+    except RaspError:
+        try:
+            found: set[Value] = set()
+            for some in Occurrence(known, length).means(node.sop, selection):
+                found |= some
+            return value_set(found)
+        except RaspError:
+            tried = tried_on_all(node, known, length)
+            if tried is None:
+                raise
+    return value_set([*tried, 0.0])
 
 
 def _some(values: ValueSet) -> str:
@@ -399,8 +476,7 @@ def selection_of(selector: Selector, known: dict[int, Traits], selections: dict[
             return None
         if first[0] is not second[0] or first[1] is not second[1]:
             raise RaspError(
-                "it joins two selectors that compare different S-ops, which no single attention head can: both must "
-                "have the same keys and the same queries"
+                "it joins two selectors that compare different S-ops, which Tracr cannot compile: mode='fixed' does"
             )
         joined = first[2] | second[2] if isinstance(selector, SelectorOr) else first[2] & second[2]
         return first[0], first[1], joined

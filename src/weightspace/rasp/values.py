@@ -10,8 +10,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from weightspace.errors import RaspError
-from weightspace.rasp.functions import LARGEST, Function, FunctionError, Undefined, Value, is_number
+from weightspace.rasp.functions import (
+    LARGEST,
+    Function,
+    FunctionError,
+    Undefined,
+    Value,
+    is_bounded,
+    is_number,
+    is_value,
+)
 from weightspace.rasp.language import BOS, PAD
+from weightspace.rasp.rounding import settled, settled_all
 
 MOST_VALUES = 10_000
 """An S-op of more values is refused: each is a direction of the residual stream, or a step of an MLP."""
@@ -130,20 +140,37 @@ def _keep_table(key: Any, made: Table) -> Table:
     return KEPT.keep(_tables, key, made, made.places.nbytes)
 
 
+def in_order(values: Iterable[Value]) -> tuple[Value, ...]:
+    """Values in the order of their directions: as they compare, and where they do not numbers, strings, tuples.
+
+    Tracr compares as text what does not compare, where digits come before letters.
+    """
+    some = list(values)
+    try:
+        return tuple(sorted(some))  # type: ignore[type-var]
+    except TypeError:
+        return tuple(sorted(some, key=_sorting_key))
+
+
+def _sorting_key(value: Value) -> tuple[Any, ...]:
+    if is_number(value):
+        return 0, value
+    if isinstance(value, str):
+        return 1, value
+    return (2, tuple(map(_sorting_key, value))) if isinstance(value, tuple) else (-1,)
+
+
 def value_set(values: Iterable[Value]) -> ValueSet:
     """The set of `values` without None.
 
     Raises:
-        RaspError: if there are more than 10,000, or numbers and strings are mixed.
+        RaspError: if there are more than 10,000.
     """
     distinct = dict.fromkeys(values)
     distinct.pop(None, None)
     if len(distinct) > MOST_VALUES:
         raise RaspError(f"{len(distinct):,} values are too many: an S-op may have {MOST_VALUES:,}")
-    try:
-        ordered = tuple(sorted(distinct))  # type: ignore[type-var]
-    except TypeError:
-        raise RaspError("numbers and strings cannot be mixed in one S-op: their directions have no order") from None
+    ordered = in_order(distinct)
     zeros = [repr(value) for value in ordered if value == 0]  # -0.0 has another name than 0.0
     key = (ordered, tuple(map(type, ordered)), *zeros)
     return _sets.get(key) or _keep_set(key, ValueSet(ordered))
@@ -151,10 +178,7 @@ def value_set(values: Iterable[Value]) -> ValueSet:
 
 def token_space(vocab: Sequence[Value]) -> tuple[Value, ...]:
     """The directions of the tokens in order: the vocabulary with BOS and PAD among it, as Tracr sorts them."""
-    ordered = sorted(vocab)  # type: ignore[type-var]
-    if all(isinstance(value, str) for value in ordered):
-        return tuple(sorted([*ordered, BOS, PAD]))  # type: ignore[type-var]
-    return (*ordered, BOS, PAD)  # numbers and strings are compared as text, and digits sort before letters
+    return in_order([*vocab, BOS, PAD])
 
 
 def token_set(vocab: Sequence[Value]) -> ValueSet:
@@ -194,11 +218,21 @@ def tabulate_pairs(function: Function, first: ValueSet, second: ValueSet) -> Tab
     return known
 
 
-def tabulate_twice(function: Function, inputs: ValueSet) -> Table:
-    """A function of two values as a table over one S-op given twice: f(x, x)."""
-    key = (function, inputs, "twice")
-    pairs = [(value, value) for value in inputs.values]
-    return _tables.get(key) or _keep_table(key, _table(function, pairs, (-1,)))
+def tabulate_twice(function: Function, inputs: ValueSet, every: bool = False) -> Table:
+    """A function of two values as a table over one S-op given twice: f(x, x).
+
+    Args:
+        every: whether its values are those of all pairs, as Tracr has it, although only x and x ever meet.
+    """
+    key = (function, inputs, "twice", every)
+    known = _tables.get(key)
+    if known is None:
+        if every:
+            both = tabulate_pairs(function, inputs, inputs)
+            known = _keep_table(key, Table(both.values, both.places.diagonal().copy(), both.undefined))
+        else:
+            known = _keep_table(key, _table(function, [(value, value) for value in inputs.values], (-1,)))
+    return known
 
 
 def check_pairs(first: ValueSet, second: ValueSet) -> None:
@@ -229,7 +263,9 @@ def _table(function: Function, arguments: list[tuple[Value, ...]], shape: tuple[
 
 
 def _is_sound(value: Value) -> bool:
-    return value is None or isinstance(value, str) or -LARGEST <= value <= LARGEST
+    if value is None or isinstance(value, str):
+        return True
+    return is_value(value) and is_bounded(value) if isinstance(value, tuple) else -LARGEST <= value <= LARGEST
 
 
 def predicate_table(function: Function, keys: ValueSet, queries: ValueSet) -> np.ndarray:
@@ -254,19 +290,24 @@ def predicate_table(function: Function, keys: ValueSet, queries: ValueSet) -> np
     return known
 
 
-def linear(first: ValueSet, second: ValueSet, first_factor: int | float, second_factor: int | float) -> ValueSet:
+def linear(
+    first: ValueSet, second: ValueSet, first_factor: int | float, second_factor: int | float, fixed: bool = True
+) -> ValueSet:
     """The values of a weighted sum.
 
+    Args:
+        fixed: whether what rounding alone tells apart is one value, which Tracr takes for several.
     Raises:
         RaspError: if there are too many, or numbers beyond 2^53.
     """
-    key = ("linear", first, second, first_factor, second_factor)
+    key = ("linear", first, second, first_factor, second_factor, fixed)
     known = _sets.get(key)
     if known is None:
         check_pairs(first, second)
         sums = np.add.outer(first_factor * first.numbers, second_factor * second.numbers)
         if not (np.abs(sums) <= LARGEST).all():
             raise RaspError("the sum grows beyond 2^53")
+        sums = settled_all(sums) if fixed else sums
         whole = float(first_factor).is_integer() and float(second_factor).is_integer() and first.whole and second.whole
         known = _keep_set(key, value_set(np.unique(sums).astype(np.int64 if whole else float).tolist()))
     return known
@@ -297,8 +338,8 @@ def means(values: ValueSet, max_seq_len: int) -> ValueSet:
         for n in range(1, max_seq_len + 1):
             if len(sums) * len(values) > MOST_PAIRS:
                 raise RaspError(f"it averages {len(values):,} values, which can have too many different means")
-            sums = {total + value for total in sums for value in values.numbers.tolist()}
-            found |= {total / n for total in sums}
+            sums = {settled(total + value) for total in sums for value in values.numbers.tolist()}
+            found |= {settled(total / n) for total in sums}
             if len(sums) > MOST_VALUES or len(found) > MOST_VALUES:
                 raise RaspError(f"it can have more than {MOST_VALUES:,} different means")
         known = _keep_set(key, value_set(found))

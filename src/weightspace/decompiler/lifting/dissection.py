@@ -65,9 +65,9 @@ class Operation(NamedTuple):
             the weights do not show it.
         directions: its own.
         numerical: its encoding.
-        data: of a `map` direction by direction, of `pairs` direction by (first, second), of a `number` number by
-            direction, of `steps` a `Steps`, of a `linear` its factors, of an `aggregate` (chosen, moved), of a `width`
-            (chosen, direction by width).
+        data: of a `map` direction by direction (its other directions are of values that nothing gives), of `pairs`
+            direction by (first, second), of a `number` number by direction, of `steps` a `Steps`, of a `linear` its
+            factors, of an `aggregate` (chosen, moved), of a `width` (chosen, direction by width).
     """
 
     kind: Kind
@@ -254,7 +254,8 @@ class _Knife:
             for reads, writes in zip(units.reads, units.writes, strict=True):
                 if min(reads.values(), default=0) < 0 and any(writers[d] == 1 for d in writes) and one not in reads:
                     return "tracr_compat"
-        return "fixed"
+        silent = any(not row and w for units in self.units for row, w in zip(*units, strict=True))
+        return "tracr_compat" if silent else "fixed"  # Tracr alone has values that nothing gives
 
     def _is_width(self, head: AttentionHead) -> bool:
         return set(head.moved) == {self.anchors.bos}
@@ -462,7 +463,8 @@ class _Knife:
         reads, writes = self.units[layer]
         weights: dict[int, dict[int, float]] = defaultdict(dict)
         plain: dict[int, bool] = {}
-        for unit in [*flat, *zeros]:
+        unmet = self._unmet(writes, flat, zeros)
+        for unit in [*flat, *(unit for unit in zeros if unit not in unmet)]:
             if len(writes[unit]) != 1:
                 raise NotLiftable(f"unit {unit} of layer {layer} is not that of a Map: it writes to several directions")
             target, sign = next(iter(writes[unit].items()))
@@ -479,8 +481,10 @@ class _Knife:
                 numbers.append((target, inner))
             else:
                 families[inner].append(target)
+        first = len(self.operations)
         for inner, targets in families.items():
             numbers += self._maps(layer, inner, {target: frozenset(weights[target]) for target in targets})
+        self._attach(layer, first, list(unmet.values()))
         left = self._partial(layer, numbers)
         for target, inner in numbers:
             if inner is None and left:
@@ -490,6 +494,35 @@ class _Knife:
             values = [weights[target].get(d, 0.0) for d in read] or [0.0]
             if len(set(values)) == 1:
                 self.single.add(number)
+
+    def _unmet(self, writes: Sequence[dict[int, float]], flat: list[int], zeros: list[int]) -> dict[int, int]:
+        """Directions of values that nothing gives, by their units, which read nothing.
+
+        Tracr's `SequenceMap(f, v, v)` has a value for each pair, of which those of different ones never come.
+        """
+        if self.mode != "tracr_compat" or not flat:
+            return {}
+        found = {}
+        for unit in zeros:
+            if len(writes[unit]) == 1:
+                target, weight = next(iter(writes[unit].items()))
+                if weight == 1 and not self.evidence.numerical.get(target):
+                    found[unit] = target
+        return found
+
+    def _attach(self, layer: int, first: int, unmet: list[int]) -> None:
+        """Give directions of values that nothing gives to the Maps of this layer, from operation `first` on."""
+        links = self.evidence.links
+        for d in unmet:
+            maps = range(first, len(self.operations))
+            alike = [n for n in maps if any(links.find(d) == links.find(o) for o in self.operations[n].directions)]
+            apart = [n for n in maps if any(self.evidence.differ(d, o) for o in self.operations[n].directions)]
+            chosen = alike or [n for n in maps if n not in apart] or list(maps)
+            if not chosen:
+                raise NotLiftable(f"direction {d} of layer {layer} is of a value that nothing gives, and of no Map")
+            operation = self.operations[chosen[0]]
+            self.operations[chosen[0]] = operation._replace(directions=(*operation.directions, d))
+            self.group[d] = chosen[0]
 
     def _partial(self, layer: int, numbers: list[tuple[int, int | None]]) -> list[int]:
         """S-ops that can be None and are mapped to a number of which nothing else is to be seen."""
@@ -726,7 +759,7 @@ def _ladder(units: Sequence[int], reads: Sequence[Mapping[int, float]], x: int, 
     biases = np.array(sorted(by_bias, reverse=True))
     left = {bias: len(by_bias[bias]) for bias in biases.tolist()}
     taken: dict[float, list[int]] = defaultdict(list)
-    thresholds, rising, falling, copies = [], [], [], 0
+    thresholds, rising, falling, counts = [], [], [], list[int]()
     for bias in biases.tolist():
         count = left[bias]
         if not count:
@@ -739,7 +772,8 @@ def _ladder(units: Sequence[int], reads: Sequence[Mapping[int, float]], x: int, 
         taken[second] = [*taken[second], len(thresholds)]
         thresholds.append((1 - bias) / steep)
         rising.append(by_bias[bias])
-        copies = max(copies, count)
+        counts.append(count)
+    copies = min(counts, default=0)  # a threshold of several units is one that rounding made of several
     return _Ladder(steep, tuple(thresholds), rising, falling, copies)
 
 

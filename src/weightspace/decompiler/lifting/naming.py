@@ -15,6 +15,7 @@ from weightspace.decompiler.lifting.blocks import NotLiftable
 from weightspace.decompiler.lifting.dissection import Dissection, Operation, Steps
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.bare import BareTransformer
+from weightspace.rasp.expressions import shortest
 from weightspace.rasp.functions import Function, Value, is_number
 from weightspace.rasp.language import (
     PREDICATES,
@@ -45,6 +46,10 @@ from weightspace.rasp.values import (
     value_set,
 )
 
+TWINS = 1e-12
+"""Thresholds nearer than this, relative to the larger of 1 and themselves, differ by rounding alone."""
+MOST_ROUNDINGS = 3
+"""So many expressions are tried whose numbers differ by rounding alone."""
 MOST_ASSIGNMENTS, FEWEST_ASSIGNMENTS = 400, 50
 """So many S-ops are named in a search before one more of them is allowed to be a table: in the first, in later ones."""
 CLOSE = 2e-5
@@ -116,6 +121,7 @@ class _NamingSearch:
         self.failures: Counter[int] = Counter()
         self.left = 0
         self.obstacle: str | None = None
+        self.readers: dict[int, frozenset[tuple[int, ...]]] = {}
         self.before = _ancestors(self.operations)
         self.pinned = self._pinned(dissection.output)
 
@@ -199,7 +205,7 @@ class _NamingSearch:
             directions = self._directions(operation, reads, traits)
             if directions is None or not self._allowed(number, directions, traits.values):
                 continue
-            key = None if operation.numerical else (directions, traits.values.values)
+            key = (directions, traits.values.values)
             if key in seen:
                 continue
             seen.add(key)
@@ -221,10 +227,62 @@ class _NamingSearch:
             return tuple(operation.data[1][width] for width in range(self.length + 1))
         assert traits.table is not None
         found: dict[int, int] = {}
-        for place, d in zip(traits.table.places.ravel().tolist(), self._results(operation, reads, traits), strict=True):
-            if place >= 0:
-                found[place] = d
+        places = traits.table.places.ravel().tolist()
+        results = self._results(operation, reads, traits)
+        for k in self._kept(reads[0]) if operation.kind == "steps" else range(len(places)):
+            if places[k] >= 0:
+                found[places[k]] = results[k]
+        if len(found) < len(traits.values) and not self._met_alone(operation, traits, found):
+            return None
+        if len(found) < len(operation.directions):
+            return None
         return tuple(found[place] for place in range(len(traits.values)))
+
+    def _met_alone(self, operation: Operation, traits: Traits, found: dict[int, int]) -> bool:
+        """Give the values that nothing gives their directions, those that are read most like their neighbours'.
+
+        Args:
+            found: the direction of each value by its place; the others are added.
+        Returns:
+            whether there are as many of one as of the other.
+        """
+        from scipy.optimize import linear_sum_assignment  # a fifth of a second that a clean lift does without
+
+        free = [d for d in operation.directions if d not in found.values()]
+        missing = [place for place in range(len(traits.values)) if place not in found]
+        if len(free) != len(missing) or not found:
+            return False
+        pinned = self.pinned.get(self.operations.index(operation), {})
+        known = np.array(sorted(found))
+        cost = np.zeros((len(missing), len(free)))
+        for row, place in enumerate(missing):
+            at = int(np.searchsorted(known, place))
+            near = [found[int(known[k])] for k in (at - 1, at) if 0 <= k < len(known)]
+            for column, d in enumerate(free):
+                cost[row, column] = sum(len(self._readers(d) ^ self._readers(other)) for other in near)
+                if d in pinned and pinned[d] != traits.values.values[place]:
+                    cost[row, column] += 1e6
+        rows, columns = linear_sum_assignment(cost)
+        found.update({missing[row]: free[column] for row, column in zip(rows, columns, strict=True)})
+        return True
+
+    def _readers(self, d: int) -> frozenset[tuple[int, ...]]:
+        """What reads a direction, and what reads what that writes: units, and which keys and queries are compared."""
+        known = self.readers.get(d)
+        if known is None:
+            self.readers[d] = frozenset()  # a stream has no cycle, but noise may
+            found: set[tuple[int, ...]] = set()
+            for layer in range(self.bare.num_layers):
+                units = np.flatnonzero(self.bare.first[layer][d]).tolist()
+                found |= {(0, layer, unit) for unit in units}
+                for target in np.flatnonzero(self.bare.second[layer][units].any(0)).tolist() if units else ():
+                    found |= self._readers(target)
+                query, key = self.bare.query[layer], self.bare.key[layer]
+                found |= {(1, layer, column) for column in np.flatnonzero(query[d]).tolist()}
+                asked = query[:, np.flatnonzero(key[d])].any(1)
+                found |= {(2, layer, row) for row in np.flatnonzero(asked).tolist()}
+            known = self.readers[d] = frozenset(found)
+        return known
 
     def _results(self, operation: Operation, reads: list[Named], traits: Traits) -> list[Any]:
         """What an operation writes for each value, or pair of values, of what it reads; None is nothing."""
@@ -256,30 +314,62 @@ class _NamingSearch:
         wanted, inner = _pattern(results), reads[0].node
         pinned = self.pinned.get(number)
         targets = None if pinned is None else [pinned.get(r) for r in results]
-        for function in _functions(values, self.bare.vocab, len(set(wanted) - {-1}), targets):
+        unmet = len(operation.directions) - len(set(results) - {None})
+        for function in _functions(values, self.bare.vocab, len(set(wanted) - {-1}), targets) if not unmet else ():
             table = _try(tabulate, function, values)
             if table is not None and _pattern_of(table) == wanted:
                 yield Map(function, inner), False
         for function in SEQUENCE_FUNCTIONS:
-            table = _try(tabulate_twice, function, values)
+            table = _try(tabulate_twice, function, values, not self.fixed)
             if table is not None and _pattern_of(table) == wanted:
                 yield SequenceMap(function, inner, inner), False
-        if self._table(number):
+        if self._table(number) and unmet:
+            for function in _more_sequence_functions():
+                table = _try(tabulate_twice, function, values, True)
+                if table is not None and _pattern_of(table) == wanted:
+                    yield SequenceMap(function, inner, inner), False
+            yield self._twice(number, operation, values, results, inner)
+        elif self._table(number):
             names = self._names(number, results)
-            yield Map(_tabled(zip(values.values, results, strict=True), names), inner), True
+            function = _tabled(zip(values.values, results, strict=True), names, 1)
+            yield Map(function, inner), function.table is not None
+
+    def _twice(
+        self, number: int, operation: Operation, values: ValueSet, results: list[Any], inner: SOp
+    ) -> tuple[SOp, bool]:
+        """A Map of which Tracr has more values than it gives, as a function of the same S-op twice."""
+        names = self._names(number, results)
+        taken = {name for name in names.values() if is_number(name)}
+        counted_up = (k for k in range(len(values) ** 2 + len(taken) + 1) if k not in taken)
+        more = [names.get(d, next(counted_up)) for d in operation.directions if d not in results]
+        table = {(x, x): names[r] for x, r in zip(values.values, results, strict=True) if r is not None}
+        for pair in ((x, y) for x in values.values for y in values.values if x != y):
+            if more:
+                table[pair] = more.pop()
+        return SequenceMap(Function.from_table(table, 2), inner, inner), True
 
     def _number(self, number: int, operation: Operation, reads: list[Named]) -> Iterator[tuple[SOp, bool]]:
         values = self._values(reads[0])
         results = [operation.data.get(d, 0.0) for d in reads[0].directions]
         inner = reads[0].node
-        for function in _functions(values, self.bare.vocab, len(set(results)), results):
+        seen: list[list[float]] = []
+        for function in chain(
+            _functions(values, self.bare.vocab, len(set(results)), results), _shares(values, results)
+        ):
             table = _try(tabulate, function, values)
             if table is not None and table.values.numeric and _near(_numbers(table), results):
-                yield Map(function, inner, encoding="numerical"), False
-                return
+                numbers = _numbers(table).tolist()
+                if numbers not in seen:  # Tracr tells apart what rounding does: 0.1 * x and x / 10
+                    yield Map(function, inner, encoding="numerical"), False
+                    seen.append(numbers)
+                if self.fixed or len(seen) == MOST_ROUNDINGS:
+                    return
+        if seen:
+            return
         if self._table(number):
-            entries = zip(values.values, map(_nice, results), strict=True)
-            yield Map(Function.from_table(dict(entries)), inner, encoding="numerical"), True
+            entries = dict(zip(values.values, map(_nice, results), strict=True))
+            function = shortest(entries, 1) or Function.from_table(entries, 1)
+            yield Map(function, inner, encoding="numerical"), function.table is not None
 
     def _pairs(self, number: int, operation: Operation, reads: list[Named]) -> Iterator[tuple[SOp, bool]]:
         for function in SEQUENCE_FUNCTIONS:
@@ -290,9 +380,16 @@ class _NamingSearch:
         if self._table(number):
             a, b = reads
             results = _pair_results(operation.data, a, b)
-            pairs = ((x, y) for x in self._values(a).values for y in self._values(b).values)
-            function = _tabled(zip(pairs, results, strict=True), self._names(number, results))
-            yield SequenceMap(function, a.node, b.node), True
+            pairs = [(x, y) for x in self._values(a).values for y in self._values(b).values]
+            named = _tabled(zip(pairs, results, strict=True), self._names(number, results), 2)
+            if named.table is not None and number not in self.pinned and len(pairs) <= MOST_PAIRS_TRIED:
+                wanted = _pattern(results)
+                for function in _more_sequence_functions():
+                    table = _try(tabulate_pairs, function, self._values(a), self._values(b))
+                    if table is not None and _pattern_of(table) == wanted:
+                        yield SequenceMap(function, a.node, b.node), False
+                        break
+            yield SequenceMap(named, a.node, b.node), named.table is not None
 
     def _steps(self, number: int, operation: Operation, reads: list[Named]) -> Iterator[tuple[SOp, bool]]:
         values, inner, steps = self._values(reads[0]), reads[0].node, operation.data
@@ -312,23 +409,27 @@ class _NamingSearch:
                     yield Map(function, inner, encoding="numerical"), False
                     return
         else:
-            wanted = _pattern(results)
+            wanted, some = _pattern(results[k] for k in kept), len(kept) < len(values)
             pinned = self.pinned.get(number)
             targets = None if pinned is None else [pinned.get(r) for r in results]
             for function in _functions(values, self.bare.vocab, len(set(wanted) - {-1}), targets):
                 table = _try(tabulate, function, values)
-                if table is not None and _pattern_of(table) == wanted:
+                if table is not None and (_pattern_at(table, kept) if some else _pattern_of(table)) == wanted:
                     yield Map(function, inner), False
         if self._table(number):
             names = {r: _nice(r) for r in results} if operation.numerical else self._names(number, results)
-            function = _tabled(zip(values.values, results, strict=True), names)
-            yield Map(function, inner, encoding="numerical" if operation.numerical else "categorical"), True
+            function = _tabled(zip(values.values, results, strict=True), names, 1)
+            encoding = "numerical" if operation.numerical else "categorical"
+            yield Map(function, inner, encoding=encoding), function.table is not None
 
     def _kept(self, read: Named) -> list[int]:
-        """The places of the numbers that are told apart: in `fixed` not near twins."""
+        """The places of the numbers that are told apart: in `fixed` not near twins, in Tracr's two of each flock."""
         traits = self.known[id(read.node)]
         if not self.fixed:
-            return list(range(len(traits.values)))
+            numbers = traits.values.numbers
+            between = (numbers[1:] + numbers[:-1]) / 2  # thresholds that float32 rounds to the same are one
+            alike = np.diff(between) <= TWINS * np.maximum(1.0, np.abs(between[1:])) if len(between) else between
+            return [k for k in range(len(numbers)) if not (0 < k <= len(alike) and alike[k - 1])]
         near = np.diff(traits.values.numbers) < CLOSEST * max(1.0, traits.scale)
         return np.flatnonzero(np.concatenate([[True], ~near])).tolist()
 
@@ -364,11 +465,12 @@ class _NamingSearch:
                 yield self._select(keys, queries, name), False
                 return
         if self._table(number):
-            pairs = {
-                (key_values.values[i], query_values.values[j]): True
-                for i, j in zip(*(part.tolist() for part in np.nonzero(wanted)), strict=True)
-            }
-            yield self._select(keys, queries, Function.from_table(pairs)), True
+            pairs = [(k, q) for k in key_values.values for q in query_values.values]
+            selected = dict(zip(pairs, wanted.ravel().tolist(), strict=True))
+            function = shortest(selected, 2, truth=True)
+            if function is None:
+                function = Function.from_table({pair: True for pair, is_chosen in selected.items() if is_chosen}, 2)
+            yield self._select(keys, queries, function), function.table is not None
 
     def _select(self, keys: Named, queries: Named, predicate: Any) -> Select:
         key = (id(keys.node), id(queries.node), predicate)
@@ -404,6 +506,21 @@ SEQUENCE_FUNCTIONS = tuple(
     Function.parse(source, 2)
     for source in sorted({*TYPED_SEQUENCE_MAPS, *PAPER_JOINS.values()}, key=lambda s: (len(s), s))
 )
+MOST_PAIRS_TRIED = 2_000
+"""Of more pairs of values only the table is printed where no published function fits."""
+
+
+@lru_cache(1)
+def _more_sequence_functions() -> tuple[Function, ...]:
+    """Functions of two values that people write and the published samplers do not."""
+    sources = ["x - y", "y - x", "x * y", "abs(x - y)", "min(x, y)", "max(x, y)", "x % y", "y % x", "(x, y)"]
+    for c in range(1, 11):
+        sources += [f"(x + {c}) % y", f"(x - {c}) % y", f"(y + {c}) % x", f"(y - {c}) % x"]
+        if c > 1:
+            sources += [f"(x + y) % {c}", f"(x - y) % {c}", f"{c} * x + y", f"x + {c} * y"]
+    return tuple(Function.parse(source, 2) for source in sources)
+
+
 _SHORT = tuple(Function.parse(source, 1) for source in sorted(TYPED_MAPS, key=lambda source: (len(source), source)))
 _BOOLEAN = [
     text for name, text in PAPER_LAMBDAS.items() if name in ("LAM_LT", "LAM_LE", "LAM_GT", "LAM_GE", "LAM_NE", "LAM_EQ")
@@ -462,6 +579,14 @@ def _solved(values: ValueSet, targets: Sequence[Any]) -> Iterator[Function]:
         yield Function.parse(text.format(c=repr(_nice(constant, 4))), 1)
 
 
+def _shares(values: ValueSet, targets: Sequence[Any]) -> Iterator[Function]:
+    """Quotients by a whole number, which are rounded otherwise than the product with its inverse."""
+    for x, target in zip(values.values, targets, strict=True):
+        if is_number(x) and target and abs(x / target - round(x / target)) < 1e-4 and round(x / target) not in (0, 1):
+            yield Function.parse(f"x / {round(x / target)}", 1)
+            return
+
+
 def _try(tabulate_: Any, *arguments: Any) -> Any:
     clock.look()
     try:
@@ -484,6 +609,10 @@ def _pattern_of(table: Table) -> tuple[int, ...]:
     if known is None:
         known = table.blocks["pattern"] = _pattern(None if p < 0 else p for p in table.places.ravel().tolist())
     return known
+
+
+def _pattern_at(table: Table, kept: Sequence[int]) -> tuple[int, ...]:
+    return _pattern(None if p < 0 else p for p in table.places[list(kept)].tolist())
 
 
 def _numbers(table: Table) -> np.ndarray:
@@ -513,8 +642,11 @@ def _step_results(steps: Steps, values: ValueSet, kept: Sequence[int]) -> list[A
     return [steps.levels[place] for place in places.tolist()]
 
 
-def _tabled(entries: Iterable[tuple[Any, Any]], names: Mapping[Any, Value]) -> Function:
-    return Function.from_table({key: names[result] for key, result in entries if result is not None})
+def _tabled(entries: Iterable[tuple[Any, Any]], names: Mapping[Any, Value], arity: int) -> Function:
+    """The function that gives these results: a short expression, or else a table."""
+    every = {key: None if result is None else names[result] for key, result in entries}
+    found = shortest(every, arity)
+    return found or Function.from_table({key: value for key, value in every.items() if value is not None}, arity)
 
 
 def _nice(value: int | float, digits: int = 7) -> int | float:

@@ -44,7 +44,17 @@ from weightspace.rasp.language import (
     tokens,
 )
 from weightspace.rasp.program import Program
-from weightspace.rasp.validate import Analysis, Mode, NotCompilable, Reason, Traits, analyse, check_mode, settings
+from weightspace.rasp.validate import (
+    Analysis,
+    Mode,
+    NotCompilable,
+    Reason,
+    Traits,
+    analyse,
+    check_mode,
+    program_of,
+    settings,
+)
 from weightspace.rasp.values import KEPT, Table, ValueSet, distinguishable, token_space, value_set
 
 COLDNESS = 100.0
@@ -67,7 +77,7 @@ LABELS: dict[type[Expression], str] = {
 
 
 def compile_program(
-    program: Program,
+    program: Program | SOp,
     *,
     vocab: Sequence[Any] | None = None,
     max_seq_len: int | None = None,
@@ -76,6 +86,7 @@ def compile_program(
     """The transformer that computes a program.
 
     Args:
+        program: or the S-op that it computes.
         vocab: the tokens, instead of those that the program says it is meant for.
         max_seq_len: the longest input, BOS not counted, instead of the program's.
         mode: `fixed`, whose forward pass gives what the interpreter gives; or `tracr_compat`, which equals Tracr's
@@ -85,6 +96,7 @@ def compile_program(
         RaspError: if vocabulary or length are missing or wrong.
     """
     check_mode(mode)
+    program = program_of(program)
     chosen, length = settings(program, vocab, max_seq_len)
     analysis = analyse(program, chosen, length, mode)
     if analysis.reasons:

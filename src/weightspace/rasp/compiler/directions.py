@@ -19,8 +19,8 @@ def direction_names(program: Program, transformer: CompiledTransformer) -> dict[
     fixed: Mode = "tracr_compat" if transformer.mode == "tracr_compat" else "fixed"
     analysis = analyse(program, transformer.vocab, transformer.max_seq_len, fixed)
     operations = [known for known in analysis.traits.values() if known.depth]
-    labels = direction_labels(program, operations, fixed == "fixed")
-    return {labels[id(known.node)]: program.name(known.node) for known in operations}
+    labels = direction_labels(analysis.program, operations, fixed == "fixed")
+    return {labels[id(known.node)]: analysis.program.name(known.node) for known in operations}
 
 
 def named(group: Directions, names: Mapping[str, str]) -> tuple[str, ...]:

@@ -89,4 +89,6 @@ def _values(program: Program) -> dict[int, tuple[Value, ...]]:
         vocab, length = settings(program, None, None)
     except RaspError:
         return {}
-    return {key: known.values.values for key, known in analyse(program, vocab, length, "fixed").traits.items()}
+    return {
+        key: known.values.values for key, known in analyse(program, vocab, length, "fixed", whole=False).traits.items()
+    }
