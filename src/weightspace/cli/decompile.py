@@ -261,6 +261,7 @@ def listing(
     data: Path = Path("runs/paper-programs"),
     shards: int = 48,
     first: int | None = None,
+    growth: int = 50,
     steps: int | None = None,
     workers: int = 0,
     count: int = 1_000,
@@ -270,10 +271,12 @@ def listing(
 
     Args:
         reader: messages along the graph of the weights, or an encoder over flat chunks of them.
-        minutes: of training; how many steps they are is measured at the start, and kept.
+        minutes: of training on one core; how many steps they are is measured at the start, and kept.
         data: folder of drawn programs, which readers may share; what is missing is drawn first.
         shards: how many files of 1,024 programs it is trained on.
-        first: begin with so many files, and read one more after every 50 steps; all from the beginning unless given.
+        first: begin with so many files, and read one more after every `growth` steps; all from the beginning unless
+            given.
+        growth: see `first`.
         steps: instead of minutes.
         workers: processes that draw programs; 0 for this one.
         count: held-out programs on which it is scored at the end.
@@ -286,6 +289,7 @@ def listing(
         "minutes": minutes,
         "shards": shards,
         "first": first,
+        "growth": growth,
         "steps": steps,
         "workers": workers,
         "programs": count,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from weightspace.decompiler.network.network import DecoderLayer
 from weightspace.decompiler.network.plain_readers import PlainReader
 from weightspace.decompiler.network.reader import Reader
 from weightspace.decompiler.paper.graph_examples import SHARD, GraphExample, read_shard, write_shard
-from weightspace.decompiler.paper.listing import END_ID, FIELDS, START_ID, ended
+from weightspace.decompiler.paper.half_linear import with_half_linears
+from weightspace.decompiler.paper.listing import END_ID, FIELDS, START_ID, ended, length_of
 from weightspace.decompiler.paper.listing_config import ListingConfig
+from weightspace.decompiler.paper.ordered_reader import OrderedReader
 from weightspace.errors import NetworkError, TaskError
 from weightspace.rasp.tokens import MOST_LINES, PAPER, PAPER_ARGUMENTS, PAPER_OPERATIONS, PAPER_VARIABLES
 from weightspace.train.checkpoint import bind
@@ -64,9 +67,12 @@ class ListingBatch:
     ids: Tensor
 
     @staticmethod
-    def of(examples: Sequence[GraphExample], settled: bool) -> ListingBatch:
-        lines = np.stack([example.settled if settled else example.lines for example in examples])
-        return ListingBatch(collate([example.graph for example in examples]), torch.from_numpy(ids_of(lines)))
+    def of(examples: Sequence[GraphExample], settled: bool, whole: bool = True) -> ListingBatch:
+        """Args: whole: whether there are 60 tokens, although all programs may be shorter."""
+        ids = ids_of(np.stack([example.settled if settled else example.lines for example in examples]))
+        most = MOST_TOKENS if whole else int((ids != 0).any(0).nonzero()[0][-1]) + 1
+        graphs = collate([example.graph for example in examples])
+        return ListingBatch(graphs, torch.from_numpy(np.ascontiguousarray(ids[:, :most])))
 
     def to(self, device: torch.device) -> ListingBatch:
         return ListingBatch(self.graph.to(device), self.ids.to(device, non_blocking=True))
@@ -79,7 +85,8 @@ class ListingNetwork(nn.Module):
         super().__init__()
         width = config.width
         if config.reader == "graph":
-            self.reader: nn.Module = Reader(width, config.rounds, config.message)
+            kind = OrderedReader if config.ordered else Reader
+            self.reader: nn.Module = kind(width, config.rounds, config.message)
         else:
             self.reader = PlainReader(width, config.rounds, config.heads, rows=False)
         self.tokens, self.fields = nn.Embedding(SIZE, width), nn.Embedding(WRITTEN, width)
@@ -99,6 +106,8 @@ class ListingNetwork(nn.Module):
         allowed[0, OPERATIONS:] = allowed[1:, :OPERATIONS] = -torch.inf
         allowed[:, 0] = -torch.inf
         self.register_buffer("allowed", allowed, persistent=False)
+        if config.half:
+            with_half_linears(self)
 
     def embed(self, ids: Int[Tensor, "b t"], first: int = 0) -> Float[Tensor, "b t d"]:
         """What stands before token `first` and those after it: the start, or the token before."""
@@ -117,7 +126,7 @@ class ListingNetwork(nn.Module):
         place = torch.arange(first, first + x.shape[1], device=x.device) % WRITTEN
         return self.out(self.norm(x)) + self.get_buffer("allowed")[place]
 
-    def forward(self, batch: ListingBatch) -> Float[Tensor, "b 60 v"]:
+    def forward(self, batch: ListingBatch) -> Float[Tensor, "b t v"]:
         remembered, present = self.remember(batch.graph)
         start = torch.full_like(batch.ids[:, :1], START_ID)
         x = self.embed(torch.cat([start, batch.ids[:, :-1]], 1))
@@ -142,8 +151,14 @@ class ListingNetwork(nn.Module):
 
 
 def listing_loss(logits: Tensor, ids: Tensor) -> Tensor:
-    """Mean cross-entropy of each token that is not padding."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), ids.flatten(), ignore_index=0)
+    """Sum of the cross-entropy of each token that is not padding."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), ids.flatten(), ignore_index=0, reduction="sum")
+
+
+def parts_loss(model: nn.Module, parts: Sequence[ListingBatch]) -> Tensor:
+    """Mean cross-entropy over all tokens of a batch's parts."""
+    total = torch.stack([listing_loss(model(part), part.ids) for part in parts]).sum()
+    return total / sum(int((part.ids != 0).sum()) for part in parts)
 
 
 class ListingDecoder:
@@ -184,14 +199,14 @@ class ListingDecoder:
             for batch in held:
                 logits = model(batch)
                 own = batch.ids != 0
-                total += float(listing_loss(logits, batch.ids)) * float(own.sum())
+                total += float(listing_loss(logits, batch.ids))
                 right += float(((logits.argmax(-1) == batch.ids) & own).sum())
                 asked += float(own.sum())
             return {"loss": total / asked, "accuracy": right / asked}
 
         self.history = train(
             self.network,
-            lambda model, batch: listing_loss(model(batch), batch.ids),
+            parts_loss,
             lambda step: self.batch(data, seed, step),
             self.config.training,
             evaluate=evaluate,
@@ -201,18 +216,18 @@ class ListingDecoder:
         )
         return self
 
-    def batch(self, data: Path, seed: int, step: int) -> ListingBatch:
-        """The batch of a step: a pure function of the configuration, the seed and the step."""
-        size, first = self.config.training.batch_size, self.config.first
-        each = SHARD // size
-        turn, place = divmod(step, each)
-        there = self.config.shards if first is None else min(self.config.shards, first + step // self.config.growth)
-        number = turn % there
-        examples = read_shard(write_shard(data, "train", seed, number))
-        order = np.random.default_rng([self.config.training.seed, turn])
-        sizes = np.array([example.graph.nodes for example in examples]) + 8 * order.random(len(examples))
-        chosen = order.permutation(np.argsort(sizes)[: each * size].reshape(each, size))[place]
-        return ListingBatch.of([examples[i] for i in chosen], self.config.settled)
+    def batch(self, data: Path, seed: int, step: int) -> list[ListingBatch]:
+        """The parts of the batch of a step: a pure function of the configuration, the seed and the step."""
+        config = self.config
+        count, size = config.group, config.training.batch_size // config.part
+        turn, place = divmod(step, count * SHARD // config.training.batch_size)
+        begun = step - place  # a group has what was there when it began
+        there = config.shards if config.first is None else min(config.shards, config.first + begun // config.growth)
+        numbers = tuple((turn * count + i) % there for i in range(count))
+        examples = _group(data, seed, numbers)
+        parts = _parts(data, seed, numbers, config.part, config.training.seed, turn)
+        chosen = parts[place * size : (place + 1) * size]
+        return [ListingBatch.of([examples[i] for i in part], config.settled, whole=False) for part in chosen]
 
     def _decided(self, seed: int) -> bytes:
         settings = asdict(self.config)
@@ -283,6 +298,23 @@ def lines_of_forced(ids: Int[np.ndarray, "n 60"]) -> Int[np.ndarray, "n 15 5"]:
     lines[:, :, 1:WRITTEN] = (lines[:, :, 1:WRITTEN] - OPERATIONS).clip(0)
     lines[:, :, WRITTEN] = VARIABLE_IDS
     return lines
+
+
+@lru_cache(1)
+def _group(data: Path, seed: int, numbers: tuple[int, ...]) -> list[GraphExample]:
+    """The examples of several shards; those that are missing are drawn."""
+    return [one for number in numbers for one in read_shard(write_shard(data, "train", seed, number))]
+
+
+@lru_cache(1)
+def _parts(data: Path, seed: int, numbers: tuple[int, ...], size: int, shuffle: int, turn: int) -> np.ndarray:
+    """(parts, size) places of a group's examples that are alike in lines, heads and nodes, parts in random order."""
+    examples, order = _group(data, seed, numbers), np.random.default_rng([shuffle, turn])
+    lines = length_of(np.stack([example.lines for example in examples]))
+    heads = np.array([len(example.graph.head_layer) for example in examples])
+    nodes = np.array([example.graph.nodes for example in examples]) + 8 * order.random(len(examples))
+    kept = len(examples) - len(examples) % size
+    return order.permutation(np.lexsort([nodes, heads, lines])[:kept].reshape(-1, size))
 
 
 def _batches(examples: Sequence[GraphExample], size: int) -> list[list[GraphExample]]:

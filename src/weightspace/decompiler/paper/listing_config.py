@@ -34,6 +34,12 @@ class ListingConfig:
     heads: int = 4
     """Attention heads a layer."""
 
+    ordered: bool = True
+    """Whether the graph's reader knows how directions stand, as the compiler has laid them out; chunks always do."""
+
+    half: bool = True
+    """Whether linear layers multiply in bfloat16."""
+
     settled: bool = True
     """Whether it is trained on targets in which what weights leave open is written in one way."""
 
@@ -46,6 +52,12 @@ class ListingConfig:
 
     growth: int = 50
     """Steps after which one more file is read, at least 1; nothing where `first` is None."""
+
+    part: int = 32
+    """Examples of alike size that go through the network side by side, at least 1; a batch has several such parts."""
+
+    group: int = 4
+    """Files whose examples are sorted by size together, at least 1."""
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """How it is trained."""
@@ -60,6 +72,11 @@ class ListingConfig:
             f"shards {self.shards}": (self.shards >= 1, "at least 1"),
             f"first {self.first}": (self.first is None or 1 <= self.first <= self.shards, "1 to `shards`, or None"),
             f"growth {self.growth}": (self.growth >= 1, "at least 1"),
+            f"part {self.part}": (
+                1 <= self.part <= self.training.batch_size and self.training.batch_size % self.part == 0,
+                "a divisor of the batch size",
+            ),
+            f"group {self.group}": (self.group >= 1, "at least 1"),
             f"reader {self.reader!r}": (self.reader in ("graph", "chunks"), "graph or chunks"),
         }
         for what, (holds, allowed) in checks.items():
