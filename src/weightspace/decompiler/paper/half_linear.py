@@ -10,7 +10,7 @@ from torch.nn import functional as F
 class HalfLinear(nn.Linear):
     """A linear layer whose weights are float32 and whose products are taken in bfloat16, summed in float32."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         bias = None if self.bias is None else self.bias.bfloat16()
         return F.linear(input.bfloat16(), self.weight.bfloat16(), bias).float()
 

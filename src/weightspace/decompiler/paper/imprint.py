@@ -19,7 +19,7 @@ import numpy as np
 from weightspace.rasp.language import Aggregate, Map, SelectorWidth, SequenceMap, SOp, fused, tokens
 from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Analysis, Traits, analyse, settings
-from weightspace.rasp.values import Table
+from weightspace.rasp.values import Table, tabulate_pairs
 
 Order = Literal["kept", "lost"]
 """Whether an S-op's directions stand in the order of its values, as they are compiled, or in any order."""
@@ -105,8 +105,15 @@ class _Reader:
         match node:
             case Map(inner=inner) | SequenceMap(first=inner) if isinstance(node, Map) or inner is node.second:
                 assert t.table is not None
-                digest, numbers, self.tables[id(node)] = self._numbered(node, t.table, (self.numbers[id(inner)],))
-                return joined_hash(b"Map", self.digests[id(inner)], digest), numbers
+                pairs = None
+                if isinstance(node, SequenceMap):
+                    values = self.analysis.traits[id(inner)].values
+                    pairs = tabulate_pairs(node.function, values, values).places
+                axes = (self.numbers[id(inner)],)
+                digest, numbers, shown = self._numbered(node, t.table, axes, pairs=pairs)
+                self.tables[id(node)] = shown
+                unmet = len(t.values) - len(np.unique(shown[shown >= 0]))
+                return joined_hash(b"Map", self.digests[id(inner)], digest, *unmet_mark(unmet)), numbers
             case SequenceMap():
                 return self._pairs(node, t)
             case Aggregate():
@@ -133,9 +140,18 @@ class _Reader:
         return digest, numbers
 
     def _numbered(
-        self, node: SOp, table: Table, axes: tuple[np.ndarray, ...], swapped: bool = False
+        self,
+        node: SOp,
+        table: Table,
+        axes: tuple[np.ndarray, ...],
+        swapped: bool = False,
+        pairs: np.ndarray | None = None,
     ) -> tuple[bytes, np.ndarray, np.ndarray]:
-        """The digest of a table over numbered inputs, the numbers of its values, and the table in numbers."""
+        """The digest of a table over numbered inputs, the numbers of its values, and the table in numbers.
+
+        Args:
+            pairs: of a SequenceMap of an S-op with itself, whose table is of equal values only, that of all.
+        """
         given = self.given.get(id(node))
         name = ("imprint", self.kept, swapped, *(axis.tobytes() for axis in axes))
         found = None if given is not None else table.blocks.get(name)
@@ -144,7 +160,12 @@ class _Reader:
             places[np.ix_(*axes)] = table.places
             if swapped:
                 places = np.ascontiguousarray(places.T)
-            numbers = given if given is not None else np.arange(len(table.values)) if self.kept else _first(places)
+            met = places
+            if pairs is not None:
+                both = np.empty_like(pairs)
+                both[np.ix_(*axes, *axes)] = pairs
+                met = np.concatenate([places, both.ravel()])
+            numbers = given if given is not None else np.arange(len(table.values)) if self.kept else _first(met)
             shown = np.append(numbers, -1)[places]
             found = blake2b(shown.astype(np.int16).tobytes(), digest_size=8).digest(), numbers, shown
             if given is None:
@@ -202,6 +223,14 @@ class _Reader:
         if isinstance(node, Aggregate):
             reads.append(place[id(node.sop)])
         return Sight(type(node).__name__, tuple(reads), size, None, mask)
+
+
+def unmet_mark(unmet: int) -> tuple[bytes, ...]:
+    """What tells a SequenceMap of an S-op with itself from a Map: so many values that f(x, y) gives and f(x, x) never.
+
+    Tracr has directions for all; where there are none, both are one block.
+    """
+    return (b"unmet %d" % unmet,) if unmet else ()
 
 
 def _first(places: np.ndarray) -> np.ndarray:

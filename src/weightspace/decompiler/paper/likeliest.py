@@ -21,7 +21,7 @@ import numpy as np
 from weightspace.decompiler.paper.ceiling import Walk
 from weightspace.decompiler.paper.imprint import Numbering, Order, imprint_of
 from weightspace.decompiler.paper.listing import FIELDS, target_lines
-from weightspace.decompiler.paper.matching import Matcher
+from weightspace.decompiler.paper.matching import matcher_of
 from weightspace.decompiler.paper.reconstruction import reconstructed
 from weightspace.decompiler.proof.certificate import Columns
 from weightspace.errors import RaspError
@@ -101,14 +101,13 @@ def likeliest_listing(
     imprint = imprint_of(program, order, numbering)
     met: Counter[bytes] = Counter()
     walked = 0
-    matcher = None if imprint is None else Matcher(imprint, program.vocab or (), program.max_seq_len or 0)
     for number in range(chains if imprint is not None else 0):
         random = Random(f"likeliest {seed} {number}")
-        assert imprint is not None and matcher is not None
+        assert imprint is not None
         record = reconstructed(program, imprint, random) if monotonic() < until else None
         if record is None:
             continue
-        walk = Walk(record, random, alike=matcher, moves=True)
+        walk = Walk(record, random, alike=matcher_of(record, order), moves=True)
         path = []
         for _ in range(steps):
             path.append(walk.step())

@@ -10,13 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from weightspace.decompiler.paper.ceiling import DrawnOperation, SamplerRecord, number_of
-from weightspace.decompiler.paper.imprint import Imprint, joined_hash
+from weightspace.decompiler.paper.ceiling import DrawnOperation, SamplerRecord, number_of, program_of
+from weightspace.decompiler.paper.imprint import Imprint, Order, imprint_of, joined_hash, unmet_mark
 from weightspace.decompiler.paper.reconstruction import JOINED, SELECTED
 from weightspace.decompiler.paper.settled import COMPARED
+from weightspace.rasp.language import fused
 from weightspace.rasp.sampler import PAPER_BOOLEAN
 
 MOST_KEPT = 20_000
+
+
+def matcher_of(record: SamplerRecord, order: Order) -> Matcher:
+    """What compares records with the weights of one."""
+    program = program_of(record)
+    assert program is not None
+    imprint = imprint_of(fused(program), order)
+    assert imprint is not None
+    return Matcher(imprint, record.vocab, record.places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +146,13 @@ class Matcher:
         join, depth = JOINED[detail], 1 + max(first.depth, second.depth)
         if first is second:
             key = (detail, "twice", first.values)
-            made = self.memory.get(key) or self._keep(key, self._numbered([join(x, x) for x in first.values]))
-            table, values = made
-            return _Seen(values, joined_hash(b"Map", first.digest, table), depth, None, values)
+            made = self.memory.get(key)
+            if made is None:
+                met = [join(x, x) for x in first.values]
+                made = self._numbered(met, [join(a, b) for a in first.values for b in first.values])
+                made = self._keep(key, (*made, unmet_mark(len(made[1]) - len(set(met)))))
+            table, values, unmet = made
+            return _Seen(values, joined_hash(b"Map", first.digest, table, *unmet), depth, None, values)
         found = []
         for swapped in (False, True):
             if (second.digest < first.digest) != swapped and first.digest != second.digest:
@@ -157,14 +171,18 @@ class Matcher:
         digest, values = min(found, key=lambda one: one[0])
         return _Seen(values, digest, depth, None, values)
 
-    def _numbered(self, given: Sequence[Any]) -> tuple[bytes, tuple[Any, ...]]:
-        """The digest of what a function gives, in numbers, and the values by their numbers."""
+    def _numbered(self, given: Sequence[Any], more: Sequence[Any] = ()) -> tuple[bytes, tuple[Any, ...]]:
+        """The digest of what a function gives, in numbers, and the values by their numbers.
+
+        Args:
+            more: what else it can give, of which there are numbers too.
+        """
         if self.kept:
-            values = tuple(sorted(set(given)))
+            values = tuple(sorted({*given, *more}))
             numbers = {value: number for number, value in enumerate(values)}
         else:
             numbers: dict[Any, int] = {}
-            for value in given:
+            for value in (*given, *more):
                 if value not in numbers:
                     numbers[value] = len(numbers)
             values = tuple(numbers)

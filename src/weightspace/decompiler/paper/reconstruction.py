@@ -8,8 +8,9 @@ so the search goes forward and comes back where nothing fits. The truth has no p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -23,7 +24,12 @@ from weightspace.decompiler.paper.ceiling import (
 )
 from weightspace.decompiler.paper.imprint import Imprint, Sight, imprint_key
 from weightspace.decompiler.paper.settled import COMPARED
+from weightspace.decompiler.proof.verify import certify
+from weightspace.errors import RaspError
+from weightspace.rasp.compiler.assemble import compile_program
+from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.functions import Value
+from weightspace.rasp.language import fused
 from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import PAPER_ARITHMETIC, PAPER_BOOLEAN, PAPER_CONSTANTS, PAPER_PREDICATES, PaperKind
 from weightspace.rasp.values import value_set
@@ -52,7 +58,14 @@ SELECTED: dict[str, Callable[[Any, Any], bool]] = {
 """Of a key and a query."""
 
 Values = tuple[Any, ...]
-"""Of an S-op, in the order of the numbers that its sight gives them."""
+"""Of an S-op, in the order of the numbers that its sight gives them; `UNKNOWN` of numbers that none could be given."""
+
+
+class _Unknown:
+    """Stands for the value of a direction that is never active."""
+
+
+UNKNOWN = _Unknown()
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,7 @@ class Way:
     Attributes:
         lambdas: names and constants; one of a SequenceMap, empty of a head.
         values: what comes out.
+        others: values of the directions that are `UNKNOWN`, in no order.
         kind: of the result.
         swapped: whether a SequenceMap reads its operands the other way round.
         twice: whether it is a SequenceMap of one S-op with itself, which weights have as a Map.
@@ -72,6 +86,7 @@ class Way:
     kind: PaperKind
     swapped: bool = False
     twice: bool = False
+    others: Values = ()
 
     @property
     def is_map(self) -> bool:
@@ -97,9 +112,26 @@ def reconstructed(found: Program, imprint: Imprint, random: Random, wanted: int 
         if record is None:
             continue
         program = program_of(record)
-        if program is not None and imprint_key(program, imprint.order) == imprint.key:
+        if program is not None and _is_right(program, found, imprint, ways):
             return record
     return None
+
+
+def _is_right(program: Program, found: Program, imprint: Imprint, ways: Sequence[Way]) -> bool:
+    """Whether a program has the weights: by its imprint, or by a certificate where that does not show all."""
+    if not any(way.others for way in ways):
+        return imprint_key(program, imprint.order) == imprint.key
+    weights = without_values(BareTransformer.of(compile_program(found, mode="tracr_compat")))
+    try:
+        return certify(fused(program), weights, mode="tracr_compat") is not None
+    except RaspError:
+        return False
+
+
+def without_values(weights: BareTransformer) -> BareTransformer:
+    """Weights of which is known where the answer stands, but not what it is."""
+    readout = weights.readout
+    return weights if readout is None else replace(weights, readout=readout._replace(values=()))
 
 
 class _Search:
@@ -148,7 +180,7 @@ class _Search:
             case "Aggregate":
                 moved = self.done[sight.reads[2]]
                 if moved.kind == "numeric":
-                    yield Way((), moved.values, "numeric")
+                    yield Way((), moved.values, "numeric", others=moved.others)
             case "SequenceMap" if sight.reads[0] != sight.reads[1]:
                 yield from self._joins(sight)
             case _:
@@ -161,14 +193,15 @@ class _Search:
             return
         for detail in self.random.sample(PAPER_ARITHMETIC, len(PAPER_ARITHMETIC)):
             for swapped in (False, True):
-                join = JOINED[detail]
-                if swapped:
-                    given = [join(b, a) for a in first.values for b in second.values]
-                else:
-                    given = [join(a, b) for a in first.values for b in second.values]
-                values = fitting(given, sight, self.kept)
+                join = (lambda a, b, name=detail: JOINED[name](b, a)) if swapped else JOINED[detail]
+                given = [
+                    UNKNOWN if a is UNKNOWN or b is UNKNOWN else join(a, b) for a in first.values for b in second.values
+                ]
+                others = [join(a, b) for a in first.others for b in (*_known(second), *second.others)]
+                others += [join(a, b) for a in _known(first) for b in second.others]
+                values = fitting(given, sight, self.kept, others)
                 if values is not None:
-                    yield Way(((detail, None),), values, "numeric", swapped)
+                    yield Way(((detail, None),), values[0], "numeric", swapped, others=values[1])
                     break
 
     def _maps(self, sight: Sight) -> Iterator[Way]:
@@ -187,65 +220,118 @@ class _Search:
         if not first:
             yield from twice
         if (len(single) < 3 and self.chains > 1) or not (single or twice):
-            for lambdas, values, kind in self._single(inner, read == 0):
-                yield from self._fitting(sight, Way(lambdas, values, kind), False, lambdas)
+            for lambdas, values, others, kind in self._single(inner, read == 0):
+                yield from self._fitting(sight, Way(lambdas, values, kind, others=others), False, lambdas)
 
     def _twice(self, sight: Sight, inner: Way) -> Iterator[Way]:
-        if inner.kind == "numeric":
-            for detail in self.random.sample(PAPER_ARITHMETIC, len(PAPER_ARITHMETIC)):
-                values = fitting([JOINED[detail](x, x) for x in inner.values], sight, self.kept)
-                if values is not None:
+        if inner.kind != "numeric":
+            return
+        every = (*_known(inner), *inner.others)
+        for detail in self.random.sample(PAPER_ARITHMETIC, len(PAPER_ARITHMETIC)):
+            join = JOINED[detail]
+            given = [x if x is UNKNOWN else join(x, x) for x in inner.values]
+            pairs = {join(a, b) for a in every for b in every}
+            if self.kept:  # all directions stand in order, those too that are never active
+                values = tuple(sorted(pairs))
+                assert sight.table is not None
+                if len(values) == sight.size and all(
+                    values[number] == value for number, value in zip(sight.table.tolist(), given, strict=True)
+                ):
                     yield Way(((detail, None),), values, "numeric", twice=True)
+                continue
+            found = fitting(given, sight, False, [*pairs], pairs=True)
+            if found is not None:
+                yield Way(((detail, None),), found[0], "numeric", twice=True, others=found[1])
 
     def _fitting(self, sight: Sight, inner: Way, is_tokens: bool, before: tuple[tuple[str, Any], ...]) -> list[Way]:
         """The last lambdas that give a table, in an order drawn by how many constants give the same values."""
         found: dict[Any, list[Way]] = {}
-        for lambdas, given, kind in self._single(inner, is_tokens):
-            values = fitting(given, sight, self.kept)
+        for lambdas, given, others, kind in self._single(inner, is_tokens):
+            values = fitting(given, sight, self.kept, others)
             if values is not None:
-                found.setdefault((values, kind), []).append(Way((*before, *lambdas), values, kind))
+                way = Way((*before, *lambdas), values[0], kind, others=values[1])
+                found.setdefault((*values, kind), []).append(way)
         groups = [(self.random.random() ** (1 / len(some)), self.random.choice(some)) for some in found.values()]
         return [way for _, way in sorted(groups, key=lambda pair: -pair[0])]
 
-    def _single(self, inner: Way, is_tokens: bool) -> Iterator[tuple[tuple[tuple[str, Any]], Values, PaperKind]]:
+    def _single(
+        self, inner: Way, is_tokens: bool
+    ) -> Iterator[tuple[tuple[tuple[str, Any]], Values, Values, PaperKind]]:
         constants: Sequence[Any] = PAPER_CONSTANTS
         if is_tokens or inner.kind == "categorical":
             constants = self.vocab
         elif inner.kind == "boolean":
             constants = (False, True)
         for detail in PAPER_BOOLEAN:
-            compare = COMPARED[detail]
             for constant in constants:
-                yield ((detail, constant),), tuple(compare(constant, x) for x in inner.values), "boolean"
+                yield ((detail, constant),), *_applied(COMPARED[detail], constant, inner), "boolean"
         if inner.kind != "numeric":
             return
         numbers: list[float] = [*PAPER_CONSTANTS]
         if self.noise:
             numbers += [self.random.choice(PAPER_CONSTANTS) + self.random.randrange(101) / 100 for _ in range(12)]
         for detail in PAPER_ARITHMETIC:
-            join = JOINED[detail]
             for number in numbers:
-                yield ((detail, number),), tuple(join(number, x) for x in inner.values), "numeric"
+                yield ((detail, number),), *_applied(JOINED[detail], number, inner), "numeric"
 
 
-def fitting(given: Sequence[Any], sight: Sight, kept: bool) -> Values | None:
-    """The values of an S-op by their numbers, if what a function gives has the table in the weights; None if not."""
+def _known(way: Way) -> list[Any]:
+    return [value for value in way.values if value is not UNKNOWN]
+
+
+def _applied(function: Callable[[Any, Any], Any], constant: Any, inner: Way) -> tuple[Values, Values]:
+    """What a lambda gives for each value by number, and for the others."""
+    return (
+        tuple(x if x is UNKNOWN else function(constant, x) for x in inner.values),
+        tuple(function(constant, x) for x in inner.others),
+    )
+
+
+def fitting(
+    given: Sequence[Any], sight: Sight, kept: bool, others: Sequence[Any] = (), *, pairs: bool = False
+) -> tuple[Values, Values] | None:
+    """The values of an S-op by their numbers, if what a function gives has the table in the weights; None if not.
+
+    Args:
+        given: for each entry of the table, `UNKNOWN` where what comes in is.
+        kept: whether values have to stand in order.
+        others: what the function gives for the entries that are unknown, in no order.
+        pairs: whether `others` are more than these entries: all that a SequenceMap of an S-op with itself has
+            directions for.
+    Returns:
+        the values, and those of the numbers that are unknown.
+    """
     assert sight.table is not None
-    values: list[Any] = [None] * sight.size
+    values: list[Any] = [UNKNOWN] * sight.size
     met: dict[Any, int] = {}
-    for number, value in zip(sight.table.ravel().tolist(), given, strict=True):
+    entries = sight.table.ravel().tolist()
+    for number, value in zip(entries, given, strict=True):
         if number < 0:
             return None
-        if values[number] is None:
+        if value is UNKNOWN:
+            continue
+        if values[number] is UNKNOWN:
             if value in met:
                 return None
             met[value] = number
             values[number] = value
         elif values[number] != value:
             return None
-    if kept and any(a >= b for a, b in pairwise(values)):
+    if not others and len(met) == sight.size:
+        return None if kept and any(a >= b for a, b in pairwise(values)) else (tuple(values), ())
+    rest = dict.fromkeys(value for value in others if value not in met)
+    if kept or len(rest) != sight.size - len(met):
         return None
-    return tuple(values)
+    if not pairs:  # as many as come to each number have to come to its value
+        wanted = Counter(number for number, value in zip(entries, given, strict=True) if value is UNKNOWN)
+        found = Counter(met.get(value, value) if value in met else ("other", value) for value in others)
+        if any(wanted[number] != found[number] for number in met.values()):
+            return None
+        if sorted(wanted[n] for n in range(sight.size) if values[n] is UNKNOWN) != sorted(
+            found["other", value] for value in rest
+        ):
+            return None
+    return tuple(values), tuple(rest)
 
 
 def predicates(sight: Sight, ways: Sequence[Way]) -> list[str]:
@@ -261,7 +347,9 @@ def predicates(sight: Sight, ways: Sequence[Way]) -> list[str]:
         if all(
             SELECTED[name](key, query) == wanted
             for key, row in zip(keys.values, rows, strict=True)
+            if key is not UNKNOWN
             for query, wanted in zip(queries.values, row, strict=True)
+            if query is not UNKNOWN
         )
     ]
 
