@@ -441,7 +441,7 @@ def decompile(
     source: Any,
     *,
     vocab: str | Sequence[Any] | None = None,
-    budget: float = 30.0,
+    budget: float | int = 30.0,
     num_heads: int | None = None,
     causal: bool = False,
     identifier: str | None = None,

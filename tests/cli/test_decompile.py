@@ -307,7 +307,6 @@ def test_where_nothing_is_found_that_is_said_and_the_exit_code_is_3(
         (["--vocab", '{"a": 1}'], "--vocab is a JSON dict"),
         (["--vocab", "missing.json"], "missing.json, which is not there"),
         (["--vocab", "[[1], [2], [3]]"], "tokens are numbers or strings"),
-        (["--vocab", '["a", 2, "c"]'], "mixes numbers and strings"),
         (["--vocab", "a,b"], "one for each of the 2 tokens"),
         ([], "give a vocabulary of 3"),
         (["--vocab", "a,b,c", "--heads", "0"], "0 heads"),

@@ -347,7 +347,7 @@ def test_vocabularies_are_numbers_where_all_are_else_strings(text: str, vocabula
     assert [type(token) for token in found] == [type(token) for token in vocabulary]
 
 
-@pytest.mark.parametrize("text", ["", " , ", "a,a", "[0, 0]", "[0, 'a']", "[open('x')]", "[", "nan,1", "compiler_bos"])
+@pytest.mark.parametrize("text", ["", " , ", "a,a", "[0, 0]", "[open('x')]", "[", "nan,1", "compiler_bos"])
 def test_what_is_no_vocabulary_is_refused(text: str) -> None:
     with pytest.raises(RaspError):
         read_vocabulary(text)
@@ -425,7 +425,6 @@ def test_a_wrong_option_of_rasp_is_one_sentence(hist: str, tmp_path: Path, capsy
     fails(capsys, ["rasp", "show", hist, "--out", str(tmp_path / "x.pdf")], ".png or .svg")
     assert [path.name for path in tmp_path.iterdir()] == ["program.rasp"]
     fails(capsys, ["rasp", "show", hist, "--vocab", "a,a"], "'a' twice")
-    fails(capsys, ["rasp", "show", hist, "--vocab", "[1, 'a']"], "mixes numbers and strings")
     fails(capsys, ["rasp", "check", hist, "--max-seq-len", "0"], "1 to 1,000, not 0")
     fails(capsys, ["rasp", "check", hist, "--mode", "tracr"], "'tracr'", "tracr_compat")
     fails(capsys, ["rasp", "compile", hist], "--out")

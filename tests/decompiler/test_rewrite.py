@@ -111,8 +111,9 @@ def test_a_rewrite_is_undone_named_and_the_weights_as_given_are_compared(program
 def test_a_rewrite_keeps_every_answer(program: Program) -> None:
     bare = weights(program)
     given = rewritten(bare, rewrite_of(bare, "usqvr"))
-    drawn = np.random.default_rng(1).integers(len(bare.vocab), size=(20, bare.max_seq_len))
-    codes = bare.encode([tuple(bare.vocab[token] for token in row) for row in drawn.tolist()])
+    rows = [bare.space.index(token) for token in bare.vocab]
+    drawn = np.random.default_rng(1).choice(rows, (20, bare.max_seq_len))
+    codes = np.concatenate([bare.encode([()] * 20), drawn], axis=1)
     rewrite = rewrite_of(bare, "usqvr")
     assert rewrite.stream is not None
     expected = bare.forward(codes) @ rewrite.stream * rewrite.scale

@@ -23,7 +23,6 @@ from weightspace.errors import NetworkError, ScopeError, TaskError, UnlikeWarnin
 from weightspace.evaluation.compare import compare, curve_of, results_of, score
 from weightspace.evaluation.report import write_report
 from weightspace.evaluation.results import Results, Row
-from weightspace.experiments.ladder import held_out
 from weightspace.files.atomic import file_hash, write_atomically
 from weightspace.metamodels.asking import Answers
 from weightspace.metamodels.baselines.linear import Linear
@@ -36,6 +35,7 @@ from weightspace.metamodels.recipes import small
 from weightspace.metamodels.streaming import predict_file
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
+from weightspace.rasp.program import Program
 from weightspace.train.ranks import joined
 from weightspace.weights.spec import SpecError
 from weightspace.zoo.engine import Engine
@@ -189,15 +189,26 @@ def demo(out: str | Path, engine: Engine | None = None, *, show: bool = True) ->
     return compare_on_zoo(zoo.folder, out, show=show, started=start)
 
 
+DEMO_PROGRAM = """\
+vocab = [1, 2, 3, 4, 5]
+max_seq_len = 5
+keys = SequenceMap(5 * (x - 1) + y, tokens, indices)
+smaller = Select(PRED_LT, keys, keys)
+place = SelectorWidth(smaller)
+there = Select(PRED_EQ, place, indices)
+return Aggregate(there, tokens)
+"""
+"""What the demo compiles and decompiles: it sorts its tokens."""
+
 DEMO_SEED = 5
-"""Of the program that the demo decompiles."""
+"""Of the order in which the demo puts directions, units and heads."""
 
 
 def decompile_demo(out: str | Path) -> Decompilation:
-    """A held-out program compiled, its weights put in a random order, and found again; writes weights and a page."""
+    """Sort compiled, its weights put in a random order without a name, and found again; writes weights and a page."""
     out = Path(out)
-    (program,) = held_out(1, DEMO_SEED)
-    bare = permuted(BareTransformer.of(compile_program(program, mode="tracr_compat")), DEMO_SEED)
+    compiled = compile_program(Program.parse(DEMO_PROGRAM), mode="tracr_compat")
+    bare = permuted(BareTransformer.of(compiled), DEMO_SEED)
     write_atomically(out / "unknown.safetensors", save_safetensors(dict(bare.params)))
     found = decompile(bare, budget=30.0, seed=DEMO_SEED)
     write_decompilation(found, bare, out / "decompiled.html", name="unknown.safetensors")

@@ -28,14 +28,16 @@ from weightspace.rasp.language import (
     SelectorOr,
     SelectorWidth,
     SequenceMap,
+    Statements,
     Tokens,
 )
 from weightspace.rasp.means import aggregate
-from weightspace.rasp.program import Program
 from weightspace.rasp.selection import Pairs, select, widths_of
 
 
-def evaluate_all(program: Program, inputs: Sequence[Sequence[Any]], *, causal: bool | None = None) -> list[list[Value]]:
+def evaluate_all(
+    program: Statements, inputs: Sequence[Sequence[Any]], *, causal: bool | None = None
+) -> list[list[Value]]:
     """What the program gives for each of many inputs, of any lengths: `evaluate` of each, many times faster.
 
     Raises:
@@ -44,7 +46,7 @@ def evaluate_all(program: Program, inputs: Sequence[Sequence[Any]], *, causal: b
     return evaluate_batch(program, Batch.of(inputs, program.vocab), causal).lists()
 
 
-def evaluate_batch(program: Program, batch: Batch, causal: bool | None = None) -> BatchValues:
+def evaluate_batch(program: Statements, batch: Batch, causal: bool | None = None) -> BatchValues:
     """What the program gives for a whole batch.
 
     Every S-op is held as small whole numbers, positions in the tuple of its different values, so that a function is
@@ -56,7 +58,7 @@ def evaluate_batch(program: Program, batch: Batch, causal: bool | None = None) -
     return _values(_columns(program, batch, causal)[id(program.output)], batch)
 
 
-def evaluate_nodes(program: Program, batch: Batch, causal: bool | None = None) -> dict[int, BatchValues]:
+def evaluate_nodes(program: Statements, batch: Batch, causal: bool | None = None) -> dict[int, BatchValues]:
     """What every S-op that the output needs gives for a whole batch, inputs and output included, by its `id`.
 
     Raises:
@@ -69,7 +71,7 @@ def _values(column: Column, batch: Batch) -> BatchValues:
     return BatchValues((column.codes.astype(np.int32) - 1).T, column.values, batch.lengths)
 
 
-def _columns(program: Program, batch: Batch, causal: bool | None) -> dict[int, Column]:
+def _columns(program: Statements, batch: Batch, causal: bool | None) -> dict[int, Column]:
     _check_batch(program, batch)
     causal = program.causal if causal is None else causal
     both = any(isinstance(node, SelectorNot) for node in program.nodes)
@@ -125,7 +127,7 @@ def _selector(
     raise RaspError(f"{name}: {type(node).__name__} is no operation that the interpreter knows")
 
 
-def _check_batch(program: Program, batch: Batch) -> None:
+def _check_batch(program: Statements, batch: Batch) -> None:
     check_length(program, int(batch.lengths.max(initial=0)))
     if program.vocab is not None and batch.vocab != program.vocab:
         for token in batch.tokens.values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +21,6 @@ from weightspace.rasp.language import (
     Statements,
     rebuild,
 )
-from weightspace.rasp.program import Program
 from weightspace.rasp.validate import Traits, analyse, settings
 from weightspace.rasp.values import predicate_table
 
@@ -32,7 +32,7 @@ def has_callables(program: Statements) -> bool:
     return any(_function(node) is not None for _, node in program.statements)
 
 
-def tabled(program: Program, vocab: Sequence[Any] | None = None, max_seq_len: int | None = None) -> Program:
+def tabled(program: P, vocab: Sequence[Any] | None = None, max_seq_len: int | None = None) -> P:
     """The program with an expression or a table for each function of Python's.
 
     Args:
@@ -57,7 +57,7 @@ def tabled(program: Program, vocab: Sequence[Any] | None = None, max_seq_len: in
         statements.append((name, new))
     output = made.get(id(program.output), program.output)
     assert isinstance(output, SOp)
-    return Program(output, tuple(statements), program.vocab, program.max_seq_len, program.causal, program.mlp_exactness)
+    return replace(program, output=output, statements=tuple(statements))
 
 
 def _function(node: Expression) -> Function | None:

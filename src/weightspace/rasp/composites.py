@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from weightspace.errors import RaspError
 from weightspace.rasp.functions import Function, Value
@@ -23,10 +23,12 @@ from weightspace.rasp.language import (
     SelectorWidth,
     SequenceMap,
     SOp,
+    Statements,
     rebuild,
     walk,
 )
-from weightspace.rasp.program import Program
+
+P = TypeVar("P", bound=Statements)
 
 MOST_PARTS = 8
 """A selector of more different Selects is refused: what it does where some are None is looked at case by case."""
@@ -62,7 +64,7 @@ class Joined:
                 )
 
 
-def without_composites(program: Program) -> tuple[Program, dict[int, Joined]]:
+def without_composites(program: P) -> tuple[P, dict[int, Joined]]:
     """The program with a Select of pairs for each composite selector that compares different S-ops.
 
     Returns:

@@ -43,15 +43,15 @@ from weightspace.rasp.language import (
     SelectorOr,
     SelectorWidth,
     SequenceMap,
+    Statements,
     Tokens,
     indices,
     tokens,
 )
-from weightspace.rasp.program import Program
 from weightspace.rasp.rounding import settled
 
 
-def evaluate(program: Program, inputs: Sequence[Any], *, causal: bool | None = None) -> list[Value]:
+def evaluate(program: Statements, inputs: Sequence[Any], *, causal: bool | None = None) -> list[Value]:
     """What the program gives for one input, read off the definitions: slow, and the judge of everything faster.
 
     Args:
@@ -65,7 +65,7 @@ def evaluate(program: Program, inputs: Sequence[Any], *, causal: bool | None = N
     return _place_by_place(program, program.nodes, inputs, causal)[id(program.output)]
 
 
-def trace(program: Program, inputs: Sequence[Any], *, causal: bool | None = None) -> dict[str, list[Any]]:
+def trace(program: Statements, inputs: Sequence[Any], *, causal: bool | None = None) -> dict[str, list[Any]]:
     """The value of `tokens`, `indices` and every variable on one input, dead code included, in the program's order.
 
     A selector is shown as a list of rows, one for each query, that say for each key whether it is selected.
@@ -83,7 +83,7 @@ def trace(program: Program, inputs: Sequence[Any], *, causal: bool | None = None
 
 
 def _place_by_place(
-    program: Program, nodes: Iterable[Expression], inputs: Sequence[Any], causal: bool | None
+    program: Statements, nodes: Iterable[Expression], inputs: Sequence[Any], causal: bool | None
 ) -> dict[int, Any]:
     """The value of each node by its id; a selector's rows hold True, False, and None where key or query is None."""
     check_length(program, len(inputs))
@@ -124,7 +124,7 @@ def _place_by_place(
     return values
 
 
-def _sight(program: Program, causal: bool | None) -> Callable[[int, int], bool]:
+def _sight(program: Statements, causal: bool | None) -> Callable[[int, int], bool]:
     """Whether a key can be seen by a query, by their places."""
     causal = program.causal if causal is None else causal
     return operator.le if causal else lambda key, query: True  # noqa: ARG005
@@ -196,12 +196,12 @@ def mean(name: str, node: Aggregate, selected: Sequence[Value]) -> Value:
     return settled(total / len(numbers))
 
 
-def name_of(program: Program, node: Expression) -> str:
+def name_of(program: Statements, node: Expression) -> str:
     """What errors call a node: its variable, or else its operation."""
     return program.names.get(id(node), type(node).__name__)
 
 
-def check_length(program: Program, length: int) -> None:
+def check_length(program: Statements, length: int) -> None:
     """Refuse an input that is longer than the program is meant for."""
     if program.max_seq_len is not None and length > program.max_seq_len:
         raise RaspError(

@@ -23,10 +23,10 @@ from weightspace.rasp.language import (
     SelectorWidth,
     SequenceMap,
     SOp,
+    Statements,
     indices,
     tokens,
 )
-from weightspace.rasp.program import Program
 from weightspace.rasp.rounding import settled
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def tried_on_all(node: SOp, known: Mapping[int, Traits], length: int) -> set[Val
     vocab = known[id(tokens)].values.values
     if sum(len(vocab) ** n for n in range(1, length + 1)) > MOST_INPUTS:
         return None
-    program, batch = Program.of(node), Batch.every(vocab, length)
+    program, batch = Statements.of(node), Batch.every(vocab, length)
     found: set[Value] = set()
     for causal in (False, True):
         found |= set(evaluate_batch(program, batch, causal).values)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from weightspace.notebook import card
+from weightspace.rasp.callables import tabled
 from weightspace.rasp.language import EXACTNESS, SOp, Statements
 from weightspace.rasp.records import program_of, record_of
 from weightspace.rasp.text import parse, to_text
+from weightspace.rasp.tracr_objects import sop_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +46,6 @@ class Program(Statements):
         made = super().of(output, vocab=vocab, max_seq_len=max_seq_len, causal=causal, mlp_exactness=mlp_exactness)
         if vocab is None or max_seq_len is None:
             return made
-        from weightspace.rasp.callables import tabled  # which needs what programs are
-
         return tabled(made)
 
     @staticmethod
@@ -64,8 +64,6 @@ class Program(Statements):
         Raises:
             RaspError: if it is none of Tracr's S-ops, or a function has no value where it needs one.
         """
-        from weightspace.rasp.tracr_objects import sop_of
-
         options: dict[str, Any] = {"causal": causal, "mlp_exactness": mlp_exactness}
         return Program.of(sop_of(sop), vocab=vocab, max_seq_len=max_seq_len, **options)
 

@@ -28,12 +28,12 @@ from weightspace.rasp.language import (
     SelectorWidth,
     SequenceMap,
     SOp,
+    Statements,
     indices,
     tokens,
     usual_default,
 )
 from weightspace.rasp.occurrence import Occurrence, tried_on_all
-from weightspace.rasp.program import Program
 from weightspace.rasp.values import (
     Table,
     ValueSet,
@@ -123,7 +123,7 @@ class Analysis:
         reasons: why the program cannot be compiled; empty if it can.
     """
 
-    program: Program
+    program: Statements
     vocab: tuple[Value, ...]
     max_seq_len: int
     mode: Mode
@@ -131,7 +131,9 @@ class Analysis:
     reasons: list[Reason]
 
 
-def settings(program: Program, vocab: Sequence[Any] | None, max_seq_len: int | None) -> tuple[tuple[Value, ...], int]:
+def settings(
+    program: Statements, vocab: Sequence[Any] | None, max_seq_len: int | None
+) -> tuple[tuple[Value, ...], int]:
     """The vocabulary and the length that a program is compiled for: the arguments, or else what it is meant for.
 
     Raises:
@@ -191,7 +193,11 @@ _vocabularies: dict[object, tuple[Value, ...]] = {}
 
 
 def validate(
-    program: Program | SOp, *, vocab: Sequence[Any] | None = None, max_seq_len: int | None = None, mode: Mode = "fixed"
+    program: Statements | SOp,
+    *,
+    vocab: Sequence[Any] | None = None,
+    max_seq_len: int | None = None,
+    mode: Mode = "fixed",
 ) -> list[Reason]:
     """Every reason why a program cannot be compiled; empty if it can.
 
@@ -202,7 +208,7 @@ def validate(
         vocab, max_seq_len: instead of what the program says it is meant for.
     """
     check_mode(mode)
-    program = program_of(program)
+    program = program if isinstance(program, Statements) else Statements.of(program)
     try:
         chosen, length = settings(program, vocab, max_seq_len)
     except RaspError as error:
@@ -210,13 +216,8 @@ def validate(
     return analyse(program, chosen, length, mode).reasons
 
 
-def program_of(given: Program | SOp) -> Program:
-    """The program, or the one that computes an S-op."""
-    return given if isinstance(given, Program) else Program.of(given)
-
-
 def analyse(
-    program: Program, vocab: tuple[Value, ...], max_seq_len: int, mode: Mode, *, whole: bool = True
+    program: Statements, vocab: tuple[Value, ...], max_seq_len: int, mode: Mode, *, whole: bool = True
 ) -> Analysis:
     """The value sets of a program's S-ops, in one pass, and every reason why it cannot be compiled.
 

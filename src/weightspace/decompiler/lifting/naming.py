@@ -543,6 +543,8 @@ def _functions(
     parts: list[Iterable[Function]] = [_SHORT]
     items = tuple(v for v in vocab if isinstance(v, str)) if not values.numeric else ()
     if count <= 2:
+        if items:  # of texts people ask whether they are equal; which comes first is a last resort
+            parts.append(_with_constants(("x == {c}", "x != {c}"), values.values[:40]))
         parts.append(_with_constants(tuple(_BOOLEAN), items or tuple(PAPER_CONSTANTS)))
         parts.append(_comparisons(values))
     if count == 1:

@@ -230,25 +230,28 @@ def straightened(bare: BareTransformer) -> tuple[BareTransformer, np.ndarray | N
             if not _reads_single(key):
                 inner = _completed(key, query)
                 if inner is not None:  # keys are P inner
-                    compared[layer, number] = np.linalg.inv(inner).T
-                    _put(params, f"{name}/key/w", own, key @ np.linalg.inv(inner))
-                    _put(params, f"{name}/query/w", own, query @ inner.T)
+                    compared[layer, number], skew = np.linalg.inv(inner).T, float(np.linalg.cond(inner))
+                    _put(params, f"{name}/key/w", own, key @ np.linalg.inv(inner), skew)
+                    _put(params, f"{name}/query/w", own, query @ inner.T, skew)
             if not _reads_single(value) or not _writes_single(out):
                 inner = _completed(value, out.T)
                 if inner is not None:
-                    moved[layer, number] = inner
-                    _put(params, f"{name}/value/w", own, value @ np.linalg.inv(inner))
-                    _put(params, f"{name}/linear/w", own, inner @ out, rows=True)
+                    moved[layer, number], skew = inner, float(np.linalg.cond(inner))
+                    _put(params, f"{name}/value/w", own, value @ np.linalg.inv(inner), skew)
+                    _put(params, f"{name}/linear/w", own, inner @ out, skew)
     changed = [None if np.array_equal(maps, eye) else maps for maps in (compared, moved)]
     if changed[0] is None and changed[1] is None:
         return bare, None, None
     return replace(bare, params=params), changed[0], changed[1]
 
 
-def _put(params: dict[str, np.ndarray], name: str, own: slice, value: np.ndarray, rows: bool = False) -> None:
+def _put(params: dict[str, np.ndarray], name: str, own: slice, value: np.ndarray, condition: float) -> None:
+    """Put a head's part of a matrix in its place, without what rounding has left of zeros and of halves."""
     new = params[name].copy()
-    value = np.where(np.abs(value) > NOTHING * np.abs(value).max(initial=0.0), value, 0.0)
-    new[own if rows else (slice(None), own)] = value
+    within = max(NOTHING, 8 * len(value.T) * UNIT_ROUNDING * condition) * np.abs(value).max(initial=0.0)
+    halves = np.round(2 * value) / 2
+    value = np.where(np.abs(value - halves) < min(within, 0.1), halves, value)
+    new[own if name.endswith("linear/w") else (slice(None), own)] = value
     params[name] = new
 
 
@@ -391,10 +394,10 @@ def _exactness(steps: list[tuple[int, float, float]]) -> float:
         for some in begins.values():
             ordered = np.unique(some)
             second = ordered[np.minimum(np.searchsorted(ordered, ordered + 0.5 / steep), len(ordered) - 1)]
-            found += int((np.abs(second - ordered - 1 / steep) < 0.01 / steep).sum())
+            found += int((np.abs(second - ordered - 1 / steep) < 0.001 / steep).sum())
         return found
 
-    return max(options, key=lambda steep: (paired(steep), options[steep]))
+    return max(options, key=lambda steep: (paired(steep), steep == EXACTNESS, options[steep]))
 
 
 def _opposites(bodies: list[list[int]], reads: list[dict[int, float]], second: np.ndarray) -> set[int]:

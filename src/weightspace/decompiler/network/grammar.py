@@ -29,6 +29,7 @@ from weightspace.rasp.language import (
     SelectorWidth,
     SequenceMap,
     SOp,
+    Statements,
     indices,
     tokens,
     usual_default,
@@ -143,7 +144,7 @@ def value_features(t: Traits) -> np.ndarray:
     return features
 
 
-def by_slot(program: Program, traits: dict[int, Traits]) -> list[list[SOp]]:
+def by_slot(program: Statements, traits: dict[int, Traits]) -> list[list[SOp]]:
     """The S-ops of a program by the slot in which the compiler puts them; an even number of lists."""
     operations = [t.node for t in traits.values() if t.depth]
     halves = half_layers(program.output, operations, [traits[id(node)].depth for node in operations])

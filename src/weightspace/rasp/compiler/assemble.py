@@ -40,6 +40,7 @@ from weightspace.rasp.language import (
     SelectorWidth,
     SequenceMap,
     SOp,
+    Statements,
     indices,
     tokens,
 )
@@ -52,7 +53,6 @@ from weightspace.rasp.validate import (
     Traits,
     analyse,
     check_mode,
-    program_of,
     settings,
 )
 from weightspace.rasp.values import KEPT, Table, ValueSet, distinguishable, token_space, value_set
@@ -96,7 +96,7 @@ def compile_program(
         RaspError: if vocabulary or length are missing or wrong.
     """
     check_mode(mode)
-    program = program_of(program)
+    program = program if isinstance(program, Program) else Program.of(program)
     chosen, length = settings(program, vocab, max_seq_len)
     analysis = analyse(program, chosen, length, mode)
     if analysis.reasons:
@@ -175,7 +175,7 @@ def assemble(analysis: Analysis) -> CompiledTransformer:
     )
 
 
-def direction_labels(program: Program, operations: Sequence[Traits], fixed: bool) -> dict[int, str]:
+def direction_labels(program: Statements, operations: Sequence[Traits], fixed: bool) -> dict[int, str]:
     """The names by which directions are sorted, by the `id` of the S-op.
 
     Tracr's labels decide where a direction stands; they hold a counter, sorted as text. `fixed` gives names that depend
@@ -218,7 +218,7 @@ class Plan(NamedTuple):
 
 
 def _plan(
-    program: Program, operations: Sequence[Traits], blocks: Sequence[Block], labels: Sequence[str], fixed: bool
+    program: Statements, operations: Sequence[Traits], blocks: Sequence[Block], labels: Sequence[str], fixed: bool
 ) -> Plan:
     halves = half_layers(program.output, [t.node for t in operations], [t.depth for t in operations])
     count = len(operations)
@@ -355,7 +355,7 @@ def _directions(
 
 
 def _output(
-    program: Program, traits: dict[int, Traits], labels: dict[int, str], starts: dict[str, int], fixed: bool
+    program: Statements, traits: dict[int, Traits], labels: dict[int, str], starts: dict[str, int], fixed: bool
 ) -> Output:
     t, label = traits[id(program.output)], labels[id(program.output)]
     numerical = t.node.numerical
