@@ -6,20 +6,10 @@ from random import Random
 import numpy as np
 import pytest
 
-from weightspace.decompiler.paper.ceiling import (
-    Walk,
-    different_records,
-    draw_record,
-    kinds_of,
-    listing_ceiling,
-    live,
-    posterior,
-    program_of,
-    summary,
-    target_of,
-    weights_key,
-)
+from weightspace.decompiler.paper.ceiling import different_records, listing_ceiling, posterior, summary
+from weightspace.decompiler.paper.sampler_record import draw_record, kinds_of, live, program_of
 from weightspace.decompiler.paper.typed_ceiling import TypedWalk, typed_ceiling
+from weightspace.decompiler.paper.walk import Walk, target_of, weights_key
 from weightspace.errors import RaspError
 from weightspace.rasp.language import Map, Select, SelectorWidth, SequenceMap, indices, tokens
 from weightspace.rasp.program import Program

@@ -7,24 +7,23 @@ import pytest
 
 from weightspace.decompiler.distortion import permuted
 from weightspace.decompiler.lifting.lift import lift
-from weightspace.decompiler.paper.ceiling import (
-    DrawnOperation,
-    SamplerRecord,
-    Walk,
-    different_records,
-    draw_record,
-    drawn_operations,
-    kinds_of,
-    live,
-    program_of,
-    target_of,
-)
+from weightspace.decompiler.paper.ceiling import different_records
 from weightspace.decompiler.paper.imprint import imprint_key, imprint_of
 from weightspace.decompiler.paper.likeliest import chosen, likeliest_listing, nearest_lines, numbering_of
 from weightspace.decompiler.paper.listing import score_listings, target_lines
 from weightspace.decompiler.paper.matching import Matcher
 from weightspace.decompiler.paper.reconstruction import reconstructed, without_values
+from weightspace.decompiler.paper.sampler_record import (
+    DrawnOperation,
+    SamplerRecord,
+    draw_record,
+    drawn_operations,
+    kinds_of,
+    live,
+    program_of,
+)
 from weightspace.decompiler.paper.settled import settled
+from weightspace.decompiler.paper.walk import Walk, target_of
 from weightspace.decompiler.proof.verify import certify
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer

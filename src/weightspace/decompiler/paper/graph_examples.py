@@ -14,8 +14,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from weightspace.decompiler.network.graph import ANCHORS, ANSWER, Graph, graph_of
-from weightspace.decompiler.paper.ceiling import SamplerRecord, draw_record, program_of
 from weightspace.decompiler.paper.listing import target_lines
+from weightspace.decompiler.paper.sampler_record import SamplerRecord, draw_record, program_of
 from weightspace.decompiler.paper.settled import settled
 from weightspace.errors import RaspError, TaskError
 from weightspace.files.atomic import write_atomically

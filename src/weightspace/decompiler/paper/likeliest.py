@@ -18,11 +18,11 @@ from time import monotonic
 
 import numpy as np
 
-from weightspace.decompiler.paper.ceiling import Walk
 from weightspace.decompiler.paper.imprint import Numbering, Order, imprint_of
 from weightspace.decompiler.paper.listing import FIELDS, target_lines
 from weightspace.decompiler.paper.matching import matcher_of
 from weightspace.decompiler.paper.reconstruction import reconstructed
+from weightspace.decompiler.paper.walk import Walk
 from weightspace.decompiler.proof.certificate import Columns
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program, direction_labels

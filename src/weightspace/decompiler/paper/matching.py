@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from weightspace.decompiler.paper.ceiling import DrawnOperation, SamplerRecord, number_of, program_of
 from weightspace.decompiler.paper.imprint import Imprint, Order, imprint_of, joined_hash, unmet_mark
 from weightspace.decompiler.paper.reconstruction import JOINED, SELECTED
+from weightspace.decompiler.paper.sampler_record import DrawnOperation, SamplerRecord, number_of, program_of
 from weightspace.decompiler.paper.settled import COMPARED
 from weightspace.rasp.language import fused
 from weightspace.rasp.sampler import PAPER_BOOLEAN

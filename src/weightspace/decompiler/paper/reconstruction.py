@@ -15,14 +15,14 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from weightspace.decompiler.paper.ceiling import (
+from weightspace.decompiler.paper.imprint import Imprint, Sight, imprint_key
+from weightspace.decompiler.paper.sampler_record import (
     DrawnOperation,
     SamplerRecord,
     drawn_operations,
     place_of,
     program_of,
 )
-from weightspace.decompiler.paper.imprint import Imprint, Sight, imprint_key
 from weightspace.decompiler.paper.settled import COMPARED
 from weightspace.decompiler.proof.verify import certify
 from weightspace.errors import RaspError

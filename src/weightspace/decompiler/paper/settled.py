@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from weightspace.decompiler.paper.ceiling import (
+from weightspace.decompiler.paper.sampler_record import (
     DrawnOperation,
     SamplerRecord,
     constants_of,
@@ -21,8 +21,8 @@ from weightspace.decompiler.paper.ceiling import (
     nodes_of,
     number_of,
     program_of,
-    weights_key,
 )
+from weightspace.decompiler.paper.walk import weights_key
 from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import PAPER_BOOLEAN
 from weightspace.rasp.validate import analyse, settings
