@@ -142,6 +142,7 @@ def test_a_record_is_made_for_weights_without_a_look_at_the_program_that_was_dra
     assert made >= 5
 
 
+@pytest.mark.slow
 def test_moves_leave_the_distribution_of_records_as_it_is():
     """A walk to which all weights are alike is a walk over the sampler's own draws: it must go on looking like them."""
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from weightspace.decompiler.decompile import Attempt, Method, Problem, attempt, decompile, judge
 from weightspace.decompiler.distortion import permuted
+from weightspace.decompiler.paper.ceiling import TwoStarts
 from weightspace.decompiler.paper.graph_examples import HeldOut, held_out_programs
 from weightspace.decompiler.paper.imprint import Order
 from weightspace.decompiler.paper.likeliest import Likeliest, likeliest_listing, nearest_lines, numbering_of
@@ -33,6 +34,7 @@ RESULTS = "results.jsonl"
 ALONE: tuple[Method, ...] = ("lifter", "enumeration", "greedy")
 """Methods that are asked alone too; `greedy` is the network of the `typed` programs, which has few of these lambdas."""
 ORDERS: tuple[Order, ...] = get_args(Order)
+WEIGHTS: dict[Order, str] = {"kept": "weights as compiled", "lost": "permuted"}
 PUBLISHED = {"tokens right": 0.735, "programs, at least 90% of tokens": 0.320, "programs, exact": 0.068}
 """The paper's, from the weights alone."""
 
@@ -298,7 +300,7 @@ def columns_of(rows: Sequence[PaperRow]) -> dict[str, tuple[np.ndarray, np.ndarr
 def promised_table(rows: Sequence[PaperRow]) -> str:
     """What the posterior says that the best answer gets, with 95% intervals over programs: a ceiling from above."""
     lines = []
-    for order, name in (("kept", "weights as compiled"), ("lost", "permuted")):
+    for order, name in WEIGHTS.items():
         cells: list[Any] = [name]
         for measure in ("tokens", "exact"):
             every = np.array([row.listings[order][measure] for row in rows], float)
@@ -307,6 +309,25 @@ def promised_table(rows: Sequence[PaperRow]) -> str:
         walked = sum(row.listings[order]["chains"] > 0 for row in rows)
         lines.append([*cells, f"{walked} of {len(rows)}"])
     return markdown_table(["weights", "tokens right, expected", "exact, expected", "printed by a chain"], lines)
+
+
+def ceiling_table(found: dict[Order, list[TwoStarts]]) -> str:
+    """What the best answer promises and gets, from both starts of a chain, with 95% intervals over programs."""
+    lines: list[list[Any]] = []
+    for order, programs in found.items():
+        starts = {
+            "that was drawn": [one.truth for one in programs],
+            "made for the weights": [one.made for one in programs if one.made is not None],
+        }
+        for start, answers in starts.items():
+            cells = []
+            for measure in ("tokens", "right", "exact", "whole"):
+                every = np.array([getattr(answer, measure) for answer in answers], float)
+                cells.append(_shown(bootstrap_interval(every, seed=0)) if len(every) else None)
+            lines.append([WEIGHTS[order], start, f"{len(answers)} of {len(programs)}", *cells])
+    return markdown_table(
+        ["weights", "from the program", "n", "tokens promised", "tokens right", "exact promised", "exact"], lines
+    )
 
 
 def _shown(found: Interval) -> str:

@@ -135,6 +135,12 @@ def held_out_programs(count: int, seed: int) -> list[HeldOut]:
     return [HeldOut(program, bare) for _, (_, program, bare) in zip(range(count), drawn, strict=False)]
 
 
+def held_out_records(count: int, seed: int) -> list[SamplerRecord]:
+    """All that the sampler chose for the programs of `held_out_programs`."""
+    drawn = _drawn("test", seed, 0)
+    return [record for _, (record, _, _) in zip(range(count), drawn, strict=False)]
+
+
 def draw_examples(split: str, seed: int, number: int, count: int) -> list[GraphExample]:
     """`count` examples of a split: a pure function of the arguments."""
     found: list[GraphExample] = []
