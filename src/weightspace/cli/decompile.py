@@ -223,8 +223,10 @@ def paper(
     count: int = 1_000,
     seed: int = 1,
     budget: str = "30s",
-    alone: int = 1_000,
-    steps: int = 8_000,
+    alone: int = 100,
+    alone_budget: str = "5s",
+    printed: int = 1_000,
+    steps: int = 4_000,
     chains: int = 3,
     workers: int = 1,
     networks: tuple[Path, ...] = (),
@@ -235,8 +237,10 @@ def paper(
     Args:
         count: programs, of fewer than 50,000 parameters each.
         seed: of the programs and of how their weights are permuted.
-        budget: time for each program and method.
+        budget: time for each program.
         alone: on how many programs, the first, each method is asked alone too.
+        alone_budget: time for each program and method other than the lifter, asked alone.
+        printed: how many programs, the first, are printed in the paper's tokens.
         steps: of each chain by which a program that was found is printed in the paper's tokens.
         chains: for each program.
         workers: processes; 0 for this one.
@@ -246,7 +250,14 @@ def paper(
     from weightspace.experiments import paper_decompiling as experiment
 
     config = experiment.PaperConfig(
-        count=count, seed=seed, budget=seconds_of(budget), alone=alone, steps=steps, chains=chains
+        count=count,
+        seed=seed,
+        budget=seconds_of(budget),
+        alone=alone,
+        alone_budget=seconds_of(alone_budget),
+        printed=printed,
+        steps=steps,
+        chains=chains,
     )
     rows = experiment.run_paper(config, out, workers=workers)
     say(f"{experiment.certificate_table(rows)}\n\n{experiment.promised_table(rows)}\n")
@@ -255,7 +266,7 @@ def paper(
         from weightspace.experiments.listing_networks import answers_of
 
         columns |= answers_of(networks, config.count, config.seed)
-    return say(experiment.listing_table(columns))
+    return say(experiment.listing_table(columns)) if columns else 0
 
 
 def listing(

@@ -21,6 +21,7 @@ from weightspace.decompiler.paper.graph_examples import HeldOut, held_out_progra
 from weightspace.decompiler.paper.imprint import Order
 from weightspace.decompiler.paper.likeliest import Likeliest, likeliest_listing, nearest_lines, numbering_of
 from weightspace.decompiler.paper.listing import ListingScores, score_listings, target_lines
+from weightspace.decompiler.proof.verify import certify
 from weightspace.decompiler.result import Decompilation
 from weightspace.errors import NetworkError, RaspError, TaskError
 from weightspace.evaluation.metrics import Interval, bootstrap_interval
@@ -28,6 +29,7 @@ from weightspace.evaluation.tables import markdown_table
 from weightspace.files.atomic import write_atomically
 from weightspace.files.progress import progress
 from weightspace.files.workers import processes
+from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.train.checkpoint import bind
 
 RESULTS = "results.jsonl"
@@ -47,8 +49,9 @@ class PaperConfig:
         count: held-out programs.
         seed: of the programs and the permutations.
         budget: seconds for each program and method.
-        alone: on how many of the programs, the first, methods other than the lifter are asked alone; each may take the
-            whole budget.
+        alone: on how many of the programs, the first, methods other than the lifter are asked alone.
+        alone_budget: seconds for each of them; enumeration takes all of them for what it does not find.
+        printed: how many of the programs, the first, are printed in the paper's tokens.
         steps: of each chain by which a program is printed.
         chains: for each program and order.
 
@@ -59,8 +62,10 @@ class PaperConfig:
     count: int = 1_000
     seed: int = 1
     budget: float = 30.0
-    alone: int = 1_000
-    steps: int = 8_000
+    alone: int = 100
+    alone_budget: float = 5.0
+    printed: int = 1_000
+    steps: int = 4_000
     chains: int = 3
 
     def __post_init__(self) -> None:
@@ -69,6 +74,11 @@ class PaperConfig:
             f"seed {self.seed}": (self.seed >= 0, "0 or more"),
             f"budget {self.budget:g} s": (0 < self.budget < float("inf"), "a positive number of seconds"),
             f"alone {self.alone}": (self.alone >= 0, "0 or more"),
+            f"printed {self.printed}": (self.printed >= 0, "0 or more"),
+            f"budget {self.alone_budget:g} s of each method alone": (
+                0 < self.alone_budget < float("inf"),
+                "a positive number of seconds",
+            ),
             f"steps {self.steps}": (self.steps >= 10, "at least 10"),
             f"chains {self.chains}": (self.chains >= 1, "at least 1"),
         }
@@ -116,7 +126,7 @@ def run_paper(config: PaperConfig, out: Path, *, workers: int = 1, show: bool = 
     if workers < 0:
         raise TaskError(f"{workers} workers cannot decompile: give 0 for none, 1 or more")
     out.mkdir(parents=True, exist_ok=True)
-    asked = {name: value for name, value in asdict(config).items() if name not in ("count", "alone")}
+    asked = {name: value for name, value in asdict(config).items() if name not in ("count", "alone", "printed")}
     if not bind(out, json.dumps(asked, sort_keys=True).encode()):
         raise TaskError(f"{out} holds results of another seed, budget or other chains: choose another folder")
     known = {row.number: row for row in results(out) if row.number < config.count}
@@ -153,7 +163,8 @@ def _number(row: PaperRow) -> int:
 
 
 def _whole(row: PaperRow, config: PaperConfig) -> bool:
-    return row.number >= config.alone or all(method in row.alone for method in ALONE)
+    asked = row.number >= config.alone or all(method in row.alone for method in ALONE)
+    return asked and (row.number >= config.printed or bool(row.listings))
 
 
 def results(out: Path) -> list[PaperRow]:
@@ -179,33 +190,33 @@ def _held_out(count: int, seed: int) -> list[HeldOut]:
 def one_program(config: PaperConfig, number: int) -> PaperRow:
     """Decompile the weights of one program; the program itself is looked at to score, and for nothing else."""
     held = _held_out(config.count, config.seed)[number]
-    weights = {"lost": permuted(held.bare, config.seed * 1_000_003 + number), "kept": held.bare}
-    found = {order: decompile(weights[order], config.budget) for order in ORDERS}
-    shuffled = found["lost"]
-    alone = {"lifter": (shuffled.status == "certified" and shuffled.method == "lifter", shuffled.seconds)}
+    weights = permuted(held.bare, config.seed * 1_000_003 + number)
+    found = decompile(weights, config.budget)
+    alone = {"lifter": (found.status == "certified" and found.method == "lifter", found.seconds)}
     for method in ALONE if number < config.alone else ():
         if method != "lifter" or not alone["lifter"][0]:
-            alone[method] = _alone(Problem(weights["lost"], config.seed), method, config.budget)
+            budget = config.budget if method == "lifter" else config.alone_budget
+            alone[method] = _alone(Problem(weights, config.seed), method, budget)
     listings = {}
-    for order in ORDERS:
-        started = time.monotonic()
-        printed = _printed(config, found[order], order, number)
+    for order in ORDERS if number < config.printed else ():
+        started = time.process_time()
+        printed = _printed(config, found, held.bare, order, number)
         listings[order] = {
             "lines": printed.lines.tolist(),
             "tokens": printed.tokens,
             "exact": printed.exact,
             "targets": printed.targets,
             "chains": printed.chains,
-            "seconds": time.monotonic() - started,
+            "seconds": time.process_time() - started,
         }
     return PaperRow(
         number=number,
         program=blake2b(str(held.program).encode(), digest_size=8).hexdigest(),
         operations=len(held.program),
         parameters=sum(array.size for array in held.bare.params.values()),
-        status=shuffled.status,
-        method=shuffled.method,
-        seconds=shuffled.seconds,
+        status=found.status,
+        method=found.method,
+        seconds=found.seconds,
         alone=alone,
         listings=listings,
         truth=target_lines(held.program).tolist(),
@@ -224,14 +235,23 @@ def _alone(problem: Problem, method: Method, budget: float) -> tuple[bool, float
     return certified, time.monotonic() - started
 
 
-def _printed(config: PaperConfig, found: Decompilation, order: Order, number: int) -> Likeliest:
-    """The program found in the paper's tokens; the likeliest of its weights where these are certified."""
+def _printed(config: PaperConfig, found: Decompilation, bare: BareTransformer, order: Order, number: int) -> Likeliest:
+    """The program found in the paper's tokens; the likeliest of its weights where these are certified.
+
+    Args:
+        bare: the weights as they were compiled.
+        order: whether that is known, or permuted weights alone.
+    """
     nothing = float("nan")
     if found.program is None:
         return Likeliest(np.zeros((15, 5), np.int64), nothing, nothing, 0, 0)
     if found.certificate is None or found.mode != "tracr_compat":
         return Likeliest(nearest_lines(found.program), nothing, nothing, 0, 0)
-    numbering = numbering_of(found.program, found.certificate.columns) if order == "kept" else None
+    numbering = None
+    if order == "kept":
+        certificate = certify(found.program, bare, mode="tracr_compat")
+        assert certificate is not None  # permuted, they are certified
+        numbering = numbering_of(found.program, certificate.columns)
     return likeliest_listing(
         found.program,
         order,
@@ -291,15 +311,21 @@ def listing_table(columns: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
 
 
 def columns_of(rows: Sequence[PaperRow]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The listings printed, for weights as they were compiled and for permuted ones."""
+    """The listings printed, for weights as they were compiled and for permuted ones; of none where none was."""
+    rows = [row for row in rows if row.listings]
     truth = np.array([row.truth for row in rows])
-    names = {"kept": "the decompiler, weights as compiled", "lost": "the decompiler, permuted"}
-    return {name: (np.array([row.listings[order]["lines"] for row in rows]), truth) for order, name in names.items()}
+    if not rows:
+        return {}
+    return {
+        f"the decompiler, {WEIGHTS[order]}": (np.array([row.listings[order]["lines"] for row in rows]), truth)
+        for order in WEIGHTS
+    }
 
 
 def promised_table(rows: Sequence[PaperRow]) -> str:
     """What the posterior says that the best answer gets, with 95% intervals over programs: a ceiling from above."""
     lines = []
+    rows = [row for row in rows if row.listings]
     for order, name in WEIGHTS.items():
         cells: list[Any] = [name]
         for measure in ("tokens", "exact"):
