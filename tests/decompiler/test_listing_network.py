@@ -27,9 +27,11 @@ from weightspace.decompiler.paper.graph_examples import (
 )
 from weightspace.decompiler.paper.listing import target_lines
 from weightspace.decompiler.paper.listing_config import ListingConfig
+from weightspace.decompiler.paper.listing_grammar import OPERATIONS, legal
 from weightspace.errors import NetworkError, TaskError
 from weightspace.rasp.canonical import canonical_key
 from weightspace.rasp.language import fused
+from weightspace.rasp.tokens import PAPER_ARGUMENTS, PAPER_OPERATIONS
 from weightspace.rasp.validate import analyse, settings
 from weightspace.train.config import TrainingConfig
 from weightspace.zoo.programs.splits import split_of
@@ -90,9 +92,38 @@ def test_a_greedy_decode_is_what_the_network_says_of_its_own_lines(examples, rea
     decoder.network.eval()
     with torch.inference_mode():
         written = decoder.network.write(batch.graph)
-        again = decoder.network(ListingBatch(batch.graph, written)).argmax(-1)
-    assert (written == again).all() and len(written.unique()) > 3
+        logits = decoder.network(ListingBatch(batch.graph, written))
+        for place in range(written.shape[1]):
+            logits[:, place][torch.from_numpy(~legal(written[:, :place].numpy()))] = -torch.inf
+    assert (written == logits.argmax(-1)).all() and len(written.unique()) > 3
     assert decoder.decode([example.graph for example in examples]).shape == (8, 15, 5)
+
+
+def test_all_that_was_drawn_is_legal_and_little_else(examples):
+    ids = ids_of(np.stack([example.lines for example in examples]))
+    shares = []
+    for place in range(ids.shape[1]):
+        found = legal(ids[:, :place])
+        there = ids[:, place] != 0
+        assert found[there, ids[there, place]].all()
+        shares += found[there].mean(1).tolist()
+    assert np.mean(shares) < 0.15
+
+
+def test_what_is_not_written_yet_or_of_another_type_is_not_legal():
+    width, tokens_id, selector = (PAPER_OPERATIONS.index("SelectorWidth"), *ids_named("tokens", "v1"))
+    assert not legal(np.zeros((1, 0), np.int64))[0, width]  # no selector is there to be counted
+    select = [PAPER_OPERATIONS.index("Select"), *ids_named("PRED_EQ", "tokens", "tokens")]
+    assert not legal(np.array([select[:2]]))[0, selector] and not legal(np.array([select[:3]]))[0, ids_named("indices")]
+    counted = legal(np.array([[*select, width]]))[0]
+    assert counted[selector] and counted.sum() == 1
+    aggregate = [*select, PAPER_OPERATIONS.index("Aggregate")]
+    assert legal(np.array([aggregate]))[0, ids_named("indices", "tokens", "v1")].tolist() == [True, True, False]
+    assert legal(np.array([[*aggregate, tokens_id]]))[0].nonzero()[0].tolist() == [selector]
+
+
+def ids_named(*names):
+    return [OPERATIONS + PAPER_ARGUMENTS.index(name) for name in names]
 
 
 def test_shuffled_weights_are_answered_alike(examples):
@@ -102,7 +133,12 @@ def test_shuffled_weights_are_answered_alike(examples):
     for ordered in (False, True):
         decoder = ListingDecoder(small(ordered=ordered))
         torch.nn.init.normal_(decoder.network.out.weight, std=0.5)
-        assert (decoder.decode(graphs) == decoder.decode(others)).all() == (not ordered)
+        with torch.inference_mode():
+            logits, shuffled = (
+                decoder.network(ListingBatch(collate(some), torch.ones(4, 8, dtype=torch.int64)))[..., 1:8][:, ::4]
+                for some in (graphs, others)
+            )
+        assert torch.allclose(logits, shuffled, atol=1e-3) == (not ordered)
 
 
 def test_the_order_of_directions_is_read_and_not_what_pads_them(examples):

@@ -24,9 +24,10 @@ from weightspace.decompiler.paper.graph_examples import SHARD, GraphExample, rea
 from weightspace.decompiler.paper.half_linear import with_half_linears
 from weightspace.decompiler.paper.listing import END_ID, FIELDS, START_ID, ended, length_of
 from weightspace.decompiler.paper.listing_config import ListingConfig
+from weightspace.decompiler.paper.listing_grammar import OPERATIONS, SIZE, WRITTEN, legal
 from weightspace.decompiler.paper.ordered_reader import OrderedReader
 from weightspace.errors import NetworkError, TaskError
-from weightspace.rasp.tokens import MOST_LINES, PAPER, PAPER_ARGUMENTS, PAPER_OPERATIONS, PAPER_VARIABLES
+from weightspace.rasp.tokens import MOST_LINES, PAPER, PAPER_VARIABLES
 from weightspace.train.checkpoint import bind
 from weightspace.train.config import MAY_CHANGE_ON_RESUME
 from weightspace.train.loop import History, train
@@ -34,11 +35,6 @@ from weightspace.train.model_file import read_model, training_of, write_model
 
 MODEL_FILE = "listing_decoder.safetensors"
 KIND = "listing decoder"
-WRITTEN = FIELDS - 1
-"""Tokens of a line that are written: the variable of line n is v_n."""
-OPERATIONS = len(PAPER_OPERATIONS)
-"""Ids of operations come first, then those of arguments."""
-SIZE = OPERATIONS + len(PAPER_ARGUMENTS)
 MOST_TOKENS = WRITTEN * MOST_LINES
 VARIABLE_IDS = np.array([PAPER.ids[4][name] for name in PAPER_VARIABLES])
 
@@ -135,17 +131,19 @@ class ListingNetwork(nn.Module):
         return self.read(x)
 
     def write(self, g: GraphBatch) -> Int[Tensor, "b 60"]:
-        """One greedy decode: the likeliest token each time."""
+        """One greedy decode: each time the likeliest token of those that the grammar allows; nothing is taken back."""
         remembered, present = self.remember(g)
         last = torch.full((len(g.present), 1), START_ID, dtype=torch.int64, device=g.present.device)
         past: list[tuple[Tensor, Tensor] | None] = [None] * len(self.layers)
         seen = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=g.present.device)
-        written = []
+        written: list[Tensor] = []
         for place in range(MOST_TOKENS):
             x = self.embed(last, place)
             for number, (layer, own) in enumerate(zip(self.layers, remembered, strict=True)):
                 x, past[number] = layer(x, own, present, past[number], seen if place else None)
-            last = self.read(x, place).argmax(-1)
+            before = torch.cat(written, 1).cpu().numpy() if written else np.zeros((len(last), 0), np.int64)
+            allowed = torch.from_numpy(legal(before)).to(last.device)[:, None]
+            last = self.read(x, place).masked_fill(~allowed, -torch.inf).argmax(-1)
             written.append(last)
         return torch.cat(written, 1)
 
