@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from weightspace.decompiler.paper.imprint import Imprint, Order, imprint_of, joined_hash, unmet_mark
-from weightspace.decompiler.paper.reconstruction import JOINED, SELECTED
+from weightspace.decompiler.paper.lambdas import JOINED, SELECTED, applied
 from weightspace.decompiler.paper.sampler_record import DrawnOperation, SamplerRecord, number_of, program_of
-from weightspace.decompiler.paper.settled import COMPARED
 from weightspace.rasp.language import fused
-from weightspace.rasp.sampler import PAPER_BOOLEAN
+from weightspace.rasp.sampler import PAPER_ARITHMETIC, PAPER_BOOLEAN, PAPER_CONSTANTS
 
 MOST_KEPT = 20_000
+
+Lambdas = dict[bytes, list[tuple[str, Any]]]
+"""Names and constants, by a table."""
 
 
 def matcher_of(record: SamplerRecord, order: Order) -> Matcher:
@@ -39,6 +41,7 @@ class _Seen:
         depth: of the S-op in weights.
         source: what a Map, and the Maps before it, read; itself for any other.
         given: of a Map, what it gives for each value of its source; else `values`.
+        table: of a Map, the digest of what it and those before it give for each value of their source.
     """
 
     values: tuple[Any, ...]
@@ -46,6 +49,7 @@ class _Seen:
     depth: int
     source: _Seen | None
     given: tuple[Any, ...]
+    table: bytes = b""
 
 
 class Matcher:
@@ -130,17 +134,11 @@ class Matcher:
         key = (operation.detail, operation.constant, type(operation.constant), given)
         made = self.memory.get(key)
         if made is None:
-            constant = operation.constant
-            if operation.detail in PAPER_BOOLEAN:
-                compare = COMPARED[operation.detail]
-                made = tuple(compare(constant, x) for x in given)
-            else:
-                join = JOINED[operation.detail]
-                made = tuple(join(constant, x) for x in given)
+            made = applied(operation.detail, operation.constant, given)
             made = self._keep(key, (made, *self._numbered(made)))
         outcome, table, values = made
         # where only Maps read it, how many values it has does not matter
-        return _Seen(values, joined_hash(b"Map", source.digest, table), source.depth + 1, source, outcome)
+        return _Seen(values, joined_hash(b"Map", source.digest, table), source.depth + 1, source, outcome, table)
 
     def _join(self, detail: str, first: _Seen, second: _Seen) -> _Seen | None:
         join, depth = JOINED[detail], 1 + max(first.depth, second.depth)
@@ -197,6 +195,38 @@ class Matcher:
             mask = np.array([[compare(a, b) for b in queries.values] for a in keys.values], bool)
             bits = self._keep(key, np.packbits(mask).tobytes() if mask.any() else b"nothing")
         return b"nothing" if bits == b"nothing" else joined_hash(keys.digest, queries.digest, bits)
+
+    # -- what else a Map could be --------------------------------------------------------------------------------------
+
+    def scope(self, record: SamplerRecord, kept: tuple[int, ...]) -> dict[int, Any]:
+        """What stands at the live places of a record that has these weights."""
+        scope: dict[int, Any] = {0: self.tokens, 2: self.indices}
+        for place in kept:
+            operation = record.operations[number_of(place)]
+            reads = [scope[read] for read in operation.reads]
+            seen = (operation.detail, *reads) if operation.name == "Select" else self._seen(operation, reads)
+            assert seen is not None
+            scope[place] = seen
+        return scope
+
+    def lambdas(self, given: tuple[Any, ...], boolean: bool, constants: Sequence[Any]) -> Lambdas:
+        """By the table that comes of it, all lambdas with whole constants, of what a Map or an input gives.
+
+        Args:
+            boolean: whether they are comparisons, or arithmetic.
+            constants: of a comparison.
+        """
+        key = ("lambdas", given, tuple(map(type, given)), boolean, tuple(constants) if boolean else ())
+        key = (*key, type(constants[0]) if boolean else None)
+        found: Lambdas | None = self.memory.get(key)
+        if found is None:
+            found = {}
+            for detail in PAPER_BOOLEAN if boolean else PAPER_ARITHMETIC:
+                for constant in constants if boolean else PAPER_CONSTANTS:
+                    table, _ = self._numbered(applied(detail, constant, given))
+                    found.setdefault(table, []).append((detail, constant))
+            self._keep(key, found)
+        return found
 
     def _keep(self, key: Any, made: Any) -> Any:
         if len(self.memory) > MOST_KEPT:

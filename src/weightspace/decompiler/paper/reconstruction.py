@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 
 from weightspace.decompiler.paper.imprint import Imprint, Sight, imprint_key
+from weightspace.decompiler.paper.lambdas import COMPARED, JOINED, SELECTED
 from weightspace.decompiler.paper.sampler_record import (
     DrawnOperation,
     SamplerRecord,
@@ -23,7 +24,6 @@ from weightspace.decompiler.paper.sampler_record import (
     place_of,
     program_of,
 )
-from weightspace.decompiler.paper.settled import COMPARED
 from weightspace.decompiler.proof.verify import certify
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.assemble import compile_program
@@ -37,25 +37,6 @@ from weightspace.rasp.values import value_set
 MOST_TRIED = 4_000
 """Ways to write a line that are tried before the search begins anew."""
 RESTARTS = 12
-
-JOINED: dict[str, Callable[[Any, Any], Any]] = {
-    "LAM_ADD": lambda a, b: a + b,
-    "LAM_MUL": lambda a, b: a * b,
-    "LAM_SUB": lambda a, b: a - b,
-    "LAM_AND": lambda a, b: a and b,
-    "LAM_OR": lambda a, b: a or b,
-}
-SELECTED: dict[str, Callable[[Any, Any], bool]] = {
-    "EQ": lambda a, b: a == b,
-    "FALSE": lambda a, b: False,  # noqa: ARG005
-    "TRUE": lambda a, b: True,  # noqa: ARG005
-    "GEQ": lambda a, b: a >= b,
-    "GT": lambda a, b: a > b,
-    "LEQ": lambda a, b: a <= b,
-    "LT": lambda a, b: a < b,
-    "NEQ": lambda a, b: a != b,
-}
-"""Of a key and a query."""
 
 Values = tuple[Any, ...]
 """Of an S-op, in the order of the numbers that its sight gives them; `UNKNOWN` of numbers that none could be given."""

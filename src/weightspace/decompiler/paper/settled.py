@@ -7,11 +7,11 @@ and of equals the first in a fixed order. Wiring is left as it was drawn: a Map 
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from weightspace.decompiler.paper.lambdas import COMPARED
 from weightspace.decompiler.paper.sampler_record import (
     DrawnOperation,
     SamplerRecord,
@@ -31,16 +31,6 @@ PREDICATES = ("TRUE", "FALSE", "EQ", "NEQ", "LT", "LEQ", "GT", "GEQ")
 """First those that hold whatever the values are."""
 ARITHMETIC = ("LAM_AND", "LAM_OR", "LAM_ADD", "LAM_MUL", "LAM_SUB")
 """First those that give values which were there before."""
-COMPARED: dict[str, Callable[[Any, Any], bool]] = {
-    "LAM_LT": operator.lt,
-    "LAM_LE": operator.le,
-    "LAM_GT": operator.gt,
-    "LAM_GE": operator.ge,
-    "LAM_NE": operator.ne,
-    "LAM_EQ": operator.eq,
-    "LAM_IV": lambda constant, _: not constant,
-}
-"""What a boolean lambda says of its constant and a value."""
 
 
 def settled(record: SamplerRecord) -> SamplerRecord:

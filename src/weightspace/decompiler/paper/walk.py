@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from weightspace.decompiler.paper.lambdas import applied
+from weightspace.decompiler.paper.matching import Matcher
 from weightspace.decompiler.paper.sampler_record import (
     DrawnOperation,
     Kind,
@@ -44,9 +46,10 @@ from weightspace.rasp.validate import analyse, settings
 
 Sums = dict[str, list[int]]
 
-EXCHANGES, REWIRED, RESIZED, LENGTHENED = 0.18, 0.2, 0.03, 0.25
+EXCHANGES, REWIRED, RESIZED, LENGTHENED, INFORMED = 0.18, 0.2, 0.03, 0.25, 0.15
 """Shares of a walk's steps that exchange two operations or change how many are drawn (together, and the latter alone),
-that change reads and lambda together, and of the steps at a Map those that make a chain of Maps longer or shorter."""
+that change reads and lambda together, of the steps at a Map those that make a chain of Maps longer or shorter, and
+those that take another lambda of the same table."""
 
 
 def weights_key(program: Program, most_parameters: int | None = None, fuse: bool = True) -> bytes | None:
@@ -81,7 +84,7 @@ class Walk:
         record: where it starts; a draw of the sampler.
         random: decides everything.
         alike: whether a record, of which the operations at some places are live, has the weights of the first; by
-            `weights_key` unless given.
+            `weights_key` unless given. A `Matcher` also says which lambdas give a table, among which is then chosen.
         moves: share of the steps that exchange two neighbouring operations, where neither reads the other, or that
             change a live operation; for a chain that starts at a record which was not drawn.
     """
@@ -102,6 +105,7 @@ class Walk:
         assert key is not None
         self.alike = alike or (lambda other, kept: weights_key(built(other, kept), fuse=fuse) == key)
         self.moves = moves
+        self.matcher = alike if isinstance(alike, Matcher) else None
         self.record, self.random, self.key, self.kept = record, random, key, kept
         self.weights = weights_of(max(len(record.operations), drawn_operations(15)) + 2)
         self.target = target_of(self.program)
@@ -132,6 +136,8 @@ class Walk:
             if self.record.operations[number].name != "Map":  # as often as for a Map, or Maps would be left less often
                 return self.target
             return self._lengthen(number) if self.random.random() < 0.5 else self._shorten(number)
+        if self.matcher is not None and self.random.random() < INFORMED:
+            return self._another_lambda(number)
         kinds = kinds_of(self.record)
         proposal = self._proposal(number, kinds)
         if proposal is None or proposal[0] == self.record.operations[number]:
@@ -170,9 +176,12 @@ class Walk:
         boolean = self._boolean(old, kinds)
         new = self._map(old.reads[0], kinds, self.random.random() < 0.5 if boolean is None else boolean)
         record = self.record.replaced(number_of(place), new)
-        follow = self._map(place, kinds_of(record), old.detail in PAPER_BOOLEAN)
+        drawn = self._follow(number, record, place, (self.record, old.reads[0]), new)
+        if drawn is None:
+            return self.target
+        follow, log_ratio = drawn
         record = record.replaced(number, follow)
-        return self._decide(record, number, self._log_longer(self.record, record, number, len(some)))
+        return self._decide(record, number, log_ratio + self._log_longer(self.record, record, number, len(some)))
 
     def _shorten(self, number: int) -> bytes:
         """Try the other way: a Map reads what the Map before it reads, which becomes any operation that is dead."""
@@ -188,12 +197,68 @@ class Walk:
         if drawn is None:
             return self.target
         record = self.record.replaced(number_of(place), drawn)
-        record = record.replaced(number, self._map(inner.reads[0], kinds_of(record), old.detail in PAPER_BOOLEAN))
+        follow = self._follow(number, record, inner.reads[0], (self.record, place), None)
+        if follow is None:
+            return self.target
+        record = record.replaced(number, follow[0])
         kept = live(record)
         if kept is None or place in kept:
             return self.target
         some = len(self._between(inner.reads[0], number, kept))
-        return self._decide(record, number, -self._log_longer(record, self.record, number, some))
+        return self._decide(record, number, follow[1] - self._log_longer(record, self.record, number, some))
+
+    def _follow(
+        self,
+        number: int,
+        record: SamplerRecord,
+        read: int,
+        before: tuple[SamplerRecord, int],
+        inner: DrawnOperation | None,
+    ) -> tuple[DrawnOperation, float] | None:
+        """A lambda for a Map that reads another place of a chain, and the log of what its probability is more than how
+        often it is proposed, less that of the old one.
+
+        Without a matcher it is drawn as the sampler draws it. With one it is one of those that leave the table of the
+        chain as it is.
+
+        Args:
+            record, read: in which it stands, and what it reads there.
+            before: the record and place that it read.
+            inner: a Map that now stands at `read`, if the chain becomes longer.
+        """
+        old = self.record.operations[number]
+        boolean = old.detail in PAPER_BOOLEAN
+        if self.matcher is None:
+            return self._map(read, kinds_of(record), boolean), 0.0
+        if place_of(number) not in self.kept:
+            return None
+        scope = self.matcher.scope(self.record, self.kept)
+        table = scope[place_of(number)].table
+        given = scope[before[1]].given if inner is None else scope[inner.reads[0]].given
+        new_given = scope[read].given if inner is None else applied(inner.detail, inner.constant, given)
+        constants = [constants_of(one, place, kinds_of(one)) for one, place in (before, (record, read))]
+        there, some = (
+            self.matcher.lambdas(values, boolean, own).get(table, [])
+            for values, own in zip((given, new_given), constants, strict=True)
+        )
+        if not some or (old.detail, old.constant) not in there:
+            return None
+        detail, constant = choose(self.random, some)
+        log_ratio = math.log(len(some) / len(there))
+        if boolean:
+            log_ratio += math.log(len(constants[0]) / len(constants[1]))
+        return DrawnOperation("Map", (read,), detail, constant), log_ratio
+
+    def _another_lambda(self, number: int) -> bytes:
+        """Try to give a Map another lambda with which the table of its chain is the same."""
+        old, place = self.record.operations[number], place_of(number)
+        if old.name != "Map" or place not in self.kept:
+            return self.target
+        (read,) = old.reads
+        drawn = self._follow(number, self.record, read, (self.record, read), None)
+        if drawn is None or drawn[0] == old:
+            return self.target
+        return self._decide(self.record.replaced(number, drawn[0]), number, drawn[1])
 
     def _between(self, read: int, number: int, kept: tuple[int, ...]) -> list[int]:
         """Places of dead operations between an operation and what it reads."""
