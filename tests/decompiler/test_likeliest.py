@@ -11,7 +11,7 @@ from weightspace.decompiler.paper.ceiling import different_records
 from weightspace.decompiler.paper.imprint import imprint_key, imprint_of
 from weightspace.decompiler.paper.likeliest import chosen, likeliest_listing, nearest_lines, numbering_of
 from weightspace.decompiler.paper.listing import score_listings, target_lines
-from weightspace.decompiler.paper.matching import Matcher
+from weightspace.decompiler.paper.matching import Matcher, matcher_of
 from weightspace.decompiler.paper.reconstruction import reconstructed, without_values
 from weightspace.decompiler.paper.sampler_record import (
     DrawnOperation,
@@ -20,6 +20,7 @@ from weightspace.decompiler.paper.sampler_record import (
     drawn_operations,
     kinds_of,
     live,
+    number_of,
     program_of,
 )
 from weightspace.decompiler.paper.settled import settled
@@ -143,21 +144,25 @@ def test_a_record_is_made_for_weights_without_a_look_at_the_program_that_was_dra
 
 
 @pytest.mark.slow
-def test_moves_leave_the_distribution_of_records_as_it_is():
-    """A walk to which all weights are alike is a walk over the sampler's own draws: it must go on looking like them."""
+@pytest.mark.parametrize("order", [None, "lost", "kept"])
+def test_moves_leave_the_distribution_of_records_as_it_is(order):
+    """Walks from the sampler's own draws must go on looking like them: over all records, or those of their weights."""
 
     def seen(record):
         names = [operation.name for operation in record.operations]
-        twice = sum(one.name == "SequenceMap" and one.reads[0] == one.reads[1] for one in record.operations)
-        return [record.wanted, len(live(record)), names.count("Map"), names.count("Select"), twice]
+        kept = [record.operations[number_of(place)] for place in live(record)]
+        twice = sum(one.name == "SequenceMap" and one.reads[0] == one.reads[1] for one in kept)
+        added = sum(one.name == "Map" and one.detail == "LAM_ADD" for one in kept)
+        return [record.wanted, len(kept), names.count("Map"), names.count("Select"), twice, added]
 
     random, before, after = Random(8), [], []
     while len(before) < 150:
         record = draw_record(random, None, (4, 4, True))
-        if record is None:
+        if record is None or (order is not None and imprint_key(program_of(record), order) is None):
             continue
-        walk = Walk(record, Random(len(before)), alike=lambda *_: True, moves=True)
-        for _ in range(40):
+        alike = (lambda *_: True) if order is None else matcher_of(record, order)
+        walk = Walk(record, Random(len(before)), alike=alike, moves=True)
+        for _ in range(40 if order is None else 120):
             walk.step()
         assert walk.accepted and live(walk.record) == walk.kept
         before.append(seen(record))
@@ -166,6 +171,33 @@ def test_moves_leave_the_distribution_of_records_as_it_is():
     assert (difference != 0).any(0).all()
     error = difference.std(0) / len(before) ** 0.5
     assert (np.abs(difference.mean(0)) < 4 * error).all()
+
+
+def test_lambdas_of_one_table_are_known():
+    record = SamplerRecord(3, (0, 1, 2, 3), 4, "numeric", (DrawnOperation("Map", (0,), "LAM_ADD", 3),) * 6)
+    sums = Map("3 + x", tokens)
+    imprint = imprint_of(meant(sums), "lost")
+    matcher = Matcher(imprint, (0, 1, 2, 3), 4)
+    scope = matcher.scope(record, (1,))
+    alike = matcher.lambdas(scope[0].given, False, record.vocab)[scope[1].table]
+    assert ("LAM_SUB", 7) in alike and ("LAM_MUL", 3) in alike and ("LAM_OR", 3) not in alike
+    for order, same in (("lost", True), ("kept", False)):
+        matcher = Matcher(imprint_of(meant(sums), order), (0, 1, 2, 3), 4)
+        scope = matcher.scope(record, (1,))
+        assert (("LAM_SUB", 7) in matcher.lambdas(scope[0].given, False, record.vocab)[scope[1].table]) == same
+
+
+def test_a_walk_that_knows_the_tables_takes_other_lambdas_and_keeps_the_weights(records):
+    changed = 0
+    for record in records:
+        walk = Walk(record, Random(3), alike=matcher_of(record, "lost"), moves=True)
+        for _ in range(40):
+            number = number_of(walk.kept[0])
+            before = walk.record.operations[number]
+            walk._another_lambda(number)
+            changed += walk.record.operations[number] != before
+        assert imprint_key(program_of(walk.record), "lost") == imprint_key(program_of(record), "lost")
+    assert changed > 10
 
 
 def test_the_answer_is_one_of_the_programs_with_these_weights(records):
