@@ -66,7 +66,11 @@ class Matcher:
         self.counts: dict[bytes, int] = {}
         for mark in imprint.marks:
             self.counts[mark] = self.counts.get(mark, 0) + 1
-        self.sizes = {sight.size for sight in imprint.sights}
+        tables = [
+            sight.table.size for sight in imprint.sights if sight.kind == "SequenceMap" and sight.table is not None
+        ]
+        self.most_pairs = max(tables, default=0)
+        self.most_values = max(sight.size for sight in imprint.sights)
         tokens, indices = tuple(sorted(vocab)), tuple(range(places))
         self.tokens = _Seen(tokens, b"tokens", 0, None, tokens)
         self.indices = _Seen(indices, b"indices", 0, None, indices)
@@ -113,7 +117,7 @@ class Matcher:
         )
 
     def _seen(self, operation: DrawnOperation, reads: list[Any]) -> _Seen | None:
-        """An S-op, or None if it has a number of values that none in the weights has."""
+        """An S-op, or None if a SequenceMap has more pairs than any in the weights."""
         match operation.name:
             case "Map":
                 return self._map(operation, reads[0])
@@ -142,7 +146,11 @@ class Matcher:
 
     def _join(self, detail: str, first: _Seen, second: _Seen) -> _Seen | None:
         join, depth = JOINED[detail], 1 + max(first.depth, second.depth)
+        if first is not second and len(first.values) * len(second.values) > self.most_pairs:
+            return None
         if first is second:
+            if len(first.values) > self.most_values:
+                return None
             key = (detail, "twice", first.values)
             made = self.memory.get(key)
             if made is None:
