@@ -192,7 +192,7 @@ class Matcher:
                 if value not in numbers:
                     numbers[value] = len(numbers)
             values = tuple(numbers)
-        shown = array("h", [numbers[value] for value in given])
+        shown = array("H", [numbers[value] & 0xFFFF for value in given])
         return blake2b(shown.tobytes(), digest_size=8).digest(), values
 
     def _selects(self, detail: str, keys: _Seen, queries: _Seen) -> bytes:
