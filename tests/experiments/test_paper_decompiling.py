@@ -1,11 +1,13 @@
 """The paper's experiment on the whole decompiler: what is kept, what goes on, what the tables say."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from weightspace.cli import main
+from weightspace.decompiler.paper.ceiling import Answered, TwoStarts
 from weightspace.errors import TaskError
 from weightspace.experiments import listing_networks
 from weightspace.experiments import paper_decompiling as experiment
@@ -28,9 +30,9 @@ def test_what_is_finished_is_kept_and_not_done_again(folder, monkeypatch):
     asked = []
     again = experiment.one_program
 
-    def one(config, number):
+    def one(config, number, known):
         asked.append(number)
-        return again(config, number)
+        return again(config, number, known)
 
     monkeypatch.setattr(experiment, "one_program", one)
     rows = experiment.run_paper(CONFIG, folder, workers=0, show=False)
@@ -45,6 +47,22 @@ def test_what_is_finished_is_kept_and_not_done_again(folder, monkeypatch):
 def test_another_seed_needs_another_folder(folder):
     with pytest.raises(TaskError, match="choose another folder"):
         experiment.run_paper(experiment.PaperConfig(count=2, seed=5, steps=20, chains=1, alone=0), folder, show=False)
+
+
+def test_programs_that_were_not_printed_are_printed_when_they_are_asked_for(tmp_path):
+    config = experiment.PaperConfig(count=1, seed=4, steps=20, chains=1, alone=0, printed=0)
+    (row,) = experiment.run_paper(config, tmp_path, workers=0, show=False)
+    assert row.status == "certified" and row.listings == {} and experiment.columns_of([row]) == {}
+    assert "0 of 0" in experiment.promised_table([row])
+    (row,) = experiment.run_paper(replace(config, printed=1), tmp_path, workers=0, show=False)
+    assert set(row.listings) == {"kept", "lost"}
+
+
+def test_the_ceiling_is_shown_from_both_starts():
+    known, missed = Answered(0.9, 0.5, 0.8, 1.0, 7), Answered(0.7, 0.25, 0.6, 0.0, 7)
+    table = experiment.ceiling_table({"kept": [TwoStarts(4, known, missed), TwoStarts(5, known, None)]})
+    drawn, made = table.splitlines()[-2:]
+    assert "| that was drawn | 2 of 2 | 90.0%" in drawn and "| made for the weights | 1 of 2 | 70.0%" in made
 
 
 def test_tables_say_what_came_of_the_programs(folder):

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -145,10 +145,12 @@ def run_paper(config: PaperConfig, out: Path, *, workers: int = 1, show: bool = 
 
         if workers == 0:
             for number in missing:
-                keep(one_program(config, number))
+                keep(one_program(config, number, known.get(number)))
         else:
             with processes(workers) as (pool, _):
-                waiting: list[Future[PaperRow]] = [pool.submit(one_program, config, number) for number in missing]
+                waiting: list[Future[PaperRow]] = [
+                    pool.submit(one_program, config, number, known.get(number)) for number in missing
+                ]
                 for future in as_completed(waiting):
                     keep(future.result())
     rows = [known[number] for number in range(config.count)]
@@ -187,16 +189,26 @@ def _held_out(count: int, seed: int) -> list[HeldOut]:
     return held_out_programs(count, seed)
 
 
-def one_program(config: PaperConfig, number: int) -> PaperRow:
-    """Decompile the weights of one program; the program itself is looked at to score, and for nothing else."""
+def one_program(config: PaperConfig, number: int, known: PaperRow | None = None) -> PaperRow:
+    """Decompile the weights of one program; the program itself is looked at to score, and for nothing else.
+
+    Args:
+        known: what is there of it already, and is not done again.
+    """
     held = _held_out(config.count, config.seed)[number]
     weights = permuted(held.bare, config.seed * 1_000_003 + number)
-    found = decompile(weights, config.budget)
-    alone = {"lifter": (found.status == "certified" and found.method == "lifter", found.seconds)}
+    if known is None or (number < config.printed and not known.listings):
+        known = _decompiled(config, number, held, weights)
+    alone = dict(known.alone)
     for method in ALONE if number < config.alone else ():
-        if method != "lifter" or not alone["lifter"][0]:
-            budget = config.budget if method == "lifter" else config.alone_budget
-            alone[method] = _alone(Problem(weights, config.seed), method, budget)
+        if method not in alone:
+            alone[method] = _alone(Problem(weights, config.seed), method, config.alone_budget)
+    return replace(known, alone=alone)
+
+
+def _decompiled(config: PaperConfig, number: int, held: HeldOut, weights: BareTransformer) -> PaperRow:
+    """What the whole decompiler makes of permuted weights; the lifter, unless it certified them, is asked alone too."""
+    found = decompile(weights, config.budget)
     listings = {}
     for order in ORDERS if number < config.printed else ():
         started = time.process_time()
@@ -209,6 +221,8 @@ def one_program(config: PaperConfig, number: int) -> PaperRow:
             "chains": printed.chains,
             "seconds": time.process_time() - started,
         }
+    lifted = found.status == "certified" and found.method == "lifter"
+    lifter = (True, found.seconds) if lifted else _alone(Problem(weights, config.seed), "lifter", config.budget)
     return PaperRow(
         number=number,
         program=blake2b(str(held.program).encode(), digest_size=8).hexdigest(),
@@ -217,7 +231,7 @@ def one_program(config: PaperConfig, number: int) -> PaperRow:
         status=found.status,
         method=found.method,
         seconds=found.seconds,
-        alone=alone,
+        alone={"lifter": lifter},
         listings=listings,
         truth=target_lines(held.program).tolist(),
     )
@@ -302,7 +316,7 @@ def listing_table(columns: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
         columns: for each that is asked, programs (n, 15, 5) as it writes them, and as they were drawn.
     """
     scored = {name: measures_of(score_listings(given, truth)) for name, (given, truth) in columns.items()}
-    lines = []
+    lines: list[list[Any]] = [["n", *(len(truth) for _, truth in columns.values()), None]]
     for measure in next(iter(scored.values())):
         cells = [_shown(bootstrap_interval(own[measure], seed=0)) for own in scored.values()]
         published = PUBLISHED.get(measure)
