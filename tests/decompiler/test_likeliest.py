@@ -210,6 +210,16 @@ def test_the_answer_is_one_of_the_programs_with_these_weights(records):
     assert score_listings(first.lines[None], truth[None]).tokens[0] > 0.4
 
 
+def test_what_the_compiler_has_fused_into_too_few_lines_is_written_as_a_chain():
+    for vocab in ((0, 1, 2, 3, 4), ("a", "b", "c")):
+        program = Program.of(Map("x == 'b'" if "b" in vocab else "x == 2", tokens), vocab=vocab, max_seq_len=4)
+        for order in ("lost", "kept"):
+            imprint = imprint_of(program, order)
+            record = reconstructed(program, imprint, Random(0))
+            assert record is not None and len(live(record)) >= 3
+            assert imprint_key(program_of(record), order) == imprint.key
+
+
 def test_no_answer_is_better_than_what_is_met_most():
     short = meant(Map("3 < x", tokens)), meant(Map("3 <= x", tokens))
     targets = [target_of(program) for program in short]

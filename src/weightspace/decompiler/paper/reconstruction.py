@@ -37,6 +37,10 @@ from weightspace.rasp.values import value_set
 MOST_TRIED = 4_000
 """Ways to write a line that are tried before the search begins anew."""
 RESTARTS = 12
+FEWEST_LINES = 3
+"""Of a program that the sampler draws."""
+LONG_CHAINS = 200
+"""Chains of Maps that are tried where a program would be too short."""
 
 Values = tuple[Any, ...]
 """Of an S-op, in the order of the numbers that its sight gives them; `UNKNOWN` of numbers that none could be given."""
@@ -84,10 +88,15 @@ def reconstructed(found: Program, imprint: Imprint, random: Random, wanted: int 
     """
     assert found.vocab is not None and found.max_seq_len is not None
     kind: PaperKind = "numeric" if all(isinstance(one, int) for one in found.vocab) else "categorical"
+    longer = 0
     for attempt in range(RESTARTS):
         search = _Search(imprint, found.vocab, kind, random, chains=1 + (attempt >= 4), noise=attempt >= 6)
+        search.lengthen(longer)
         ways = search.ways()
         if ways is None:
+            continue
+        if longer == 0 and (short := FEWEST_LINES - len(_lines(imprint.sights, ways, random))) > 0:
+            longer = short  # the compiler has fused Maps
             continue
         record = _record(imprint.sights, ways, found.vocab, found.max_seq_len, kind, random, wanted)
         if record is None:
@@ -123,7 +132,7 @@ class _Search:
     ) -> None:
         self.sights, self.kept, self.random = imprint.sights, imprint.order == "kept", random
         self.vocab, self.chains, self.noise = vocab, chains, noise
-        self.tried = 0
+        self.tried, self.longer, self.lengthened = 0, 0, -1
         self.done: list[Way] = [
             Way((), tuple(value_set(vocab).values), kind),
             Way((), tuple(range(self.sights[1].size)), "numeric"),
@@ -132,6 +141,12 @@ class _Search:
         for sight in self.sights:
             if sight.mask is not None and sight.mask.any():
                 self.selections.setdefault(max(sight.reads[:2]), []).append(sight)
+
+    def lengthen(self, longer: int) -> None:
+        """Write the last Map as a chain of so many more Maps, which the compiler fuses."""
+        maps = [n for n, sight in enumerate(self.sights) if sight.kind in ("Map", "SequenceMap") and sight.mask is None]
+        some = [n for n in maps if self.sights[n].kind == "Map" or len({*self.sights[n].reads}) == 1]
+        self.longer, self.lengthened = longer, some[-1] if some and longer else -1
 
     def ways(self) -> list[Way] | None:
         if not all(self._selectable(sight) for place in (0, 1) for sight in self.selections.get(place, [])):
@@ -189,6 +204,9 @@ class _Search:
         """A Map; or, since weights do not tell, a SequenceMap of an S-op with itself, which is not fused with a Map."""
         read = sight.reads[0]
         inner = self.done[read]
+        if len(self.done) == self.lengthened and not inner.is_map:
+            yield from self._chains(sight, inner, read == 0)
+            return
         twice = list(self._twice(sight, inner))
         if inner.is_map:
             yield from twice
@@ -203,6 +221,15 @@ class _Search:
         if (len(single) < 3 and self.chains > 1) or not (single or twice):
             for lambdas, values, others, kind in self._single(inner, read == 0):
                 yield from self._fitting(sight, Way(lambdas, values, kind, others=others), False, lambdas)
+
+    def _chains(self, sight: Sight, inner: Way, is_tokens: bool) -> Iterator[Way]:
+        """Chains of Maps with a table, all but the last of which are drawn."""
+        for _ in range(LONG_CHAINS):
+            way = Way((), inner.values, inner.kind, others=inner.others)
+            for number in range(self.longer):
+                lambdas, values, others, kind = self.random.choice([*self._single(way, is_tokens and number == 0)])
+                way = Way((*way.lambdas, *lambdas), values, kind, others=others)
+            yield from self._fitting(sight, way, False, way.lambdas)
 
     def _twice(self, sight: Sight, inner: Way) -> Iterator[Way]:
         if inner.kind != "numeric":
@@ -348,7 +375,7 @@ def _record(
     wanted: int | None,
 ) -> SamplerRecord | None:
     lines = _lines(sights, ways, random)
-    if not 2 < len(lines) <= 15:
+    if not FEWEST_LINES <= len(lines) <= 15:
         return None
     options = [w for w in range(3, 16) if max(2, w - 2) < len(lines) <= min(w + 2, 15)]
     chosen = random.choice(options[:3]) if wanted is None else wanted
