@@ -14,14 +14,14 @@ from typing import Any, get_args
 
 import numpy as np
 
-from weightspace.decompiler.decompile import Attempt, Method, Problem, attempt, decompile, judge
+from weightspace.decompiler.decompile import Attempt, Method, Problem, attempt, decompile
 from weightspace.decompiler.distortion import permuted
 from weightspace.decompiler.paper.ceiling import TwoStarts
 from weightspace.decompiler.paper.graph_examples import HeldOut, held_out_programs
 from weightspace.decompiler.paper.imprint import Order
 from weightspace.decompiler.paper.likeliest import Likeliest, likeliest_listing, nearest_lines, numbering_of
 from weightspace.decompiler.paper.listing import ListingScores, score_listings, target_lines
-from weightspace.decompiler.proof.verify import certify
+from weightspace.decompiler.proof.verify import Certificate, certify
 from weightspace.decompiler.result import Decompilation
 from weightspace.errors import NetworkError, RaspError, TaskError
 from weightspace.evaluation.metrics import Interval, bootstrap_interval
@@ -96,7 +96,7 @@ class PaperRow:
         program: a hash of its text.
         operations: of it, selectors included.
         parameters: of its weights.
-        status, method, seconds: of `decompile` on permuted weights.
+        status, method, seconds: of `decompile` on permuted weights, inputs not tried where the lifter has a proof.
         alone: for methods that were asked alone, whether the program found is certified, and the seconds it took.
         listings: for each order in which the directions of an S-op may stand, the listing printed and what it promises.
         truth: the lines that were drawn.
@@ -208,7 +208,7 @@ def one_program(config: PaperConfig, number: int, known: PaperRow | None = None)
 
 def _decompiled(config: PaperConfig, number: int, held: HeldOut, weights: BareTransformer) -> PaperRow:
     """What the whole decompiler makes of permuted weights; the lifter, unless it certified them, is asked alone too."""
-    found = decompile(weights, config.budget)
+    found = _found(weights, config)
     listings = {}
     for order in ORDERS if number < config.printed else ():
         started = time.process_time()
@@ -237,13 +237,25 @@ def _decompiled(config: PaperConfig, number: int, held: HeldOut, weights: BareTr
     )
 
 
+def _found(weights: BareTransformer, config: PaperConfig) -> Decompilation:
+    """What `decompile` finds; where the lifter, which it asks first, has a proof, inputs are not tried as well."""
+    started = time.monotonic()
+    lifted = attempt(Problem(weights, config.seed), "lifter", config.budget)
+    certificate = _certificate(lifted, weights)
+    if certificate is not None:
+        seconds = time.monotonic() - started
+        return Decompilation("certified", lifted.program, "lifter", certificate, seconds=seconds, tables=lifted.tables)
+    return decompile(weights, config.budget)
+
+
+def _certificate(found: Attempt, weights: BareTransformer) -> Certificate | None:
+    return None if found.program is None else certify(found.program, weights, mode=found.mode)
+
+
 def _alone(problem: Problem, method: Method, budget: float) -> tuple[bool, float]:
     started = time.monotonic()
     try:
-        found: Attempt = attempt(problem, method, budget)
-        certified = (
-            found.program is not None and judge(problem, found, method, measure=False).found.certificate is not None
-        )
+        certified = _certificate(attempt(problem, method, budget), problem.bare) is not None
     except (RaspError, NetworkError):
         certified = False
     return certified, time.monotonic() - started
