@@ -190,7 +190,7 @@ def ladder(
 
 
 def ceiling(
-    target: Positional[Literal["listing", "typed"]] = "listing", programs: int = 100, steps: int = 16_000, seed: int = 1
+    target: Positional[Literal["listing", "typed"]] = "listing", programs: int = 60, steps: int = 16_000, seed: int = 1
 ) -> int:
     """The best that anybody can reach on the paper's target, or exact match on the typed tokens: mean and one error.
 
