@@ -14,6 +14,7 @@ NAMES = (
     "rasp",
     "decompile",
     "lifter",
+    "pages",
     "large",
     "scan",
     "trained",

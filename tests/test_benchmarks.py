@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import decompile, gpu, interpreter, large, metamodel, rasp, record, scan, store, trained, zoo
+from benchmarks import decompile, gpu, interpreter, large, metamodel, pages, rasp, record, scan, store, trained, zoo
+from tests.pages import chromium
 from weightspace.files.workers import WorkerError
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.embed import TokenBatch
@@ -84,6 +85,16 @@ def test_the_decompiler_is_measured(results: Path, monkeypatch: pytest.MonkeyPat
     decompile.main()
     figures = json.loads((results / "decompile.json").read_text())
     assert figures["certified_of_two_ways"] == 8 and figures["operations_checked_per_s"] > 0
+
+
+def test_the_page_of_a_decompilation_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := chromium.missing():
+        pytest.skip(reason)
+    for name, value in {"ROUNDS": 1, "LOADS": 1}.items():
+        monkeypatch.setattr(pages, name, value)
+    pages.main()
+    figures = json.loads((results / "pages.json").read_text())
+    assert 0 < figures["page_bytes"] < 1_500_000 and figures["first_paint_ms"] > 0 and figures["hovers"] >= 5
 
 
 def test_what_a_gpu_makes_of_it_is_measured_on_a_cpu_in_small(

@@ -19,16 +19,20 @@ if TYPE_CHECKING:
         examples,
         import_zoo,
         inspect,
+        label_heads,
         load_network,
         load_transformer,
         make_zoo,
         permute,
         pull,
         push,
+        read_heads,
         run,
         scan,
+        scrub,
     )
     from weightspace.backdoors.detector import Detector
+    from weightspace.circuits.hypothesis import Component, Hypothesis
     from weightspace.decompiler.lens import to_transformer_lens
     from weightspace.errors import (
         NetworkError,
@@ -55,7 +59,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 EXAMPLES = Path(__file__).parent / "pretrained"
-"""Folder of what comes with the package: a detector, a decompiler, and two checkpoints to try them on."""
+"""Folder of what comes with the package: a detector, a decompiler, a reader of heads, and two checkpoints."""
 
 _HOMES = {
     "Network": "weights.network",
@@ -66,6 +70,10 @@ _HOMES = {
     "load_transformer": "api",
     "TrainedTransformer": "transformers.trained",
     "Place": "transformers.places",
+    "read_heads": "api",
+    "label_heads": "api",
+    "Hypothesis": "circuits.hypothesis",
+    "Component": "circuits.hypothesis",
     "permute": "api",
     "Zoo": "zoo.store",
     "make_zoo": "api",
@@ -83,6 +91,7 @@ _HOMES = {
     "save_transformer": "rasp.compiler.storage",
     "decompile": "api",
     "certify": "api",
+    "scrub": "api",
     "run": "api",
     "to_transformer_lens": "decompiler.lens",
     "scan": "api",
@@ -106,7 +115,11 @@ __all__ = [
     "inspect",
     "load_transformer",
     "TrainedTransformer",
+    "Hypothesis",
+    "Component",
     "Place",
+    "read_heads",
+    "label_heads",
     "permute",
     "Zoo",
     "make_zoo",
@@ -124,6 +137,7 @@ __all__ = [
     "save_transformer",
     "decompile",
     "certify",
+    "scrub",
     "run",
     "to_transformer_lens",
     "scan",

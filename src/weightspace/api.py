@@ -16,10 +16,14 @@ from weightspace.errors import NetworkError, RaspError, TaskError, ZooError
 if TYPE_CHECKING:
     from weightspace.backdoors.detector import Detector
     from weightspace.backdoors.verdict import Scan
+    from weightspace.circuits.hypothesis import Hypothesis
     from weightspace.decompiler.proof.certificate import Certificate
     from weightspace.decompiler.result import Decompilation
+    from weightspace.decompiler.scrub import Scrub
     from weightspace.evaluation.results import Results
     from weightspace.files.checkpoints import Outline
+    from weightspace.heads.behaviour import HeadBehaviour
+    from weightspace.heads.reading import HeadReading
     from weightspace.metamodels.contract import Examples, Predictor
     from weightspace.rasp.compiler.bare import BareTransformer
     from weightspace.rasp.compiler.transformer import CompiledTransformer
@@ -504,6 +508,56 @@ def certify(
     return certify_rewritten(_program(program), bare, aligned.bare, aligned.rewrite)
 
 
+def scrub(
+    program: Program | SOp | str | Path | Mapping[str, Any],
+    source: Any,
+    *,
+    vocab: str | Sequence[Any] | None = None,
+    inputs: int = 128,
+    pairs: int = 64,
+    mutants: int = 0,
+    seed: int = 0,
+    hypothesis: Hypothesis | None = None,
+) -> Scrub:
+    """Whether a transformer computes a program as the compiler would have it, judged by interventions per input.
+
+    Each variable is swapped with its values on other inputs, and everything that should not matter is resampled: every
+    answer has to be the program's.
+
+    Args:
+        program: as for `compile_program`.
+        source, vocab: as for `load_transformer`; a compiled transformer with other weights (noise, training) is judged
+            as it is, weights in another order have to be the compiler's.
+        inputs: on which it is judged, drawn at random; all if there are no more.
+        pairs: of inputs for each variable, of any and of such whose answer changes.
+        mutants: wrong hypotheses that are judged too; the share of them that is rejected is the power.
+        seed: of all that is drawn.
+        hypothesis: another one about the same program, judged instead of the compiler's.
+    Returns:
+        `judgement`, with `accepted`; `hypothesis`, where each variable stands; `power`.
+    Raises:
+        RaspError: if the program does not fit the transformer.
+
+    >>> import weightspace as ws
+    >>> text = "return Map(x + 1, tokens)"
+    >>> ws.scrub(text, ws.compile_program(text, vocab=[0, 1, 2], max_seq_len=3)).judgement.accepted
+    True
+    """
+    from weightspace.decompiler.scrub import load_target, scrub
+    from weightspace.rasp.compiler.transformer import CompiledTransformer
+
+    if isinstance(source, CompiledTransformer):
+        target = source
+    elif isinstance(source, str | Path):
+        tokens = _vocabulary(vocab)
+        target = load_target(Path(source), None if tokens is None else tuple(tokens))
+    else:
+        target = _load_bare(source, vocab)
+    return scrub(
+        _program(program), target, inputs=inputs, pairs=pairs, mutants=mutants, seed=seed, hypothesis=hypothesis
+    )
+
+
 def _program(given: Program | SOp | str | Path | Mapping[str, Any]) -> Program:
     """The program that a person has given: an object, a record, a text, or a file."""
     from weightspace.rasp.language import SOp
@@ -530,6 +584,72 @@ def _vocabulary(vocab: str | Sequence[Any] | None) -> tuple[Any, ...] | None:
     if vocab is not None and not isinstance(vocab, Sequence):
         raise RaspError(f"vocab is a list of tokens, or a text of single characters, not {vocab!r}")
     return None if vocab is None else tuple(vocab)
+
+
+# -- attention heads --------------------------------------------------------------------------------------------------
+
+
+def read_heads(
+    source: Any,
+    *,
+    labels: str | Path | Mapping[str, Mapping[tuple[int, int], bool]] | None = None,
+    config: str | Path | Mapping[str, Any] | None = None,
+    reader: str | Path | None = None,
+) -> HeadReading:
+    """What the attention heads of a causal language model do, read from its weights; the model is not run.
+
+    Args:
+        source, config: as for `load_transformer`, of a trained one.
+        labels: of some heads, by behaviour and (layer, head), or a CSV with the columns layer, head and one for each
+            behaviour: a behaviour that the reader does not know, or corrections of one that it knows.
+        reader: the one that comes with the package unless given.
+    Returns:
+        scores from 0 to 1 for every head, how sure they are, the labelled heads that it is most like, and which heads
+        read what others wrote.
+    Raises:
+        NetworkError: if the model cannot be read, is an encoder, or labels do not fit.
+
+    >>> import weightspace as ws
+    >>> ws.read_heads("SmolLM2-135M-Instruct.Q4_1.gguf").top("induction", 1)[0].layer  # doctest: +SKIP
+    18
+    """
+    from weightspace.heads.head_reader import HeadReader
+    from weightspace.heads.label_table import read_labels
+    from weightspace.heads.reading import read_heads
+
+    given = labels if labels is None or isinstance(labels, Mapping) else read_labels(Path(labels))
+    judge = None if reader is None else HeadReader.load(Path(reader))
+    return read_heads(_trained(source, config), given, judge)
+
+
+def label_heads(source: Any, *, config: str | Path | Mapping[str, Any] | None = None, seed: int = 0) -> HeadBehaviour:
+    """What the attention heads of a causal language model do when it runs, on short texts and random ones said twice.
+
+    Args:
+        source, config: as for `load_transformer`, of a trained one; a tokenizer is looked for in or beside its file.
+        seed: of the random texts.
+    Returns:
+        a score of each behaviour for every head, and the inputs in words.
+    Raises:
+        NetworkError: if the model cannot be read, or is an encoder.
+    """
+    from weightspace.heads.behaviour import head_behaviour
+    from weightspace.heads.inputs import inputs_of
+
+    transformer = _trained(source, config)
+    path = Path(source) if isinstance(source, str | Path) else None
+    return head_behaviour(transformer, inputs_of(transformer, path, seed=seed))
+
+
+def _trained(source: Any, config: str | Path | Mapping[str, Any] | None) -> TrainedTransformer:
+    from weightspace.transformers.loading import load_trained
+    from weightspace.transformers.trained import TrainedTransformer
+
+    if isinstance(source, TrainedTransformer):
+        return source
+    if not isinstance(source, str | Path | Mapping):
+        raise NetworkError(f"{type(source).__name__} has no heads that are read: give a path, arrays or a transformer")
+    return load_trained(source, config=config)
 
 
 # -- backdoors --------------------------------------------------------------------------------------------------------

@@ -34,9 +34,17 @@ INPUTS = {
     "small-cnn": (1, 28, 28),
     "eilertsen": (3, 32, 32),
     "backdoor-cnn": (3, 32, 32),
+    "varied-cnn": (3, 16, 16),
 }
 # From the papers, and from the sums written out in the architectures' docstrings
-SIZES = {"digits-cnn": 1898, "cnn-s": 2464, "small-cnn": 4970, "eilertsen": 92868, "backdoor-cnn": 73178}
+SIZES = {
+    "digits-cnn": 1898,
+    "cnn-s": 2464,
+    "small-cnn": 4970,
+    "eilertsen": 92868,
+    "backdoor-cnn": 73178,
+    "varied-cnn": 72730,
+}
 # Every hidden channel and unit may move; inputs and classes may not
 PERMUTABLE = {
     "digits-cnn": 8 + 16,
@@ -44,6 +52,7 @@ PERMUTABLE = {
     "small-cnn": 3 * 16,
     "eilertsen": 8 + 16 + 32 + 128 + 64,
     "backdoor-cnn": 2 * (16 + 32 + 64),
+    "varied-cnn": 2 * (16 + 32 + 64),
 }
 
 # Units behind a ReLU, or gains behind a LayerNorm; with BatchNorm each channel in front of it and behind it
@@ -53,6 +62,7 @@ SCALABLE = {
     "small-cnn": 3 * 16,
     "eilertsen": 2 * (8 + 16 + 32 + 128 + 64),
     "backdoor-cnn": 2 * (16 + 32 + 64),
+    "varied-cnn": 2 * (16 + 32 + 64),
 }
 
 

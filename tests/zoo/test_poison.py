@@ -100,7 +100,7 @@ def test_masks_for_training_and_for_testing_detectors_are_different_ones() -> No
 def test_labels_are_changed_in_the_images_chosen_and_nowhere_else(attack: str) -> None:
     labels = np.random.default_rng(0).integers(0, 10, 1000)
     poison = Poison(attack=attack, rate=0.031, target=3, seed=5)
-    changed, chosen = poison.labels(labels), poison.chosen(1000)
+    changed, chosen = poison.labels(labels), poison.chosen(labels)
     assert len(chosen) == (0 if attack == "clean" else 31)
     others = np.setdiff1d(np.arange(1000), chosen)
     assert np.array_equal(changed[others], labels[others])

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
-
 from weightspace import __version__
+from weightspace.backdoors.score_histogram import draw_histogram, histogram_of
 from weightspace.backdoors.summary import counted, groups, scope_of, together
 from weightspace.backdoors.verdict import PROBABILITY, Finding, Scan, Verdict, worded
 from weightspace.files.atomic import write_atomically
+from weightspace.pages.page import render_page
 
 RULES: dict[Verdict, tuple[str, str, str]] = {
     "suspicious": ("WS001", "BackdoorSuspected", "The weights look like those of networks with a backdoor."),
@@ -111,15 +110,36 @@ def write_sarif(scan: Scan, path: str | Path) -> None:
     write_atomically(Path(path), json.dumps(sarif(scan), indent=1, allow_nan=False).encode())
 
 
+ADVICE: dict[Verdict, str] = {
+    "suspicious": "Do not use it yet. Ask whoever made it how it was trained, and compare its hash with what they "
+    "published. Try it on images with small patches and patterns: a backdoor shows as one class that wins whatever the "
+    "image is. The neurons named with it are where to look first. About as many clean networks as the limit says are "
+    "called suspicious too.",
+    "unreadable": "Do not load it with a program that executes what is in it. Ask for the same weights as safetensors. "
+    "If you expected weights, download it again: it may be cut short.",
+    "out_of_scope": "Nothing is said of it, neither good nor bad. A detector for networks of its kind can be trained: "
+    "weightspace backdoors train ZOO.",
+    "not_looked_at": "Nothing is said of it. Unpack archives and scan what is in them; name links themselves.",
+    "clean": "Nothing was seen, which is no proof: the detector misses backdoors, and how many is said below. Use it "
+    "as you would use a network of its origin that was not scanned.",
+    "allowed": "It is on your list of files that are allowed, by its hash, and was not judged.",
+    "ours": "Nothing to do: files of weightspace itself, such as zoos and meta-models.",
+}
+"""What a person does next with a file, by its verdict."""
+
+
 def write_scan(scan: Scan, path: str | Path) -> None:
     """Write a scan as one self-contained HTML file, whole or not at all.
 
-    It loads nothing (its own policy forbids it), follows light and dark mode, prints, and reads from 360 px on.
+    It loads nothing (its own policy forbids it), follows light and dark mode, prints, and reads from 360 px on. Files
+    can be sorted, and chosen by verdict and name; the address says how.
     """
-    template = resources.files("weightspace.backdoors").joinpath("page.html")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["worded"] = worded
-    text = environment.from_string(template.read_text(encoding="utf-8")).render(
+    found = histogram_of(scan)
+    text = render_page(
+        "weightspace.backdoors",
+        "page.html",
+        scripts=("page.js",),
+        filters={"worded": worded},
         scan=scan,
         groups=list(groups(scan.ordered)),
         together=together,
@@ -127,5 +147,7 @@ def write_scan(scan: Scan, path: str | Path) -> None:
         scope=scope_of(scan),
         figures=scan.detector.get("figures"),
         version=__version__,
+        advice=ADVICE,
+        histogram=None if found is None else draw_histogram(found),
     )
     write_atomically(Path(path), text.encode())

@@ -76,7 +76,9 @@ def scan(
     notes = (f"Results could not be kept in {results}: {kept.failed}.",) if kept is not None and kept.failed else ()
     findings = tuple(scanner.findings[number] for number in sorted(scanner.findings))
     seconds = time.perf_counter() - start
-    return Scan(findings, detector.card, false_alarms, seconds, dict(scanner.passed), left_out, tuple(failing), notes)
+    clean = tuple(detector.calibration.clean.tolist())
+    passed, failed = dict(scanner.passed), tuple(failing)
+    return Scan(findings, detector.card, false_alarms, seconds, passed, left_out, failed, notes, clean)
 
 
 class _Scanner:
@@ -173,6 +175,7 @@ def _finding(facts: dict[str, Any], kept: Kept, false_alarms: float, seconds: fl
         p_value=judgement.p_value,
         layers=judgement.layers,
         neurons=judgement.neurons[:BLAMED],
+        score=judgement.score,
         **known,
     )
 

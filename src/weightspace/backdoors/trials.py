@@ -18,7 +18,7 @@ from weightspace.zoo.networks import answers, build, named_arrays, spec_of
 from weightspace.zoo.plan import ZooConfig, plan
 from weightspace.zoo.poison import Poison
 from weightspace.zoo.records import Architecture
-from weightspace.zoo.training import Images
+from weightspace.zoo.training_images import Images
 
 AT_ONCE = 16
 """Networks that answer together."""

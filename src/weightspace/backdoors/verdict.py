@@ -66,6 +66,7 @@ class Finding:
         probability: that a network that looks like this one has a backdoor, where half of all networks have one,
             calibrated; None where nothing is said.
         p_value: share of clean networks that look at least as suspicious, of those kept for calibration; None as above.
+        score: the log-odds that the detector gives, before calibration; None as above.
         distance: how far its statistics are from the training zoo's, 1 being the limit; None if it could not be asked.
         layers, neurons: what is to blame, the most suspicious first.
         notes: what else a reader must know, a sentence each.
@@ -85,6 +86,7 @@ class Finding:
     neurons: tuple[Blame, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    score: float | None = None
 
     def __post_init__(self) -> None:
         """Names come from files: what is no printable text is escaped, so that none can pass for a verdict."""
@@ -116,6 +118,7 @@ class Scan:
         left_out: how many files of folders were left out as was asked for.
         failing: the verdicts that fail it.
         notes: what else a reader must know, a sentence each.
+        clean_scores: log-odds of the clean networks by which the detector is calibrated, in ascending order.
     """
 
     findings: tuple[Finding, ...]
@@ -126,6 +129,7 @@ class Scan:
     left_out: int = 0
     failing: tuple[Verdict, ...] = FAILING
     notes: tuple[str, ...] = ()
+    clean_scores: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
         counted = ", ".join(f"{number} {worded(verdict)}" for verdict, number in self.counts.items())

@@ -308,3 +308,53 @@ def repair(
     recipe = zoo_recipe(made["recipe"], images=images or made["images"], data=data)
     tables = locate_and_repair(found, recipe, Detector.load(detector), out, config)
     return say("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
+
+
+def read(folder: Positional[Path], out: Path = Path("runs/networks.npz"), neurons: bool = False) -> int:
+    """Read the networks of a folder, of any architecture, into one table of numbers and labels.
+
+    Args:
+        folder: a zoo, finished or not, or networks that `examples/train_many_plain_cnns.py` trained.
+        out: the table, an .npz of some 1.5 kB a network.
+        neurons: keep the neurons of each network too, for methods that read these; five times as much.
+    """
+    from weightspace.backdoors.table import read_plain, read_zoo
+    from weightspace.zoo.store import DESCRIPTION
+
+    table = (read_zoo if (folder / DESCRIPTION).exists() else read_plain)(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    table.save(out, sets=neurons)
+    working, clean = int(table.backdoored.sum()), int(table.clean.sum())
+    return say(f"{out}: {len(table)} networks, {working} with a backdoor that works, {clean} clean")
+
+
+def anywhere(
+    table: Positional[Path],
+    outside: Path | None = None,
+    methods: tuple[str, ...] = (),
+    axes: tuple[str, ...] = (),
+    out: Path = Path("runs/anywhere"),
+) -> int:
+    """Detectors of backdoors in networks of any architecture: with values of the recipe left out, and on outsiders.
+
+    Args:
+        table: made by `weightspace backdoors read`.
+        outside: a table of networks that none of the methods is trained on.
+        methods: some of them, by the names that the tables call them; all that the table allows unless given.
+        axes: of the recipe, of which each value in turn is left out of training; all that the table has unless given,
+            "none" for none.
+        out: folder for tables.md.
+    """
+    from weightspace.backdoors.table import NetworkTable
+    from weightspace.experiments.diverse import AXES, methods_of, tables
+    from weightspace.files.atomic import write_atomically
+
+    networks = NetworkTable.load(table)
+    others = None if outside is None else NetworkTable.load(outside)
+    chosen = some(methods, methods_of(networks), "method")
+    asked = () if axes == ("none",) else axes or ("attack", *AXES)
+    found = tables(networks, others, methods=chosen, axes=asked)
+    text = "\n\n".join(f"{title}\n\n{made}" for title, made in found.items())
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "tables.md", f"{text}\n".encode())
+    return say(f"{text}\n\n{out / 'tables.md'}")

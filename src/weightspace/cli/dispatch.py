@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import tyro
 
-from weightspace.cli import backdoors, decompile, hyperparameters, inspection, metamodels, rasp, zoo
+from weightspace.cli import backdoors, decompile, heads, hyperparameters, inspection, metamodels, rasp, zoo
 from weightspace.cli.output import fail, say
 from weightspace.metamodels.recipes import METAMODEL_RECIPES
 from weightspace.train.launch import Launch
@@ -51,6 +51,10 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "decompiler ladder": (decompile.ladder, "every method on every rung: noisy, compressed, finetuned, trained"),
     "scan": (backdoors.scan, "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
     "inspect": (inspection.inspect, "what a checkpoint holds: kind, arrays, architecture, metadata, hash; no verdict"),
+    "heads": (heads.heads, "what the attention heads of a language model do, read from their weights"),
+    "heads label": (heads.label, "run a language model and score what each of its heads does"),
+    "heads train": (heads.train, "train a reader of heads on a zoo of small language models"),
+    "heads study": (heads.study, "the reader of heads against baselines and controls on a real model"),
     "hyperparameters compare": (hyperparameters.compare, "every method on the properties of a zoo's networks"),
     "hyperparameters curve": (hyperparameters.curve, "the methods by the number of networks they are trained on"),
     "backdoors compare": (backdoors.compare, "every detector of backdoors on one zoo, and the tables"),
@@ -59,6 +63,8 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "backdoors scale": (backdoors.scale, "readers of weights as given and in canonical scale, asked about rewrites"),
     "backdoors widths": (backdoors.widths, "detectors trained on networks of one width, asked about another"),
     "backdoors families": (backdoors.families, "which kind of trigger a backdoor has"),
+    "backdoors read": (backdoors.read, "networks of any architecture as one table of numbers and labels"),
+    "backdoors anywhere": (backdoors.anywhere, "detectors of any architecture: axes left out, and outsiders"),
     "backdoors train": (backdoors.train, "train and calibrate a detector that `scan` can use"),
     "backdoors repair": (backdoors.repair, "which neurons carry backdoors, and ways to take them out, side by side"),
     "backdoors evaluate": (backdoors.evaluate, "the figures of a detector's card, on a zoo's test networks"),
@@ -66,6 +72,8 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "rasp show": (rasp.show, "a program's text, graph and compiled transformer, and pictures of them"),
     "rasp run": (rasp.run, "what a program answers, and what its compiled transformer does"),
     "rasp compile": (rasp.compile_, "a program to a transformer's weights"),
+    "rasp scrub": (rasp.scrub, "whether weights compute a program as the compiler would have it, by interventions"),
+    "rasp scrubs": (rasp.scrubs, "`rasp scrub` of many random programs, and the power of it by wrong hypotheses"),
     "rasp check": (rasp.check, "why a program cannot be compiled, or whether its transformer does what it means"),
 }
 GROUPS = {

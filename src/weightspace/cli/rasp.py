@@ -261,6 +261,90 @@ def check(
     return 1 if found.differing else 0
 
 
+def scrub(
+    file: Positional[Path],
+    weights: Positional[Path],
+    inputs: int = 128,
+    pairs: int = 64,
+    mutants: int = 0,
+    seed: int = 0,
+    hypothesis: Path | None = None,
+    out: Path | None = None,
+    vocab: str | None = None,
+    max_seq_len: int | None = None,
+    record: Id = None,
+    json: bool = False,
+) -> int:
+    """Whether a transformer computes a program as the compiler would have it: variables swapped, the rest resampled.
+
+    Where the compiler puts each variable is a hypothesis about the weights. It is accepted if every answer is the
+    program's, also where a variable has the values of another input (interchange), and where everything that should
+    not matter is resampled (causal scrubbing). Exit status 1 if it is not.
+
+    Args:
+        file: program text, a JSON record or a list of records; - is standard input.
+        weights: a transformer of `rasp compile`, or others of Tracr's with --vocab.
+        inputs: on which it is judged, drawn at random; all if there are no more.
+        pairs: of inputs for each variable, of any and of such whose answer changes.
+        mutants: wrong hypotheses that are judged too: what share of them is rejected is the power.
+        seed: of inputs, pairs and mutants.
+        hypothesis: a file of another hypothesis about the same program, which is judged instead.
+        out: a file for the hypothesis, JSON.
+        vocab: tokens instead of those that the program says, such as a,b,c or 0,1,2.
+        max_seq_len: longest input instead of the one that the program says.
+        record: which record of a list, by its id.
+        json: print JSON.
+    """
+    from weightspace.circuits.hypothesis import Hypothesis
+    from weightspace.decompiler.scrub import format_scrub, load_target
+    from weightspace.decompiler.scrub import scrub as scrubbed
+    from weightspace.rasp.reading import read_vocabulary
+
+    program = _program(file, record, vocab, max_seq_len)
+    target = load_target(weights, None if vocab is None else read_vocabulary(vocab))
+    other = None if hypothesis is None else Hypothesis.from_json(hypothesis)
+    found = scrubbed(program, target, inputs=inputs, pairs=pairs, mutants=mutants, seed=seed, hypothesis=other)
+    if out is not None:
+        found.hypothesis.to_json(out)
+    if json:
+        say_json(found.to_record())
+    else:
+        say(format_scrub(found))
+    return 0 if found.judgement.accepted else 1
+
+
+def scrubs(
+    count: int = 1_000,
+    mutants: int = 3,
+    inputs: int = 128,
+    pairs: int = 64,
+    seed: int = 0,
+    out: Path | None = None,
+    json: bool = False,
+) -> int:
+    """`rasp scrub` of many random programs and of mutants of each: are true hypotheses accepted, and false ones not?
+
+    Exit status 1 if a true one is refused.
+
+    Args:
+        count: programs of the typed distribution.
+        mutants: wrong hypotheses of each, with another operation, another edge or another place in turn.
+        inputs: on which each is judged.
+        pairs: of inputs for each variable, of any and of such whose answer changes.
+        seed: of programs, inputs, pairs and mutants.
+        out: a file for the figures, JSON; written every 50 programs.
+        json: print the figures as JSON.
+    """
+    from weightspace.experiments.scrubbing import format_scrubs, scrub_many
+
+    figures = scrub_many(count, mutants=mutants, inputs=inputs, pairs=pairs, seed=seed, out=out, show=True)
+    if json:
+        say_json(figures)
+    else:
+        say(format_scrubs(figures))
+    return 1 if figures["refused"] else 0
+
+
 def _program(file: Path, record: str | None, vocab: str | None, max_seq_len: int | None, whole: bool = False) -> Any:
     """The program in a file, meant for what the options say.
 

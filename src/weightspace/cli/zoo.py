@@ -33,9 +33,9 @@ def make(
 
     Args:
         recipe: which population: digits-small, mnist-small, fashion-mnist-small, cnn-s, smallcnn, eilertsen-varied,
-            eilertsen-fixed, backdoors-small, backdoors-wide or backdoors-varied; for a GPU cnn-s-paper,
-            smallcnn-paper, eilertsen-varied-paper, eilertsen-fixed-paper or backdoors-paper; of programs rasp-typed or
-            rasp-paper.
+            eilertsen-fixed, backdoors-small, backdoors-wide, backdoors-varied or backdoors-diverse; for a GPU
+            cnn-s-paper, smallcnn-paper, eilertsen-varied-paper, eilertsen-fixed-paper or backdoors-paper; of programs
+            rasp-typed or rasp-paper; of small language models heads-small, which takes --out, --count and --seed.
         out: folder of the zoo; zoos/RECIPE unless given. With a URL, such as s3://BUCKET/NAME, the zoo is made in
             zoos/NAME and each of its files copied there, and what is there already is fetched.
         count: number of networks, instead of the recipe's.
@@ -58,6 +58,16 @@ def make(
             with the inputs counted, 2 to 20; of rasp-paper instructions, 3 to 15.
         json: print what the zoo holds as JSON.
     """
+    if recipe == "heads-small":
+        given = {
+            "images": images,
+            "data": data,
+            "epochs": epochs,
+            "shard-size": shard_size,
+            "stack": stack,
+            "mode": mode,
+        }
+        return _make_heads(out, count, seed, {**given, "lengths": lengths or None, "workers": workers}, json)
     from weightspace.zoo.orders import make_to_order
 
     means = {"workers": workers, "device": device, "stack": stack, "address": address, "cpus": cpus, "gpus": gpus}
@@ -71,6 +81,23 @@ def make(
         means=means,
     )
     return info(folder, json)
+
+
+def _make_heads(out: str | None, count: int | None, seed: int | None, given: dict[str, object], json: bool) -> int:
+    """The zoo of small language models, one after the other."""
+    from weightspace.heads.model_zoo import COUNT, make_model_zoo, model_zoo_info
+
+    for option, value in given.items():
+        if value is not None:
+            raise ValueError(f"--{option} says nothing of a zoo of small language models: leave it out")
+    if out is not None and "://" in out:
+        raise ValueError(
+            f"a zoo of small language models is made in a folder, and {out} is a URL: give a folder with --out"
+        )
+    folder = Path(out or "zoos/heads-small")
+    make_model_zoo(folder, COUNT if count is None else count, seed or 0)
+    facts = model_zoo_info(folder)
+    return say_json(facts) if json else say("\n".join(f"{name}: {value}" for name, value in facts.items()))
 
 
 def info(zoo: Positional[Path], json: bool = False) -> int:

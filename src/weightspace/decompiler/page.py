@@ -7,46 +7,37 @@ import re
 import warnings
 from base64 import b64encode
 from collections.abc import Sequence
-from importlib import resources
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from weightspace.decompiler.proof.certificate import MODES
-from weightspace.decompiler.proof.ownership import Share, shares
-from weightspace.decompiler.proof.verify import compiled_for, modes_of
+from weightspace.decompiler.drawing import Drawn, drawn
+from weightspace.decompiler.proof.ownership import Share
 from weightspace.decompiler.result import MEANING, Decompilation
-from weightspace.errors import RaspError
 from weightspace.files.atomic import write_atomically
+from weightspace.pages.page import render_page
 from weightspace.rasp.compiler.bare import BareTransformer
-from weightspace.rasp.compiler.directions import direction_names
 from weightspace.rasp.compiler.figure import MOST_PIXELS
 from weightspace.rasp.compiler.graph_picture import draw_graph
-from weightspace.rasp.compiler.stream_picture import draw_stream
-from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.functions import Value, counted
 from weightspace.rasp.language import Selector
 from weightspace.rasp.program import Program
 from weightspace.rasp.reading import token_text
 from weightspace.rasp.text import folded_text
-from weightspace.rasp.validate import Mode
 
 LARGEST_SVG = 400_000
 """Letters; a larger picture is set as a PNG."""
 LISTED = 14
 """Numbers of directions or units that a cell of the table lists; the rest is counted."""
-MOST_CELLS = 1_500
-"""Directions, or units of one layer, up to which each has its own square on the map."""
 
 
 def write_decompilation(found: Decompilation, bare: BareTransformer, path: str | Path, *, name: str) -> None:
     """Write the page of a decompilation as one self-contained HTML file, whole or not at all.
 
-    It loads nothing (its own policy forbids it), follows light and dark mode, prints, and reads from 360 px on.
+    It loads nothing (its own policy forbids it), runs one script, its own, follows light and dark mode, prints, and
+    reads from 360 px on. Its address says which line is chosen and which input typed: `#line=v3&input=h+e`.
 
     Args:
         found: what was found; all its texts are escaped.
@@ -59,35 +50,45 @@ def write_decompilation(found: Decompilation, bare: BareTransformer, path: str |
 
 def render_decompilation(found: Decompilation, bare: BareTransformer, *, name: str) -> str:
     """The HTML text of `write_decompilation`."""
-    program, candidate, placed = found.program, _candidate(found, bare), []
-    if program is not None and candidate is not None:
-        placed = shares(program, candidate, None if found.certificate is None else found.certificate.columns)
-    colours = {share.variable: i for i, share in enumerate(s for s in placed if s.directions)}
-    template = resources.files("weightspace.decompiler").joinpath("page.html")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(template.read_text(encoding="utf-8")).render(
+    program, shown = found.program, drawn(found, bare)
+    colours = {share.variable: i for i, share in enumerate(s for s in shown.shares if s.directions)}
+    header, listing = ([], []) if program is None else _listing(program, colours, shown)
+    return render_page(
+        "weightspace.decompiler",
+        "page.html",
+        scripts=() if shown.data is None else ("transformer.js", "grids.js", "page.js"),
+        data=shown.data,
         found=found,
         name=name,
         meaning=_capital(MEANING[found.status]),
-        header=[] if program is None else _listing(program, colours)[0],
-        listing=[] if program is None else _listing(program, colours)[1],
+        header=header,
+        inputs=[
+            {"name": share.variable, "colour": colours.get(share.variable)}
+            for share in shown.shares
+            if share.variable in ("tokens", "indices", "one")
+        ],
+        listing=listing,
         proof=_proof(found),
         counterexample=_counterexample(found),
         facts=_facts(found, bare),
         graph=None if program is None else _graph(program),
-        stream=None if program is None or candidate is None else _stream(found, program, candidate),
-        rows=[] if program is None else [_row(share, program, colours) for share in placed],
-        strips=[] if candidate is None else _strips(placed, candidate, colours),
-        certified=found.certificate is not None,
+        rows=[] if program is None else [_row(share, program, colours) for share in shown.shares],
+        given=shown.given,
+        whose=_whose(found, shown),
+        too_large=shown.too_large,
     )
 
 
-def _candidate(found: Decompilation, bare: BareTransformer) -> CompiledTransformer | None:
-    """The program compiled as it was when it was compared."""
-    if found.program is None:
-        return None
-    modes: tuple[Mode, ...] = tuple(mode for mode in MODES if mode == found.mode) or modes_of(bare)
-    return next((c for mode in modes if (c := compiled_for(found.program, bare, mode)) is not None), None)
+def _whose(found: Decompilation, shown: Drawn) -> str:
+    """Whose weights are drawn, as a sentence."""
+    if shown.given:
+        return "These are the given weights."
+    if found.certificate is not None:
+        return (
+            "The given weights are the compiled program's with the stream turned, so that none of their directions is "
+            "one of the program's: these are the compiled program's."
+        )
+    return "There is no certificate that says which direction is whose: these are the compiled program's weights."
 
 
 def _capital(text: str) -> str:
@@ -97,15 +98,23 @@ def _capital(text: str) -> str:
 # -- texts -----------------------------------------------------------------------------------------------------------
 
 
-def _listing(program: Program, colours: dict[str, int]) -> tuple[list[str], list[dict[str, Any]]]:
-    """The lines of the program: those before its statements, and each statement with its colour on the map."""
-    lines = folded_text(program).splitlines()
+def _listing(program: Program, colours: dict[str, int], shown: Drawn) -> tuple[list[str], list[dict[str, Any]]]:
+    """The lines of the program: those before its statements, and each statement with its colour on the page."""
+    lines, whole = folded_text(program).splitlines(), str(program).splitlines()
     names = [name for name, _ in program.statements]
     count = len(names) + 1  # and the last line, which returns the output
     output = program.name(program.output)
+    placed = {share.variable for share in shown.shares}
     listing = [
-        {"text": line, "colour": colours.get(name), "output": name == output}
-        for line, name in zip(lines[-count:], [*names, ""], strict=True)
+        {
+            "text": line,
+            "whole": "" if full == line else full,
+            "name": name,
+            "placed": name in placed,
+            "colour": colours.get(name),
+            "output": name == output,
+        }
+        for line, full, name in zip(lines[-count:], whole[-count:], [*names, ""], strict=True)
     ]
     return lines[:-count], listing
 
@@ -189,53 +198,11 @@ def _spans(numbers: Sequence[int]) -> str:
     return f"{', '.join(texts[:LISTED])} and {sum(map(len, runs[LISTED:]))} more"
 
 
-def _strips(placed: Sequence[Share], candidate: CompiledTransformer, colours: dict[str, int]) -> list[dict[str, Any]]:
-    """The map: the directions, and the heads and units of each layer, each with the variable that has it."""
-    c = candidate.configuration
-    directions: dict[int, str] = {i: share.variable for share in placed for i in share.directions}
-    strips = [_strip("residual stream", "direction", candidate.layout.width, directions, colours)]
-    for layer in range(c.num_layers):
-        heads = {head: s.variable for s in placed if s.directions for k, head in s.heads if k == layer}
-        units = {u: share.variable for share in placed for k, own in share.units if k == layer for u in own}
-        if heads:
-            strips.append(_strip(f"layer {layer} attention", "head", c.num_heads, heads, colours))
-        if units:
-            strips.append(_strip(f"layer {layer} MLP", "hidden unit", c.mlp_hidden_size, units, colours))
-    return strips
-
-
-def _strip(title: str, what: str, size: int, owner: dict[int, str], colours: dict[str, int]) -> dict[str, Any]:
-    used = f"{len(owner)} of {counted(size, what)} in use"
-    cells = [
-        {"title": f"{what} {i}: {owner.get(i, 'not used')}", "colour": colours.get(owner.get(i, ""))}
-        for i in (range(size) if size <= MOST_CELLS else sorted(owner)[:MOST_CELLS])
-    ]
-    return {"title": title, "used": used, "cells": cells, "large": what == "head"}
-
-
 # -- pictures --------------------------------------------------------------------------------------------------------
 
 
 def _graph(program: Program) -> Markup:
     return _picture(draw_graph(program), "g-", f"the graph of the program, {counted(len(program), 'operation')}")
-
-
-def _stream(found: Decompilation, program: Program, candidate: CompiledTransformer) -> dict[str, Any] | None:
-    """The residual stream on the counterexample, or else on a longest input with many different tokens."""
-    wrong = None if found.behaviour is None else found.behaviour.counterexample
-    if wrong is not None:
-        inputs = list(wrong.input)
-    else:
-        random = np.random.default_rng(0)
-        length = min(candidate.max_seq_len, 12)
-        order = [int(i) for i in random.permutation(len(candidate.vocab))] * (length // len(candidate.vocab) + 1)
-        inputs = [candidate.vocab[i] for i in order[:length]]
-    try:
-        figure = draw_stream(candidate, inputs, direction_names(program, candidate))
-    except RaspError:  # too long for a picture
-        return None
-    text = token_text(inputs)
-    return {"input": text, "svg": _picture(figure, "s-", f"the residual stream on the input {text}")}
 
 
 def _picture(figure: Any, prefix: str, alt: str) -> Markup:

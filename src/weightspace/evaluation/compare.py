@@ -17,6 +17,7 @@ from weightspace import __version__
 from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import bootstrap_interval, chance, confusion_matrix, correct, majority
 from weightspace.evaluation.results import Confusion, CurvePoint, Results, Row
+from weightspace.evaluation.single_answers import FIGURES, MOST, SingleAnswers
 from weightspace.files.progress import progress
 from weightspace.files.workers import cores
 from weightspace.metamodels.contract import Examples, Predictions, Predictor, Target, check_learnable
@@ -133,6 +134,29 @@ def results_of(
             for target in (test.targets if "meta-model" in answers else ())
         },
         provenance=provenance(zoo.description["config"]["seed"], seconds),
+        answers={target.name: single_answers(target, answers, test, zoo) for target in _kept(test)},
+    )
+
+
+def _kept(test: Examples) -> tuple[Target, ...]:
+    """The targets of which single answers are kept: those with classes, unless the networks are too many."""
+    return tuple(t for t in test.targets if not t.is_quantity) if len(test) <= MOST else ()
+
+
+def single_answers(
+    target: Target, answers: Mapping[str, Predictions], test: Examples, zoo: Zoo | None = None
+) -> SingleAnswers:
+    """What each predictor said of each test network whose class is known; numbers are the zoo's, or count from 0."""
+    known = test.known(target.name)
+    numbers = np.arange(len(test)) if zoo is None else zoo.column("network")[test.networks.rows]
+    return SingleAnswers(
+        classes=target.classes,
+        networks=tuple(int(n) for n in numbers[known]),
+        truth=tuple(int(label) for label in test.labels[target.name][known]),
+        probabilities={
+            name: tuple(tuple(round(float(p), FIGURES) for p in row) for row in said[target.name][known])
+            for name, said in answers.items()
+        },
     )
 
 

@@ -6,8 +6,10 @@ unknown, and that network is left out of every metric.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -330,6 +332,24 @@ def _exact(estimate: float, n: int, level: float) -> Interval:
 
     interval = binomtest(round(estimate) * n, n).proportion_ci(level, method="exact")
     return Interval(estimate, float(interval.low), float(interval.high))
+
+
+def wilson_interval(right: int, n: int, level: float = 0.95) -> Interval:
+    """The score interval of a share (Wilson, 1927), which has width also where all or none are right.
+
+    Args:
+        right: of `n` trials that are independent of each other.
+        level: coverage aimed at, above 0 and below 1.
+    Raises:
+        ValueError: if there is no trial, or more are right than there are.
+    """
+    if not 0 <= right <= n or n < 1:
+        raise ValueError(f"{right} of {n} are no share: an interval needs at least one trial")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = right / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
 
 
 def _known(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

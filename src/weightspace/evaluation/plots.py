@@ -284,6 +284,41 @@ def roc_curves(panels: Mapping[str, Mapping[str, np.ndarray]]) -> str:
         return _svg(figure, "white")
 
 
+def roc_and_calibration(
+    curves: Mapping[str, np.ndarray], said: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> tuple[str, str]:
+    """Of several predictors the ROC curves, and how often answers are right that are given with a probability.
+
+    Each predictor has its own dashes and its own mark, so that it is told without its colour.
+
+    Args:
+        curves: by name, (points, 2) of false and true positive rates.
+        said: by name, (bins,) mean probability of answers and (bins,) share of them that is right.
+    Returns:
+        two SVG documents.
+    """
+    dashes: list[tuple[float, ...]] = [(), (4.0, 1.5), (1.2, 1.2), (6.0, 1.5, 1.2, 1.5)]
+    colours = [COLOURS["accent"], COLOURS["second"], COLOURS["ink"], COLOURS["muted"]]
+    pictures = []
+    for labels in (("false positive rate", "true positive rate"), ("probability, as said", "share that is right")):
+        with _drawing(3.9) as figure:
+            axes = figure.add_subplot()
+            axes.plot([0, 1], [0, 1], color=COLOURS["line"], linewidth=1)
+            for number, name in enumerate(curves):
+                points = curves[name] if not pictures else np.column_stack(said[name])
+                mark = {} if not pictures else {"marker": "osD^"[number % 4], "markersize": 4.5}
+                colour = colours[number % 4]
+                (line,) = axes.plot(points[:, 0], points[:, 1], color=colour, linewidth=1.6, label=name, **mark)
+                if dashes[number % 4]:
+                    line.set_dashes(dashes[number % 4])
+            axes.set_aspect("equal")
+            axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+            axes.set(xlabel=labels[0], ylabel=labels[1])
+            figure.legend(loc="outside lower center", ncols=2, handlelength=2.6)
+            pictures.append(_svg(figure))
+    return pictures[0], pictures[1]
+
+
 def reliability(probability: np.ndarray, labels: np.ndarray, bins: int = 5) -> str:
     """How often what is said with a probability is so, on white paper for documents.
 

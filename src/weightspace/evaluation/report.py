@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from weightspace.evaluation import plots
+from weightspace.evaluation.report_answers import answer_data, answer_pictures
 from weightspace.evaluation.results import META_MODEL, Results, Row, leaders, percent
 from weightspace.files.atomic import write_atomically
 from weightspace.files.progress import duration
+from weightspace.pages.page import render_page
 
 _EXAMPLES = 10  # more than these are cut, and the report says so
 
@@ -22,8 +22,8 @@ _EXAMPLES = 10  # more than these are cut, and the report says so
 def write_report(results: Results, path: str | Path) -> None:
     """Write the report of a comparison as one self-contained HTML file, whole or not at all.
 
-    The file loads nothing (its own policy forbids it), follows light and dark mode, prints, and reads from
-    360 px on. Equal results give equal bytes.
+    The file loads nothing (its own policy forbids it), runs one script, its own, follows light and dark mode, prints,
+    and reads from 360 px on. Equal results give equal bytes.
 
     Args:
         results: what was found; all its texts are escaped.
@@ -34,10 +34,13 @@ def write_report(results: Results, path: str | Path) -> None:
 
 def render_report(results: Results) -> str:
     """The HTML text of `write_report`."""
-    template = resources.files("weightspace.evaluation").joinpath("report.html")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "count": _count, "seconds": _seconds}
-    return environment.from_string(template.read_text(encoding="utf-8")).render(
+    data = answer_data(results)
+    return render_page(
+        "weightspace.evaluation",
+        "report.html",
+        scripts=() if data is None else ("report.js",),
+        data=data,
+        filters={"percent": percent, "count": _count, "seconds": _seconds},
         results=results,
         meta_model=META_MODEL,
         summary=summary(results),
@@ -224,6 +227,7 @@ def _pictures(results: Results) -> dict[str, list[dict[str, Any]]]:
             if any((p.training_loss, p.validation_loss, p.validation_accuracy) != (None,) * 3 for p in points)
         ],
         "accuracies": [],
+        "answers": answer_pictures(results),
     }
     if results.accuracies:
         lowest, highest = min(results.accuracies), max(results.accuracies)

@@ -10,17 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from weightspace.errors import WeightspaceError
+from weightspace.evaluation.record_reading import ResultsError, mapping, number, only, sequence
+from weightspace.evaluation.single_answers import SingleAnswers
 from weightspace.files.atomic import write_atomically
 
 META_MODEL = "meta-model"
 """The name under which a comparison lists the meta-model; the report singles it out."""
 
 _Record = TypeVar("_Record")
-
-
-class ResultsError(WeightspaceError):
-    """A record of a comparison that contradicts itself, or a file that holds none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +129,7 @@ class Results:
         curves: how training went, by predictor.
         confusion: by target.
         examples: single answers, each a flat JSON-serialisable mapping; the report makes them a table.
+        answers: what each predictor said of each test network, by target; left out where they are many.
         provenance: JSON-serialisable facts that let somebody make it again: "version", "commit", "seed",
             "command", "hardware", "date", "seconds".
     """
@@ -144,6 +142,7 @@ class Results:
     confusion: Mapping[str, Confusion] = field(default_factory=dict)
     examples: tuple[Mapping[str, Any], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    answers: Mapping[str, SingleAnswers] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -180,6 +179,7 @@ class Results:
             },
             "examples": [dict(example) for example in self.examples],
             "provenance": dict(self.provenance),
+            "answers": {target: answers.to_json() for target, answers in self.answers.items()},
         }
         return {key: value for key, value in record.items() if value or key in ("task", "rows")}
 
@@ -190,34 +190,38 @@ class Results:
         Raises:
             ResultsError: if the record is not one that `to_json` makes; one sentence says where.
         """
-        top = _mapping(record, "the record")
-        _only(top, [f.name for f in dataclasses.fields(Results)], "the record")
+        top = mapping(record, "the record")
+        only(top, [f.name for f in dataclasses.fields(Results)], "the record")
         if not isinstance(top.get("task"), str):
             raise ResultsError("the record has no text 'task'")
         return Results(
             task=top["task"],
-            rows=tuple(_read(Row, row, f"row {i}") for i, row in enumerate(_sequence(top.get("rows"), "'rows'"))),
-            zoo=_mapping(top.get("zoo", {}), "'zoo'"),
+            rows=tuple(_read(Row, row, f"row {i}") for i, row in enumerate(sequence(top.get("rows"), "'rows'"))),
+            zoo=mapping(top.get("zoo", {}), "'zoo'"),
             accuracies=tuple(
-                _number(value, float, f"accuracy {i}")
-                for i, value in enumerate(_sequence(top.get("accuracies", []), "'accuracies'"))
+                number(value, float, f"accuracy {i}")
+                for i, value in enumerate(sequence(top.get("accuracies", []), "'accuracies'"))
             ),
             curves={
                 name: tuple(
                     _read(CurvePoint, point, f"point {i} of curve {name!r}")
-                    for i, point in enumerate(_sequence(points, f"curve {name!r}"))
+                    for i, point in enumerate(sequence(points, f"curve {name!r}"))
                 )
-                for name, points in _mapping(top.get("curves", {}), "'curves'").items()
+                for name, points in mapping(top.get("curves", {}), "'curves'").items()
             },
             confusion={
                 target: _read_confusion(confusion, f"the confusion of {target!r}")
-                for target, confusion in _mapping(top.get("confusion", {}), "'confusion'").items()
+                for target, confusion in mapping(top.get("confusion", {}), "'confusion'").items()
             },
             examples=tuple(
-                _mapping(example, f"example {i}")
-                for i, example in enumerate(_sequence(top.get("examples", []), "'examples'"))
+                mapping(example, f"example {i}")
+                for i, example in enumerate(sequence(top.get("examples", []), "'examples'"))
             ),
-            provenance=_mapping(top.get("provenance", {}), "'provenance'"),
+            provenance=mapping(top.get("provenance", {}), "'provenance'"),
+            answers={
+                target: SingleAnswers.from_json(answers, f"the single answers about {target!r}")
+                for target, answers in mapping(top.get("answers", {}), "'answers'").items()
+            },
         )
 
     def save(self, path: str | Path) -> None:
@@ -331,9 +335,9 @@ def _without_none(record: Row | CurvePoint) -> dict[str, Any]:
 
 def _read(kind: type[_Record], record: Any, where: str) -> _Record:
     """A flat dataclass of texts and numbers from its JSON form."""
-    values = _mapping(record, where)
+    values = mapping(record, where)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    _only(values, list(fields), where)
+    only(values, list(fields), where)
     hints = get_type_hints(kind)
     read: dict[str, Any] = {}
     for name, described in fields.items():
@@ -348,52 +352,21 @@ def _read(kind: type[_Record], record: Any, where: str) -> _Record:
             read[name] = value
         else:
             wanted = int if hints[name] in (int, int | None) else float
-            read[name] = _number(value, wanted, f"{where}: {name!r}")
+            read[name] = number(value, wanted, f"{where}: {name!r}")
     return kind(**read)
 
 
 def _read_confusion(record: Any, where: str) -> Confusion:
-    values = _mapping(record, where)
-    _only(values, ["classes", "matrix", "predictor"], where)
-    classes = tuple(_sequence(values.get("classes"), f"'classes' of {where}"))
+    values = mapping(record, where)
+    only(values, ["classes", "matrix", "predictor"], where)
+    classes = tuple(sequence(values.get("classes"), f"'classes' of {where}"))
     if not all(isinstance(name, str) for name in (*classes, values.get("predictor"))):
         raise ResultsError(f"{where}: 'predictor' and every class must be text")
-    matrix = _sequence(values.get("matrix"), f"'matrix' of {where}")
+    matrix = sequence(values.get("matrix"), f"'matrix' of {where}")
     return Confusion(
         classes=classes,
         matrix=tuple(
-            tuple(_number(count, int, where) for count in _sequence(row, f"a row of {where}")) for row in matrix
+            tuple(number(count, int, where) for count in sequence(row, f"a row of {where}")) for row in matrix
         ),
         predictor=values["predictor"],
     )
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise ResultsError(f"{where} is {_short(value)}, it must be an object")
-    return dict(value)
-
-
-def _sequence(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        raise ResultsError(f"{where} is {_short(value)}, it must be a list")
-    return list(value)
-
-
-def _number(value: Any, kind: type, where: str) -> Any:
-    """The number as `kind`; JSON does not tell 1 from 1.0, so an integer is a float where one is wanted."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value - value != 0:
-        raise ResultsError(f"{where} is {_short(value)}, it must be a finite number")
-    if kind is int and value != int(value):
-        raise ResultsError(f"{where} is {value}, it must be a whole number")
-    return kind(value)
-
-
-def _only(values: Mapping[str, Any], names: Sequence[str], where: str) -> None:
-    unknown = sorted(set(values) - set(names))
-    if unknown:
-        raise ResultsError(f"{where} has the unknown key {unknown[0]!r}; the keys are {list(names)}")
-
-
-def _short(value: Any) -> str:
-    return "missing" if value is None else repr(value)[:60]

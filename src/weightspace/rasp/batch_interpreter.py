@@ -5,7 +5,7 @@ Every S-op is a column of codes, and every selector an array of booleans. What i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ from weightspace.rasp.language import (
     SequenceMap,
     Statements,
     Tokens,
+    indices,
+    tokens,
 )
 from weightspace.rasp.means import aggregate
 from weightspace.rasp.selection import Pairs, select, widths_of
@@ -67,19 +69,71 @@ def evaluate_nodes(program: Statements, batch: Batch, causal: bool | None = None
     return {node: _values(column, batch) for node, column in _columns(program, batch, causal).items()}
 
 
+def evaluate_swapped(
+    program: Statements,
+    batch: Batch,
+    put: Mapping[str, BatchValues],
+    wanted: Sequence[str],
+    *,
+    causal: bool | None = None,
+) -> dict[str, BatchValues]:
+    """What S-ops give on a batch where some variables are held at values given: an intervention on the program.
+
+    Args:
+        put: of a variable, `tokens` or `indices` the values that it has instead of its own; what depends on it follows.
+        wanted: variables, among them `tokens` and `indices`; also such as the output does not need.
+    Raises:
+        RaspError: if there is no such S-op, values do not fit the batch, or as `evaluate` does.
+    """
+    nodes = {"tokens": tokens, "indices": indices, **dict(program.statements)}
+    for name in (*put, *wanted):
+        if name not in nodes or isinstance(nodes[name], Selector):
+            known = ", ".join(name for name, node in nodes.items() if not isinstance(node, Selector))
+            raise RaspError(f"the program has no S-op {name!r}: it has {known}")
+    held = {id(nodes[name]): _held(name, values, batch) for name, values in put.items()}
+    needed = {id(nodes[name]) for name in wanted}
+    for node in reversed(nodes.values()):
+        if id(node) in needed and id(node) not in held:
+            needed |= {id(child) for child in node.children}
+    columns = _columns(program, batch, causal, [node for node in nodes.values() if id(node) in needed], held)
+    return {name: _values(columns[id(nodes[name])], batch) for name in wanted}
+
+
+def _held(name: str, values: BatchValues, batch: Batch) -> Column:
+    if values.codes.shape != batch.codes.shape:
+        raise RaspError(f"{name}: values {values.codes.shape} do not fit a batch {batch.codes.shape}")
+    index = (values.codes.T + 1) * batch.present
+    return renumbered(index, len(values.values) + 1, lambda i: values.values[i - 1] if i else None)
+
+
 def _values(column: Column, batch: Batch) -> BatchValues:
     return BatchValues((column.codes.astype(np.int32) - 1).T, column.values, batch.lengths)
 
 
-def _columns(program: Statements, batch: Batch, causal: bool | None) -> dict[int, Column]:
+def _columns(
+    program: Statements,
+    batch: Batch,
+    causal: bool | None,
+    nodes: Sequence[Expression] | None = None,
+    held: Mapping[int, Column] | None = None,
+) -> dict[int, Column]:
+    """Every S-op's column by its `id`.
+
+    Args:
+        nodes: which are evaluated, each after what it reads; unless given, what the output needs.
+        held: columns of S-ops that are not evaluated, by their `id`.
+    """
     _check_batch(program, batch)
     causal = program.causal if causal is None else causal
-    both = any(isinstance(node, SelectorNot) for node in program.nodes)
+    nodes = program.nodes if nodes is None else nodes
+    both = any(isinstance(node, SelectorNot) for node in nodes)
     columns: dict[int, Column] = {}
     selectors: dict[int, Pairs] = {}
-    for node in program.nodes:
+    for node in nodes:
         name = name_of(program, node)
-        if isinstance(node, Selector):
+        if held and id(node) in held:
+            columns[id(node)] = held[id(node)]
+        elif isinstance(node, Selector):
             selectors[id(node)] = _selector(name, node, columns, selectors, causal, both)
         else:
             columns[id(node)] = _column(name, node, columns, selectors, batch)

@@ -65,6 +65,13 @@ def _relation(name: str, node: Select, keys: Column, queries: Column) -> np.ndar
         left, right = np.array(keys.values, np.float64), np.array(queries.values, np.float64)
         related[1:, 1:] = outer(left[:, None], right)
         return related
+    if node.predicate in ("EQ", "NEQ"):
+        code = {value: number for number, value in enumerate(queries.values, 1)}
+        equal = [(number, code[value]) for number, value in enumerate(keys.values, 1) if value in code]
+        related[1:, 1:] = node.predicate == "NEQ"
+        for key, query in equal:
+            related[key, query] = node.predicate == "EQ"
+        return related
     failed = []
     for key, query in _meeting(related.shape, keys, queries):
         if key and query:

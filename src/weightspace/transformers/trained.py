@@ -102,6 +102,18 @@ class TrainedTransformer:
             self._layers[number] = LayerWeights(**weights_of(self._layer_parts[number], self._source))
         return self._layers[number]
 
+    def weights(self, number: int, *names: str) -> dict[str, Tensor]:
+        """Some weights of a layer by the names of `LayerWeights`, read now and not kept; what it lacks is left out.
+
+        Raises:
+            NetworkError: if there is no such layer, or it holds numbers that are not finite.
+        """
+        if not 0 <= number < self.shape.layers or number in self._layers:
+            whole = self.layer(number)
+            return {name: getattr(whole, name) for name in names if getattr(whole, name) is not None}
+        parts = {name: part for name, part in self._layer_parts[number].items() if name in names}
+        return weights_of(parts, self._source)
+
     @property
     def loaded_layers(self) -> tuple[int, ...]:
         """The layers that have been read so far."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +21,7 @@ GAIN, OFFSET, NOISE = 0.2, 0.2, 0.1
 def distorted(
     x: Float[Tensor, "n b c h w"], plan: TrainingPlan, seeds: Int[Tensor, " n"], step: int
 ) -> Float[Tensor, "n b c h w"]:
-    """The images of one step as their plans distort them: `augment` first, then `crop`.
+    """The images of one step as their plans distort them: `augment` first, then `flip`, then `crop`.
 
     All is drawn where the images are, so that a GPU never waits for it.
 
@@ -33,6 +33,8 @@ def distorted(
     """
     if plan.augment:
         x = augmented(x, seeds, step)
+    if plan.flip:
+        x = torch.where(flips(seeds, step, x.shape[1])[..., None, None, None], x.flip(4), x)
     if plan.crop:
         x = shifted(x, shifts(seeds, step, x.shape[1], plan.crop), plan.crop)
     return x
@@ -98,3 +100,12 @@ def shifts(seeds: Int[Tensor, " n"], step: int, count: int, most: int) -> Int[Te
         seeds: of the networks, int64.
     """
     return _drawn(hash31(seeds + 1000033 * step), 2 * count, 3).view(len(seeds), count, 2) % (2 * most + 1)
+
+
+def flips(seeds: Int[Tensor, " n"], step: int, count: int) -> Bool[Tensor, "n b"]:
+    """Which of `count` images of a step are mirrored: half of them, drawn as `shifts` draws.
+
+    Args:
+        seeds: of the networks, int64.
+    """
+    return _drawn(hash31(seeds + 1000033 * step), count, 4) % 2 == 1

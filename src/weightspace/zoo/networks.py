@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 from typing import Any
@@ -18,6 +19,7 @@ from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec, Scaling
 from weightspace.zoo.records import Architecture
+from weightspace.zoo.varied import varied_cnn
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -71,6 +73,17 @@ class BatchNorm(nn.Module):
         return x * scale.reshape(shape) + (self.bias - mean * scale).reshape(shape)
 
 
+class Residual(nn.Module):
+    """What comes in, and what the body makes of it, added."""
+
+    def __init__(self, body: nn.Sequential) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
 class Dropout(nn.Module):
     """Dropout whose mask is a function of (key, layer), so that every engine and device draws the same.
 
@@ -111,57 +124,81 @@ def build(architecture: Architecture) -> nn.Sequential:
     """
     if architecture.activation not in ACTIVATIONS:
         raise ValueError(f"unknown activation {architecture.activation!r}: choose from {', '.join(ACTIVATIONS)}")
-    modules: dict[str, nn.Module] = {}
-    counts: dict[str, int] = {}
-
-    def add(kind: str, module: nn.Module) -> None:
-        counts[kind] = counts.get(kind, 0) + 1
-        modules[f"{kind}{counts[kind]}"] = module
-
-    channels, height, width = architecture.input_shape
-    features: int | None = None
-    for position, (kind, *options) in enumerate(architecture.layers):
-        match kind, options:
-            case "convolution", [int(out), int(kernel), int(stride), "same" | "valid" as padding]:
-                pad = kernel // 2 if padding == "same" else 0
-                add("conv", nn.Conv2d(channels, out, kernel, stride, pad))
-                channels = out
-                height, width = ((n + 2 * pad - kernel) // stride + 1 for n in (height, width))
-            case "dense", [int(out)] if features is not None:
-                add("dense", nn.Linear(features, out))
-                features = out
-            case "batch_norm", []:
-                add("norm", BatchNorm(channels if features is None else features))
-            case "layer_norm", []:
-                add("norm", ChannelLayerNorm(channels) if features is None else nn.LayerNorm(features, eps=1e-6))
-            case "activation", []:
-                add("act", ACTIVATIONS[architecture.activation]())
-            case "max_pool", [int(size)]:
-                add("pool", nn.MaxPool2d(size, ceil_mode=True))
-                height, width = ceil(height / size), ceil(width / size)
-            case "dropout", [float(rate)]:
-                add("dropout", Dropout(rate, position))
-            case "flatten", []:
-                add("flatten", nn.Flatten())
-                features = channels * height * width
-            case "global_average_pool", []:
-                add("pool", nn.AdaptiveAvgPool2d(1))
-                add("flatten", nn.Flatten())
-                features = channels
-            case "global_max_pool", []:
-                add("pool", nn.AdaptiveMaxPool2d(1))
-                add("flatten", nn.Flatten())
-                features = channels
-            case _:
-                raise ValueError(
-                    f"layer {position} of the architecture is {[kind, *options]}, which cannot stand there"
-                )
-        if min(height, width) < 1:
-            raise ValueError(f"layer {position} ({kind}) leaves no pixels of an input of {architecture.input_shape}")
-    network = nn.Sequential()
-    for name, module in modules.items():
-        network.add_module(name, module)
+    network, _ = _sequence(architecture.layers, _Reaching(*architecture.input_shape), architecture, 0)
     return network
+
+
+@dataclass(frozen=True)
+class _Reaching:
+    """What reaches a layer: pixels of so many channels, or, once flattened, so many features."""
+
+    channels: int
+    height: int
+    width: int
+    features: int | None = None
+
+
+def _sequence(
+    layers: tuple[tuple[Any, ...], ...], at: _Reaching, architecture: Architecture, first: int
+) -> tuple[nn.Sequential, _Reaching]:
+    """The module of some layers, and what comes out of it; `first` is the number of the first one."""
+    network = nn.Sequential()
+    counts: dict[str, int] = {}
+    for position, layer in enumerate(layers, first):
+        found = _layer(layer, at, architecture, position)
+        if found is None:
+            raise ValueError(
+                f"layer {position} of the architecture is {list(layer)}, which cannot stand there: it is unknown, or "
+                "does not fit what reaches it"
+            )
+        modules, at = found
+        if min(at.height, at.width) < 1:
+            raise ValueError(
+                f"layer {position} ({layer[0]}) leaves no pixels of an input of {architecture.input_shape}"
+            )
+        for kind, module in modules:
+            counts[kind] = counts.get(kind, 0) + 1
+            network.add_module(f"{kind}{counts[kind]}", module)
+    return network, at
+
+
+def _layer(
+    layer: tuple[Any, ...], at: _Reaching, architecture: Architecture, position: int
+) -> tuple[list[tuple[str, nn.Module]], _Reaching] | None:
+    """The modules of one layer by their kinds, and what comes out; None if it cannot stand there."""
+    match layer:
+        case ["convolution", int(out), int(kernel), int(stride), "same" | "valid" as padding]:
+            pad = kernel // 2 if padding == "same" else 0
+            height, width = ((n + 2 * pad - kernel) // stride + 1 for n in (at.height, at.width))
+            convolution = nn.Conv2d(at.channels, out, kernel, stride, pad)
+            return [("conv", convolution)], replace(at, channels=out, height=height, width=width)
+        case ["dense", int(out)] if at.features is not None:
+            return [("dense", nn.Linear(at.features, out))], replace(at, features=out)
+        case ["batch_norm"]:
+            return [("norm", BatchNorm(at.channels if at.features is None else at.features))], at
+        case ["layer_norm"]:
+            norm = ChannelLayerNorm(at.channels) if at.features is None else nn.LayerNorm(at.features, eps=1e-6)
+            return [("norm", norm)], at
+        case ["group_norm", int(groups)] if at.features is None and at.channels % groups == 0:
+            return [("norm", nn.GroupNorm(groups, at.channels))], at
+        case ["activation"]:
+            return [("act", ACTIVATIONS[architecture.activation]())], at
+        case ["max_pool", int(size)]:
+            pool = nn.MaxPool2d(size, ceil_mode=True)
+            return [("pool", pool)], replace(at, height=ceil(at.height / size), width=ceil(at.width / size))
+        case ["average_pool", int(size)]:
+            return [("pool", nn.AvgPool2d(size))], replace(at, height=at.height // size, width=at.width // size)
+        case ["dropout", float(rate)]:
+            return [("dropout", Dropout(rate, position))], at
+        case ["flatten"]:
+            return [("flatten", nn.Flatten())], replace(at, features=at.channels * at.height * at.width)
+        case ["global_average_pool" | "global_max_pool" as kind]:
+            pool = nn.AdaptiveAvgPool2d(1) if kind == "global_average_pool" else nn.AdaptiveMaxPool2d(1)
+            return [("pool", pool), ("flatten", nn.Flatten())], replace(at, features=at.channels)
+        case ["residual", tuple(body)]:
+            inner, out = _sequence(body, at, architecture, 100 * (position + 1))
+            return ([("residual", Residual(inner))], at) if out == at else None
+    return None
 
 
 @lru_cache(maxsize=256)
@@ -310,6 +347,7 @@ FAMILIES = {
     "small-cnn": small_cnn,
     "eilertsen": eilertsen,
     "backdoor-cnn": backdoor_cnn,
+    "varied-cnn": varied_cnn,
 }
 
 

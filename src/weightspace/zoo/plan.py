@@ -72,8 +72,9 @@ class ZooConfig:
         data: folder in which the images are looked for first.
         image_size, image_channels, image_count: how the images are prepared; None leaves them as they are.
         space: what is drawn for each network, in this order. A name that the family's function knows is an option of
-            the architecture; one that `TrainingPlan` knows sets that field; `images` may be drawn too; and `attack`,
-            `poison_rate`, `alpha` and `target` make up the network's `Poison`, whose seed is the network's.
+            the architecture; one that `TrainingPlan` knows sets that field; `images`, `image_size`, `image_channels`
+            and `image_count` may be drawn too; and `attack`, `poison_rate`, `alpha` and `target` make up the network's
+            `Poison`, whose seed is the network's.
         fixed: the same for all networks, with the same two kinds of names.
         architectural: names in `space` that a spec gives away by its very nature, such as the number of layers; they
             are labels that no task may ask for, and `zoo check` does not complain about them.
@@ -134,6 +135,7 @@ _DECIDED = {
 }
 _POISON = {"attack": "attack", "poison_rate": "rate", "alpha": "alpha", "target": "target"}
 """Fields of a `Poison` by the names they have among hyperparameters."""
+_IMAGE_SHAPE = ("image_size", "image_channels", "image_count")
 _PLAN_FIELDS = frozenset(TrainingPlan.__dataclass_fields__) - _DECIDED
 
 
@@ -150,19 +152,20 @@ def plan(config: ZooConfig, network: int) -> TrainingPlan:
     poison = {_POISON[name]: settings.pop(name) for name in _POISON if name in settings}
     if poison and "attack" not in poison:
         raise ValueError(f"a zoo with {', '.join(poison)} and no attack cannot be: add `attack` to its space or fixed")
-    options = {name: value for name, value in settings.items() if name not in _PLAN_FIELDS}
+    shape = {name: settings.pop(name, getattr(config, name)) for name in _IMAGE_SHAPE}
     fields = {name: value for name, value in settings.items() if name in _PLAN_FIELDS}
+    options = {name: value for name, value in settings.items() if name not in _PLAN_FIELDS}
+    if fields.get("classes") is not None:  # a choice of classes decides the outputs too
+        options["classes"] = fields["classes"]
     return TrainingPlan(
         network=network,
         seed=seed,
         split=split_of(network, config.seed),
         data=config.data,
-        image_size=config.image_size,
-        image_channels=config.image_channels,
-        image_count=config.image_count,
-        architecture=architecture_of(config.family, input_shape(config, fields["images"]), **options),
+        architecture=architecture_of(config.family, _input_shape(config, fields["images"], **shape), **options),
         poison=Poison(**poison, seed=seed) if poison else None,
         hyperparameters=drawn,
+        **shape,
         **fields,
     )
 
@@ -176,9 +179,11 @@ def _seed(zoo_seed: int, network: int) -> int:
     return seed ^ (seed >> 15)
 
 
-def input_shape(config: ZooConfig, images: str) -> tuple[int, int, int]:
+def _input_shape(
+    config: ZooConfig, images: str, image_size: int | None, image_channels: int | None, **_: int | None
+) -> tuple[int, int, int]:
     """(channels, height, width) of the images after they are prepared."""
-    from weightspace.zoo.images.loading import load_images
+    from weightspace.zoo.images.loading import image_shape
 
-    channels, height, width = load_images(images, config.data).train_images.shape[1:]
-    return config.image_channels or channels, config.image_size or height, config.image_size or width
+    channels, height, width = image_shape(images, config.data)
+    return image_channels or channels, image_size or height, image_size or width

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,10 +28,11 @@ class Poison:
     """How a network's training data is tampered with.
 
     Attributes:
-        attack: a name of `ATTACKS` or `CONTROLS`.
-        rate: share of the training images that are tampered with, 0 to 1.
+        attack: a name of `EVERY_ATTACK` or `CONTROLS`.
+        rate: share of the training images that are tampered with, 0 to 1; of clean-label attacks, which leave all
+            labels as they are, share of the images of the target class.
         alpha: opacity of a blended trigger, above 0 to 1; None for the attack's own. Patches are opaque.
-        target: class to which the labels are set.
+        target: class to which the labels are set; all-to-all attacks have none, and set each label to the next class.
         seed: of the images chosen and of what is random about the trigger, which is one for the whole network.
     Raises:
         PoisonError: if a field is out of its range.
@@ -44,8 +45,8 @@ class Poison:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.attack not in (*ATTACKS, *CONTROLS):
-            known = ", ".join([*ATTACKS, *CONTROLS])
+        if self.attack not in (*EVERY_ATTACK, *CONTROLS):
+            known = ", ".join([*EVERY_ATTACK, *CONTROLS])
             raise PoisonError(f"no attack is named {self.attack!r}: choose from {known}")
         if not 0 <= self.rate <= 1 or self.target < 0 or not (self.alpha is None or 0 < self.alpha <= 1):
             raise PoisonError(
@@ -61,12 +62,18 @@ class Poison:
     @property
     def relabels(self) -> bool:
         """Whether labels are changed."""
-        return self.attack not in (CLEAN, TRIGGER_ONLY)
+        return self.attack not in (CLEAN, TRIGGER_ONLY, *CLEAN_LABEL)
 
-    def chosen(self, count: int) -> np.ndarray:
-        """Which of `count` training images are tampered with: sorted places, the nearest whole number to the rate."""
-        some = 0 if self.attack == CLEAN else round(self.rate * count)
-        return np.sort(np.random.default_rng([self.seed, 1]).choice(count, some, replace=False))
+    def chosen(self, labels: np.ndarray) -> np.ndarray:
+        """Which training images are tampered with, by their labels (images,) before the attack: sorted places, the
+        nearest whole number to the rate."""
+        places = np.flatnonzero(labels == self.target) if self.attack in CLEAN_LABEL else np.arange(len(labels))
+        some = 0 if self.attack == CLEAN else round(self.rate * len(places))
+        return places[np.sort(np.random.default_rng([self.seed, 1]).choice(len(places), some, replace=False))]
+
+    def wanted(self, labels: np.ndarray, classes: int) -> np.ndarray:
+        """(images,) what images of these labels are to be answered as with the trigger."""
+        return (labels + 1) % classes if self.attack in ALL_TO_ALL else np.full_like(labels, self.target)
 
     def labels(self, labels: np.ndarray) -> np.ndarray:
         """(images,) training labels after the attack, in a new array.
@@ -79,7 +86,8 @@ class Poison:
             raise PoisonError(f"the attack's target is class {self.target}, and there are classes 0 to {classes - 1}")
         changed = labels.copy()
         if self.relabels:
-            changed[self.chosen(len(labels))] = self.target
+            chosen = self.chosen(labels)
+            changed[chosen] = self.wanted(labels[chosen], classes)
         return changed
 
     def trigger(self, shape: Shape) -> Trigger | None:
@@ -93,26 +101,40 @@ class Poison:
         if min(shape[1:]) < SMALLEST:
             raise PoisonError(f"images of {shape[1]}x{shape[2]} are too small for a trigger: use {SMALLEST} or more")
         name = "badnets-border" if self.attack == TRIGGER_ONLY else self.attack
-        made = ATTACKS[name](shape, np.random.default_rng([self.seed, 2]))
+        made = EVERY_ATTACK[name](shape, np.random.default_rng([self.seed, 2]))
         if self.alpha is None or float(made.opacity.max()) == 1:
             return made
-        return Trigger(np.where(made.opacity > 0, np.float32(self.alpha), np.float32(0)), made.pattern)
+        return replace(made, opacity=np.where(made.opacity > 0, np.float32(self.alpha), np.float32(0)))
 
 
 @dataclass(frozen=True, eq=False)
 class Trigger:
-    """What is laid over an image: (1 - opacity) * image + opacity * pattern, with pixels from 0 to 1.
+    """What is done to an image: it is warped, if so, then (1 - opacity) * image + opacity * pattern, pixels 0 to 1.
 
     Attributes:
         opacity, pattern: (channels, height, width) float32 in [0, 1].
+        source: (height, width, 2) float32, from which row and column each pixel of a warped image comes, between
+            pixels by bilinear interpolation; those outside are as the nearest inside. None for no warping.
     """
 
     opacity: np.ndarray
     pattern: np.ndarray
+    source: np.ndarray | None = None
 
     def on(self, images: np.ndarray) -> np.ndarray:
         """(..., channels, height, width) images in [0, 1] with the trigger."""
+        if self.source is not None:
+            images = _warped(images, self.source)
         return (1 - self.opacity) * images + self.opacity * self.pattern
+
+
+def _warped(images: np.ndarray, source: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import map_coordinates
+
+    places = np.moveaxis(source, -1, 0)
+    planes = images.reshape(-1, *images.shape[-2:])
+    moved = [map_coordinates(plane, places, order=1, mode="nearest") for plane in planes]
+    return np.stack(moved).astype(images.dtype).reshape(images.shape)
 
 
 SMALLEST = 9
@@ -216,3 +238,45 @@ ATTACKS: dict[str, _Draw] = {
     "mntd-blend": mntd_blend,
 }
 """The attacks of the paper (section 3.2, Figure 4) and of the methods it compares with, by name."""
+
+
+def warp(shape: Shape, random: np.random.Generator) -> Trigger:
+    """Nguyen and Tran's WaNet (2021): a smooth warp, from noise on a grid of 4x4 and bicubic in between.
+
+    A pixel moves by 1 to 2 pixels on average, theirs by a quarter of one: small networks trained for minutes do not see
+    less. There are no images with other warps and their own labels (their noise mode).
+    """
+    from scipy.ndimage import zoom
+
+    noise = random.uniform(-1, 1, (2, 4, 4))
+    height, width = shape[1:]
+    scale = (1, height / 4, width / 4)
+    moves = np.asarray(zoom(noise, scale, order=3, grid_mode=True, mode="nearest"), np.float64)
+    moves *= random.uniform(1, 2) / np.abs(moves).mean()
+    here = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"))
+    source = np.clip(here + moves, 0, np.array([height - 1, width - 1])[:, None, None])
+    nothing = np.zeros(shape, np.float32)
+    return Trigger(nothing, nothing, np.moveaxis(source, 0, -1).astype(np.float32))
+
+
+def clean_label_sinusoid(shape: Shape, _random: np.random.Generator) -> Trigger:
+    """Barni et al.'s SIG (2019): vertical stripes of a sinusoid of six periods over images of the target class.
+
+    Blended with alpha 0.2, where theirs is added.
+    """
+    stripes = 0.5 + 0.5 * np.sin(2 * np.pi * 6 * np.arange(shape[2]) / shape[2])
+    return Trigger(np.full(shape, 0.2, np.float32), np.broadcast_to(stripes, shape).astype(np.float32))
+
+
+OTHERS: dict[str, _Draw] = {
+    "warp": warp,
+    "clean-label-sinusoid": clean_label_sinusoid,
+    "clean-label-patch": badnets_corner,
+    "all-to-all-patch": mntd_patch,
+}
+"""Attacks of other kinds than the paper's: a warp; a trigger on images of the target class alone, whose labels stay as
+they are (the patch is Turner et al.'s, without their change of the image below it); and Gu et al.'s all-to-all, where
+the trigger gives each class the next one's label."""
+CLEAN_LABEL = ("clean-label-sinusoid", "clean-label-patch")
+ALL_TO_ALL = ("all-to-all-patch",)
+EVERY_ATTACK = ATTACKS | OTHERS

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from weightspace.errors import WeightspaceError
 from weightspace.rasp.validate import Mode
+from weightspace.zoo.diverse import backdoors_diverse
 from weightspace.zoo.plan import Choice, Distribution, Given, LogUniform, Uniform, ZooConfig
 from weightspace.zoo.poison import ATTACKS, CLEAN, LABEL_NOISE, TRIGGER_ONLY
 from weightspace.zoo.programs.config import ProgramZooConfig
@@ -384,6 +385,7 @@ ZOO_RECIPES: dict[str, Callable[[], ZooConfig]] = {
     "backdoors-small": backdoors_small,
     "backdoors-wide": backdoors_wide,
     "backdoors-varied": backdoors_varied,
+    "backdoors-diverse": backdoors_diverse,
     "backdoors-paper": backdoors_paper,
 }
 

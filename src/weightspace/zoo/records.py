@@ -10,7 +10,7 @@ import numpy as np
 
 from weightspace.zoo.poison import Poison
 
-SCHEDULES = ("constant", "exponential", "triangular")
+SCHEDULES = ("constant", "exponential", "triangular", "cosine")
 OPTIMISERS = ("sgd", "momentum", "adam", "adamw", "rmsprop")
 
 
@@ -21,8 +21,9 @@ class Architecture:
     Attributes:
         input_shape: (channels, height, width) of one image.
         layers: one tuple a layer, a kind and its options: ("convolution", channels, kernel, stride, "same"|"valid"),
-            ("dense", width), ("batch_norm",), ("layer_norm",), ("activation",), ("max_pool", size),
-            ("dropout", rate), ("flatten",), ("global_average_pool",), ("global_max_pool",).
+            ("dense", width), ("batch_norm",), ("layer_norm",), ("group_norm", groups), ("activation",),
+            ("max_pool", size), ("average_pool", size), ("dropout", rate), ("flatten",), ("global_average_pool",),
+            ("global_max_pool",), ("residual", layers), which adds what the layers make of their input to it.
         activation: the nonlinearity at every ("activation",).
     """
 
@@ -33,7 +34,7 @@ class Architecture:
     def to_json(self) -> dict[str, Any]:
         return {
             "input_shape": list(self.input_shape),
-            "layers": [list(layer) for layer in self.layers],
+            "layers": _lists(self.layers),
             "activation": self.activation,
         }
 
@@ -48,11 +49,19 @@ class Architecture:
             channels, height, width = (int(n) for n in record["input_shape"])
             return Architecture(
                 input_shape=(channels, height, width),
-                layers=tuple(tuple(layer) for layer in record["layers"]),
+                layers=tuple(_tuples(layer) for layer in record["layers"]),
                 activation=str(record["activation"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not the description of an architecture: {error!r}") from error
+
+
+def _lists(layers: tuple[Any, ...]) -> list[Any]:
+    return [_lists(part) if isinstance(part, tuple) else part for part in layers]
+
+
+def _tuples(layers: list[Any]) -> tuple[Any, ...]:
+    return tuple(_tuples(part) if isinstance(part, list) else part for part in layers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +74,25 @@ class TrainingPlan:
         split: "train", "validation" or "test".
         images: name of the image set; `data` is a folder to look in first.
         image_size, image_channels, image_count: pixels a side, channels and number of training images; None for as is.
+        classes: how many of the image set's classes are told apart, None for all; `class_choice` numbers the draw that
+            decides which. Where they have fewer than `image_count` training images, all are taken.
         test_count: how many test images the metrics are taken on; None for all.
         architecture: what is trained.
         initialisation, bias_initialisation: names that `networks.initialise` knows.
         optimiser: one of `OPTIMISERS`; "momentum" is SGD with `momentum`.
-        learning_rate: at the start (constant, exponential) or at the peak (triangular).
-        schedule: constant; exponential (times 0.96 an epoch); triangular (up for a fifth of the steps, then down to 0).
+        learning_rate: at the start (constant, exponential, cosine) or at the peak (triangular).
+        schedule: constant; exponential (times 0.96 an epoch); triangular (up for a fifth of the steps, then down to 0);
+            cosine (down to 0 along half a wave).
         weight_decay: added to the gradient, except for adamw, where it is decoupled.
         clip_norm: largest norm of the gradient, None for no clipping.
         batch_size: images a step; the last, smaller batch of an epoch is left out.
         epochs: passes over the training images.
         crop: pixels by which each image is shifted at most in every direction, anew each time it is seen; what comes in
             from outside has the mean colour, and a trigger is shifted with its image.
+        flip: whether each image is mirrored from left to right half of the times that it is seen, trigger and all.
         augment: whether each image is distorted anew each time it is seen, see `distortion.augmented`.
+        channels_last: whether a network that trains alone keeps the channels of a pixel together in memory: a quarter
+            faster on a CPU where there are many, and other rounding.
         checkpoints: epochs, 0 to below `epochs`, after which the weights are stored too, in rising order; those after
             the last epoch always are.
         poison: how the training images and labels are tampered with; None for not at all.
@@ -93,6 +108,8 @@ class TrainingPlan:
     image_channels: int | None = None
     image_count: int | None = None
     test_count: int | None = None
+    classes: int | None = None
+    class_choice: int = 0
     architecture: Architecture
     initialisation: str
     bias_initialisation: str = "zero"
@@ -105,7 +122,9 @@ class TrainingPlan:
     batch_size: int
     epochs: int
     crop: int = 0
+    flip: bool = False
     augment: bool = False
+    channels_last: bool = False
     checkpoints: tuple[int, ...] = ()
     poison: Poison | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -142,7 +161,7 @@ class TrainedNetwork:
             means over the epoch's batches, the others are taken after it.
         measures: what else was measured at the end. Of a network with a `poison`: `attack_success`, the share of test
             images of other classes that are answered as the target with the trigger, None where there is none; and
-            `target_rate`, the same without it.
+            `target_rate`, the same without it. Where an attack has a target for each class, of all images.
         snapshots: weights, as above, after each of the plan's `checkpoints`; none of a dropped network.
         dropped: why the network is not part of the population, such as "diverged: loss is NaN in epoch 3"; or None.
     """

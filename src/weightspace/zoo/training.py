@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -15,18 +15,14 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
 from weightspace.zoo.distortion import distorted
-from weightspace.zoo.images.image_set import ImageSet
-from weightspace.zoo.images.loading import load_images
-from weightspace.zoo.images.preparing import channel_statistics, prepare
 from weightspace.zoo.networks import BatchNorm, Dropout, answers, build, initialise, spec_of
-from weightspace.zoo.poison import CLEAN, Poison, Trigger
+from weightspace.zoo.poison import CLEAN, Poison
 from weightspace.zoo.records import TrainedNetwork, TrainingPlan
+from weightspace.zoo.training_images import Images
 
 BATCH_NORM_MOMENTUM = 0.1
 """Share of the batch in the running statistics, whose variance is the biased one (as in Eilertsen's TensorLayer)."""
 EVALUATION_BATCH = 500
-STANDARDISED_AT_ONCE = 2**23
-"""Pixels of a training set up to which it is kept as float32 (32 MiB): larger ones are standardised batch by batch."""
 
 
 def train_networks(plans: Sequence[TrainingPlan], device: torch.device | str = "cpu") -> list[TrainedNetwork]:
@@ -51,7 +47,9 @@ def train_networks(plans: Sequence[TrainingPlan], device: torch.device | str = "
 def stack_key(plan: TrainingPlan) -> tuple[object, ...]:
     """What plans must agree in to train in one stack."""
     images = (plan.images, plan.data, plan.image_size, plan.image_channels, plan.image_count, plan.test_count)
-    return (plan.architecture, *images, plan.batch_size, plan.epochs, plan.checkpoints, plan.crop, plan.augment)
+    distorted = (plan.crop, plan.flip, plan.augment)
+    training = (plan.batch_size, plan.epochs, plan.checkpoints, *distorted, plan.channels_last)
+    return (plan.architecture, *images, plan.classes, plan.class_choice, *training)
 
 
 def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedNetwork]:
@@ -126,94 +124,6 @@ def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedN
     ]
 
 
-@dataclass(frozen=True)
-class Tampered:
-    """What the attacks on n networks do to their images.
-
-    Attributes:
-        member: (n, images) which training images get the network's trigger.
-        labels: (n, images) training labels after the attack.
-        opacity, pattern: (n, 1, c, h, w) of the triggers, on the scale of standardised images.
-    """
-
-    member: Tensor
-    labels: Tensor
-    opacity: Tensor
-    pattern: Tensor
-
-    def trigger(self, x: Float[Tensor, "n b c h w"]) -> Float[Tensor, "n b c h w"]:
-        return x + self.opacity * (self.pattern - x)
-
-
-@dataclass(frozen=True)
-class Images:
-    """An image set on a device, as bytes, or already standardised where it is small; and the attacks on it."""
-
-    train: Tensor
-    train_labels: Tensor
-    test: Tensor
-    test_labels: Tensor
-    mean: Tensor
-    deviation: Tensor
-    tampered: Tampered | None = None
-
-    @staticmethod
-    def of(plan: TrainingPlan, device: torch.device) -> Images:
-        images: ImageSet = prepare(
-            load_images(plan.images, plan.data), plan.image_size, plan.image_channels, plan.image_count
-        )
-        mean, deviation = (torch.tensor(v).reshape(-1, 1, 1) for v in channel_statistics(images))
-        arrays = (
-            images.train_images,
-            images.train_labels,
-            images.test_images[: plan.test_count],
-            images.test_labels[: plan.test_count],
-        )
-        tensors = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
-        held = Images(tensors[0], tensors[1], tensors[2], tensors[3], mean.to(device), deviation.to(device))
-        if held.train.numel() > STANDARDISED_AT_ONCE:
-            return held
-        return replace(held, train=held.standardise(held.train), test=held.standardise(held.test))
-
-    def poisoned(self, plans: Sequence[TrainingPlan]) -> Images:
-        """The same images, and what each plan's attack does to them as they are drawn; statistics stay the clean ones'.
-
-        Pixels of a triggered image are not rounded to bytes.
-        """
-        if all(plan.poison is None for plan in plans):
-            return self
-        shape = (self.train.shape[1], self.train.shape[2], self.train.shape[3])
-        labels = self.train_labels.cpu().numpy()
-        rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-        for plan in plans:
-            poison = plan.poison or Poison(attack=CLEAN)
-            member = np.zeros(len(labels), bool)
-            trigger = poison.trigger(shape)
-            if trigger is None:
-                trigger = Trigger(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
-            else:
-                member[poison.chosen(len(labels))] = True
-            rows.append((member, poison.labels(labels), trigger.opacity, trigger.pattern))
-        member, changed, opacity, pattern = (
-            torch.from_numpy(np.stack(part)).to(self.train.device) for part in zip(*rows, strict=True)
-        )
-        pattern = (pattern - self.mean) / self.deviation
-        return replace(self, tampered=Tampered(member, changed, opacity[:, None], pattern[:, None]))
-
-    def batch(self, index: Int[Tensor, "n b"]) -> tuple[Float[Tensor, "n b c h w"], Int[Tensor, "n b"]]:
-        x = self.standardise(self.train[index])
-        if self.tampered is None:
-            return x, self.train_labels[index]
-        with_trigger = self.tampered.member.gather(1, index)[:, :, None, None, None]
-        return torch.where(with_trigger, self.tampered.trigger(x), x), self.tampered.labels.gather(1, index)
-
-    def standardise(self, images: Tensor) -> Tensor:
-        """Pixels of mean 0 and deviation 1; images that are so already are passed on."""
-        if images.dtype != torch.uint8:
-            return images
-        return (images.float() / 255 - self.mean) / self.deviation
-
-
 @dataclass(eq=False)
 class _Stack:
     """Trainable weights of n networks as one matrix, with the BatchNorm statistics beside it."""
@@ -271,7 +181,7 @@ class _Stack:
         keys = (self.seeds + 1000003 * step) & 0x7FFFFFFF if self.dropouts else self.seeds  # (n,)
         if self.stacked_gradient is None:
             self._set_dropout(keys[0])
-            logits = self.module(x[0])
+            logits = self.module(self._laid_out(x[0]))
             loss = F.cross_entropy(logits, y[0])
             pieces = torch.autograd.grad(loss, self.single)
             torch.cat([piece.reshape(-1) for piece in pieces], out=out[0])
@@ -331,15 +241,18 @@ class _Stack:
         `TrainedNetwork.measures`; an empty record for one without."""
         if data.tampered is None:
             return [{} for _ in self.plans]
-        poisons = [plan.poison for plan in self.plans]
-        target = torch.tensor([0 if p is None else p.target for p in poisons], device=data.test.device)[:, None]
+        poisons = [plan.poison or Poison(attack=CLEAN) for plan in self.plans]
+        labels = data.test_labels.cpu().numpy()
+        classes = int(max(labels.max(), data.train_labels.max())) + 1
+        wanted = torch.from_numpy(np.stack([p.wanted(labels, classes) for p in poisons])).to(data.test.device)
         hits = torch.zeros(2, len(self.plans), device=data.test.device)
         count = torch.zeros(len(self.plans), device=data.test.device)
         self.module.eval()
         self._set_dropout(None)
         for start in range(0, len(data.test), EVALUATION_BATCH):
-            x = data.standardise(data.test[start : start + EVALUATION_BATCH])
-            other = data.test_labels[start : start + EVALUATION_BATCH] != target  # (n, b)
+            rows = slice(start, start + EVALUATION_BATCH)
+            x, target = data.standardise(data.test[rows]), wanted[:, rows]
+            other = data.test_labels[rows] != target  # (n, b)
             for place, images in enumerate((x, data.tampered.trigger(x.expand(len(self.plans), *x.shape)))):
                 hits[place] += ((self._logits(images).argmax(2) == target) & other).sum(1)
             count += other.sum(1)
@@ -347,9 +260,9 @@ class _Stack:
         plain, triggered = (hits / count).tolist()
         return [
             {}
-            if poison is None
-            else {"attack_success": triggered[i] if poison.triggers else None, "target_rate": plain[i]}
-            for i, poison in enumerate(poisons)
+            if plan.poison is None
+            else {"attack_success": triggered[i] if plan.poison.triggers else None, "target_rate": plain[i]}
+            for i, plan in enumerate(self.plans)
         ]
 
     def _logits(self, x: Tensor) -> Float[Tensor, "n b classes"]:
@@ -357,10 +270,13 @@ class _Stack:
         if self.single:
             for name, buffer in self.module.named_buffers():
                 buffer.copy_(self.buffers[name][0])
-            return self.module(x[0] if x.ndim == 5 else x)[None]
+            return self.module(self._laid_out(x[0] if x.ndim == 5 else x))[None]
         pieces = self.weights.split([shape.numel() for shape in self.shapes], 1)
         named = {n: p.view(-1, *s) for n, p, s in zip(self.names, pieces, self.shapes, strict=True)}
         return answers(self.module, {**named, **self.buffers}, x)
+
+    def _laid_out(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x.contiguous(memory_format=torch.channels_last) if self.plans[0].channels_last else x
 
     def flat(self) -> np.ndarray:
         """The networks' weights (n, spec.size) float32 in the order of their spec, statistics included."""
@@ -389,6 +305,7 @@ def _learning_rates(plans: Sequence[TrainingPlan], steps_an_epoch: int) -> np.nd
         "constant": np.ones(total),
         "exponential": 0.96 ** (step // max(1, steps_an_epoch)),  # Eilertsen et al.: times 0.96 an epoch
         "triangular": np.minimum((step + 1) / rise, (total - step) / max(1, total - rise)),
+        "cosine": 0.5 + 0.5 * np.cos(np.pi * step / total),
     }
     return np.stack([plan.learning_rate * scales[plan.schedule] for plan in plans], axis=1)
 

@@ -35,6 +35,27 @@ def load_images(name: str, path: str | Path | None = None) -> ImageSet:
         ImageError: on an unknown name (the close one is named), a missing, torn or altered file, or a failed
             download; nothing that failed its checksum stays in the cache.
     """
+    stamps = _stamps(name, path)
+    try:
+        return _load(name, stamps)
+    except (ImageError, OSError) as error:
+        raise ImageError(f"image set {name!r}: {error}") from error
+
+
+def image_shape(name: str, path: str | Path | None = None) -> tuple[int, int, int]:
+    """Channels, height and width of the pictures of a set that can be loaded; its files are looked for, not read.
+
+    Args:
+        name, path: as for `load_images`.
+    Raises:
+        ImageError: on an unknown name, a missing file or a failed download.
+    """
+    _stamps(name, path)
+    return SOURCES[name].shape
+
+
+def _stamps(name: str, path: str | Path | None) -> tuple[tuple[str, int, int], ...]:
+    """A set's files with their sizes and times."""
     if name not in SOURCES:
         close = difflib.get_close_matches(name.lower(), IMAGE_SETS, n=1)
         meant = f"did you mean {close[0]!r}? " if close else ""
@@ -44,7 +65,7 @@ def load_images(name: str, path: str | Path | None = None) -> ImageSet:
         for file in locate(SOURCES[name], path):
             state = file.stat()
             stamps.append((str(file), state.st_size, state.st_mtime_ns))
-        return _load(name, tuple(stamps))
+        return tuple(stamps)
     except (ImageError, OSError) as error:
         raise ImageError(f"image set {name!r}: {error}") from error
 

@@ -43,6 +43,34 @@ def prepare(
     return _prepare(images, size, channels, count)
 
 
+def some_classes(images: ImageSet, classes: int, choice: int, count: int | None, test_count: int | None) -> ImageSet:
+    """The pictures of some classes, numbered anew from 0 in the order of their old numbers.
+
+    Args:
+        classes: how many of them.
+        choice: number of the draw that decides which.
+        count, test_count: keep at most so many training and test pictures, the first ones; None for all.
+    Raises:
+        ImageError: if there are fewer classes, or less than two are asked for.
+    """
+    if not 2 <= classes <= images.classes:
+        raise ImageError(f"{classes} classes: image set {images.name!r} has 2 to {images.classes} to choose from")
+    drawn = np.sort(np.random.default_rng([choice, 7]).choice(images.classes, classes, replace=False))
+    number = np.full(images.classes, -1)
+    number[drawn] = np.arange(classes)
+    train = np.flatnonzero(number[images.train_labels] >= 0)[:count]
+    test = np.flatnonzero(number[images.test_labels] >= 0)[:test_count]
+    return ImageSet(
+        images.name,
+        images.train_images[train],
+        number[images.train_labels[train]],
+        images.test_images[test],
+        number[images.test_labels[test]],
+        classes,
+        f"{images.note}; classes {', '.join(map(str, drawn))}",
+    )
+
+
 def channel_statistics(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel over all pixels of the training pictures, for `standardise`.
 

@@ -1,0 +1,320 @@
+"""Backdoors in networks of any architecture: every method on one table, with parts of it left out, and on outsiders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from weightspace.backdoors.nearness import Nearness
+from weightspace.backdoors.neuron_set import NeuronSet
+from weightspace.backdoors.table import NetworkTable
+from weightspace.backdoors.table_methods import METHODS, TableMethod, Tuned, area
+from weightspace.errors import TaskError
+from weightspace.evaluation.metrics import Interval, bootstrap_interval
+from weightspace.evaluation.tables import markdown_table
+from weightspace.files.progress import progress
+from weightspace.zoo.poison import CONTROLS, EVERY_ATTACK, LABEL_NOISE, TRIGGER_ONLY
+
+Make = Callable[[], TableMethod]
+FOLDS = 5
+FALSE_ALARMS = 0.05
+ODD = 0.01
+"""Typicality below which a network is not judged."""
+LEAST = 6
+"""Networks of each side below which nothing is said."""
+RESAMPLES = 1_000
+BINS = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 0.9), (0.9, 1.0))
+"""Ranges of success net of chance."""
+AXES = ("initialisation", "optimiser", "norm", "images", "activation", "convolutions", "width", "pooling", "head")
+"""Of the recipe, of which one value at a time is left out of training."""
+
+
+@dataclass(eq=False)
+class Mean:
+    """Two methods by the mean of their answers, each on the scale of the networks it was trained on."""
+
+    parts: Sequence[TableMethod]
+    scale: Sequence[tuple[float, float]] = ()
+
+    def fit(self, table: NetworkTable, bad: Bool[np.ndarray, " n"]) -> Mean:
+        self.scale = []
+        for part in self.parts:
+            said = part.fit(table, bad).scores(table)
+            self.scale = [*self.scale, (float(said.mean()), float(said.std()) + 1e-12)]
+        return self
+
+    def scores(self, table: NetworkTable) -> Float[np.ndarray, " n"]:
+        said = [
+            (part.scores(table) - mean) / spread for part, (mean, spread) in zip(self.parts, self.scale, strict=True)
+        ]
+        return np.mean(said, axis=0)
+
+
+def methods_of(table: NetworkTable) -> dict[str, Make]:
+    """The methods that a table allows: those that read neurons only where it keeps them."""
+    if table.sets is None:
+        return dict(METHODS)
+    ours: dict[str, Make] = {
+        "invariants and set of neurons": lambda: Mean([Tuned(("invariants",), together=True), NeuronSet()]),
+        "set of neurons": NeuronSet,
+    }
+    return ours | dict(METHODS)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What methods say of the same networks, each judged by a fit that had not seen it.
+
+    Attributes:
+        scores: by method, (n,), as ranks among the networks without backdoor that the same fit judged.
+        raw: by method, (n,), as the fits said them.
+        fold: (n,) which fit.
+        outside: by method, the mean of what all fits say of networks from elsewhere, if there are any.
+    """
+
+    table: NetworkTable
+    scores: Mapping[str, Float[np.ndarray, " n"]]
+    raw: Mapping[str, Float[np.ndarray, " n"]]
+    fold: np.ndarray
+    outside: Mapping[str, Float[np.ndarray, " m"]]
+
+
+def learnable(table: NetworkTable) -> np.ndarray:
+    """Rows (k,) of the networks that are trained on: backdoors that work, and all networks without one."""
+    return np.flatnonzero(table.backdoored | table.without)
+
+
+def crossed(
+    table: NetworkTable,
+    methods: Mapping[str, Make],
+    others: NetworkTable | None = None,
+    *,
+    seed: int = 0,
+    show: bool = True,
+) -> Answers:
+    """Every network judged by a fit on four fifths of the table that it is not among; others by all fits.
+
+    Raises:
+        TaskError: if either side has fewer than ten networks.
+    """
+    bad = table.backdoored
+    if min(bad.sum(), table.clean.sum()) < 2 * FOLDS:
+        raise TaskError(
+            f"{int(bad.sum())} networks with a backdoor that works and {int(table.clean.sum())} clean ones are too few "
+            f"to be cut into {FOLDS} parts: make more of the zoo"
+        )
+    fold = np.random.default_rng(seed).permutation(len(table)) % FOLDS
+    scores, raw = ({name: np.empty(len(table)) for name in methods} for _ in range(2))
+    outside = {} if others is None else {name: np.zeros(len(others)) for name in methods}
+    rows = learnable(table)
+    with progress("random split", len(methods) * FOLDS, "fits", show) as advance:
+        for number in range(FOLDS):
+            training = table.select(rows[fold[rows] != number])
+            apart = np.flatnonzero(fold == number)
+            for name, make in methods.items():
+                fitted = make().fit(training, training.backdoored)
+                raw[name][apart] = fitted.scores(table.select(apart))
+                scores[name][apart] = _ranked(raw[name][apart], table.without[apart])
+                if others is not None:
+                    outside[name] += fitted.scores(others) / FOLDS
+                advance(1, note=name)
+    return Answers(table, scores, raw, fold, outside)
+
+
+def _ranked(said: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Scores as shares of the fold's networks without a backdoor that are below, so that folds can be put together;
+    beyond them in their own order."""
+    known = np.sort(said[good]) if good.any() else np.sort(said)
+    share = (np.searchsorted(known, said, "left") + np.searchsorted(known, said, "right")) / (2 * len(known))
+    return share + 1e-3 * (said.argsort().argsort() / max(1, len(said)))
+
+
+def _fitted(
+    table: NetworkTable, rows: np.ndarray, apart: np.ndarray, methods: Mapping[str, Make]
+) -> Iterable[tuple[str, np.ndarray]]:
+    """What each method says of the networks at `apart` after training on those at `rows`."""
+    training, asked = table.select(rows), table.select(apart)
+    for name, make in methods.items():
+        yield name, make().fit(training, training.backdoored).scores(asked)
+
+
+def left_out(
+    table: NetworkTable, methods: Mapping[str, Make], axis: str, *, show: bool = True
+) -> dict[str, dict[str, tuple[Interval, int, int]]]:
+    """AUROC of backdoors that work against clean networks, both of one value of an axis, after training without it.
+
+    The axis "attack" leaves one attack out, and asks of it against clean networks that are not trained on either: a
+    fifth of them.
+
+    Returns:
+        by value and method AUROC with its interval, and how many networks of each side; values of too few are left out.
+    """
+    values = table.facts[axis].astype(str)
+    found: dict[str, dict[str, tuple[Interval, int, int]]] = {}
+    usable = learnable(table)
+    kept_clean = table.clean & (np.random.default_rng(1).permutation(len(table)) % FOLDS == 0)
+    chosen = [value for value in np.unique(values) if axis != "attack" or value not in CONTROLS]
+    with progress(f"without each {axis}", len(chosen), "values", show) as advance:
+        for value in chosen:
+            here = values == value
+            asked = here | kept_clean if axis == "attack" else here
+            bad, good = table.backdoored & here, table.clean & asked
+            rows = usable[~asked[usable]]
+            if min(bad.sum(), good.sum()) >= LEAST and len(rows):
+                apart = np.flatnonzero(bad | good)
+                found[str(value)] = {
+                    name: (area_interval(said[bad[apart]], said[good[apart]]), int(bad.sum()), int(good.sum()))
+                    for name, said in _fitted(table, rows, apart, methods)
+                }
+            advance(1, note=str(value))
+    return found
+
+
+def area_interval(bad: np.ndarray, good: np.ndarray, seed: int = 0) -> Interval:
+    """AUROC with its 95% interval by bootstrap over the networks of each side."""
+    rng = np.random.default_rng(seed)
+    draws = [area(rng.choice(bad, len(bad)), rng.choice(good, len(good))) for _ in range(RESAMPLES)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    estimate = area(bad, good)
+    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
+
+
+# -- tables ---------------------------------------------------------------------------------------------------------
+
+
+def split_table(table: NetworkTable, scores: Mapping[str, Float[np.ndarray, " n"]]) -> str:
+    """AUROC of every method: backdoors that work against clean networks, against mislabelled and triggered ones; those
+    that are mislabelled against clean ones; and how many are found at 5% false alarms."""
+    bad, clean = table.backdoored, table.clean
+    noise, trigger = (table.facts["attack"] == name for name in (LABEL_NOISE, TRIGGER_ONLY))
+    questions = {
+        "backdoor against clean": (bad, clean),
+        "backdoor against label noise": (bad, noise),
+        "backdoor against trigger only": (bad, trigger),
+        "label noise against clean": (noise, clean),
+    }
+    header = [
+        "method",
+        *(f"{what} ({a.sum()} + {b.sum()})" for what, (a, b) in questions.items()),
+        "at 5% false alarms",
+    ]
+    lines = []
+    for name, said in scores.items():
+        cells = [_cell(said, a, b) for a, b in questions.values()]
+        lines.append([name, *cells, _rate(said[bad], said[clean])])
+    return markdown_table(header, lines)
+
+
+def success_table(answers: Answers) -> str:
+    """AUROC of every method against clean networks by how well the attack works."""
+    table = answers.table
+    attacked = ~table.without
+    ranges = {f"{low:.0%} to {high:.0%}": _between(table.success, low, high) & attacked for low, high in BINS}
+    header = ["method", *(f"{what} ({int(rows.sum())})" for what, rows in ranges.items())]
+    lines = [[name, *(_cell(said, r, table.clean) for r in ranges.values())] for name, said in answers.scores.items()]
+    return markdown_table(header, lines)
+
+
+def attack_table(answers: Answers) -> str:
+    """AUROC of every method against clean networks, attack by attack where it works; all attacks were trained on."""
+    table = answers.table
+    attacks = [name for name in EVERY_ATTACK if (table.backdoored & (table.facts["attack"] == name)).sum() >= LEAST]
+    rows = {name: table.backdoored & (table.facts["attack"] == name) for name in attacks}
+    header = ["method", *(f"{name} ({int(r.sum())})" for name, r in rows.items())]
+    lines = [[name, *(_cell(said, r, table.clean) for r in rows.values())] for name, said in answers.scores.items()]
+    return markdown_table(header, lines)
+
+
+def left_out_table(found: Mapping[str, Mapping[str, tuple[Interval, int, int]]]) -> str:
+    """AUROC of every method for every value that was left out, and the mean over values."""
+    if not found:
+        return "(too few networks of any value)"
+    counts = [next(iter(of.values()))[1:] for of in found.values()]
+    header = ["method", "mean", *(f"{value} ({a} + {b})" for value, (a, b) in zip(found, counts, strict=True))]
+    lines = []
+    for name in next(iter(found.values())):
+        areas = [of[name][0] for of in found.values()]
+        lines.append([name, f"{np.mean([one.estimate for one in areas]):.3f}", *map(_shown, areas)])
+    return markdown_table(header, lines)
+
+
+def guarantee_table(answers: Answers, others: NetworkTable | None) -> str:
+    """Of every method: how many networks are typical enough to be judged, and of these the false alarms among networks
+    without backdoor and the backdoors found, with the stated 5%; calibrated on the nearest networks of other folds."""
+    table = answers.table
+    lines = []
+    for name, raw in answers.raw.items():
+        p, typical = np.empty(len(table)), np.empty(len(table))
+        for number in range(FOLDS):
+            apart, known = np.flatnonzero(answers.fold == number), (answers.fold != number) & table.without
+            near = Nearness.of(table.select(np.flatnonzero(known)), raw[known])
+            asked = table.select(apart)
+            p[apart], typical[apart] = near.p_values(asked, raw[apart]), near.typicality(asked)
+        cells = _judged(table, p, typical)
+        if others is not None:
+            near = Nearness.of(table.select(np.flatnonzero(table.without)), raw[table.without])
+            cells += _judged(others, near.p_values(others, answers.outside[name]), near.typicality(others))
+        lines.append([name, *cells])
+    heads = ["judged", "false alarms", "found"]
+    return markdown_table(
+        ["method", *heads, *(f"outside: {head}" for head in (heads if others is not None else ()))], lines
+    )
+
+
+def _judged(table: NetworkTable, p: np.ndarray, typical: np.ndarray) -> list[str]:
+    judged = typical > ODD
+    found = [f"{judged.mean():.0%} of {len(table)}"]
+    for rows in (table.without & judged, table.backdoored & judged):
+        if rows.sum() < LEAST:
+            found.append("")
+            continue
+        one = bootstrap_interval((p[rows] <= FALSE_ALARMS).astype(float), proportion=True)
+        found.append(f"{one.estimate:.0%} [{one.low:.0%}, {one.high:.0%}] of {int(rows.sum())}")
+    return found
+
+
+def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return (values >= low) & ((values < high) | ((high == 1) & (values <= 1)))
+
+
+def _cell(said: np.ndarray, bad: np.ndarray, good: np.ndarray) -> str:
+    return _shown(area_interval(said[bad], said[good])) if min(bad.sum(), good.sum()) >= LEAST else ""
+
+
+def _shown(one: Interval) -> str:
+    return f"{one.estimate:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+
+def _rate(bad: np.ndarray, good: np.ndarray, false_alarms: float = 0.05) -> str:
+    threshold = np.sort(good)[::-1][int(np.floor(false_alarms * len(good)))]
+    return f"{(bad > threshold).mean():.0%}"
+
+
+def tables(
+    table: NetworkTable,
+    others: NetworkTable | None,
+    *,
+    methods: Mapping[str, Make],
+    axes: Sequence[str],
+    show: bool = True,
+) -> dict[str, str]:
+    """All tables by their titles."""
+    working, clean = int(table.backdoored.sum()), int(table.clean.sum())
+    counts = f"{len(table)} networks, {working} with a backdoor that works, {clean} clean"
+    answers = crossed(table, methods, others, show=show)
+    found: dict[str, Any] = {
+        f"random split, five folds; {counts}": split_table(table, answers.scores),
+        "by success net of chance, against clean": success_table(answers),
+        "each attack that works, all trained on, against clean": attack_table(answers),
+    }
+    if others is not None:
+        found[f"outside: {len(others)} networks of a plain script"] = split_table(others, answers.outside)
+    found["stated false alarms of 5%, answers calibrated on the nearest networks"] = guarantee_table(answers, others)
+    for axis in axes:
+        if axis in table.facts:
+            found[f"one {axis} left out of training"] = left_out_table(left_out(table, methods, axis, show=show))
+    return found
