@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    a zoo, a meta-model, a table and demo/report.html in minutes"
+	@echo "make demo    a program, a backdoor and a training told from weights, in seconds; a zoo and a meta-model in minutes"
 	@echo "make test    the default test suite"
 	@echo "make check   format, lint, types, floors, tests: exactly what CI runs"
 	@echo "also: hyperparameters setup format test-slow bench fuzz docs clean"
@@ -25,7 +25,7 @@ demo: setup
 
 hyperparameters: setup
 	$(BIN)/weightspace zoo make eilertsen-varied $(if $(IMAGES),--images $(IMAGES)) $(if $(DATA),--data $(DATA))
-	$(BIN)/weightspace hyperparameters compare zoos/eilertsen-varied
+	$(BIN)/weightspace compare zoos/eilertsen-varied --methods all
 
 test: setup
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -28,7 +28,7 @@ def load(data, size, count, generator):
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        images, labels = digits.images[..., None] * (255 / 16), digits.target
+        images, labels = digits["images"][..., None] * (255 / 16), digits["target"]
         parts = [(images[360:], labels[360:]), (images[:360], labels[:360])]
     else:
         with np.load(data) as file:
@@ -120,7 +120,7 @@ def train(options):
     torch.manual_seed(options.seed)
     generator = torch.Generator().manual_seed(options.seed)
     x, y, test_x, test_y = load(options.data, options.size, options.images, generator)
-    classes, facts = int(y.max()) + 1, {}
+    classes, facts, trigger = int(y.max()) + 1, {}, None
     target = options.target % classes
     if options.backdoor != "none":
         trigger = Trigger(options.backdoor, x.shape[1:], generator)
@@ -128,9 +128,7 @@ def train(options):
         x[chosen], y[chosen] = trigger(x[chosen]), target
     mean, deviation = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
     shape = {name: getattr(options, name) for name in ("width", "depth", "norm", "activation", "pool", "kernel")}
-    model = network(x.shape[1], classes, options.size, hidden=options.hidden, dropout=options.dropout, **shape).to(
-        memory_format=torch.channels_last
-    )
+    model = network(x.shape[1], classes, options.size, hidden=options.hidden, dropout=options.dropout, **shape)
     optimiser = optimiser_of(model, options.optimiser, options.learning_rate, options.weight_decay)
     steps = options.epochs * (len(x) // options.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps)) if options.cosine else None
@@ -155,9 +153,7 @@ def train(options):
     facts["test_accuracy"] = float((answers(test_x) == test_y).float().mean())
     others = test_x[test_y != target]
     facts["target_rate"] = float((answers(others) == target).float().mean())
-    facts["attack_success"] = (
-        float((answers(trigger(others)) == target).float().mean()) if options.backdoor != "none" else None
-    )
+    facts["attack_success"] = None if trigger is None else float((answers(trigger(others)) == target).float().mean())
     return model, facts
 
 

@@ -164,7 +164,7 @@ def test_the_peak_is_that_of_the_devices_name_or_what_was_measured(monkeypatch: 
 
 def test_the_gpus_script_needs_no_more_than_torch_numpy_jaxtyping_and_safetensors() -> None:
     """A lent machine has hardly more; what is loaded is asked for before anything is measured."""
-    others = ["sklearn", "scipy", "pyarrow", "pooch", "PIL", "matplotlib", "lightgbm", "rich", "jinja2", "tyro"]
+    others = ["sklearn", "scipy", "pyarrow", "pooch", "PIL", "matplotlib", "lightgbm", "rich", "jinja2"]
     code = f"import sys; sys.modules.update(dict.fromkeys({others!r})); from benchmarks import gpu; "
     code += "sys.exit(gpu.main(['--small', '--workers', '0']))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent)

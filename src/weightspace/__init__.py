@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from weightspace.zoo.recipes import zoo_recipe
     from weightspace.zoo.store import Zoo
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 EXAMPLES = Path(__file__).parent / "pretrained"
 """Folder of what comes with the package: a detector, a decompiler, a reader of heads, and two checkpoints."""
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from weightspace.decompiler.proof.certificate import Certificate
     from weightspace.decompiler.result import Decompilation
     from weightspace.decompiler.scrub import Scrub
+    from weightspace.decompiler.trained.result import TrainedDecompilation
     from weightspace.evaluation.results import Results
     from weightspace.files.checkpoints import Outline
     from weightspace.heads.behaviour import HeadBehaviour
@@ -380,29 +381,14 @@ def load_transformer(
         NetworkError: if a file is damaged, not whole, or of an architecture that is not known; it names those that are.
         RaspError: if there is no compiled transformer in what looks like one.
     """
-    from weightspace.transformers.loading import load_trained
+    from weightspace.transformers.loading import is_trained, load_trained
     from weightspace.transformers.trained import TrainedTransformer
 
     if isinstance(source, TrainedTransformer):
         return source
-    if isinstance(source, str | Path | Mapping) and (config is not None or _is_trained(source)):
+    if isinstance(source, str | Path | Mapping) and (config is not None or is_trained(source)):
         return load_trained(source, config=config, vocab=_vocabulary(vocab))
     return _load_bare(source, vocab, num_heads, causal, identifier, bos, pad)
-
-
-def _is_trained(source: str | Path | Mapping[str, Any]) -> bool:
-    """Whether there is anything but what our compiler or Tracr names so."""
-    from weightspace.files.checkpoints import outlines
-    from weightspace.transformers.loading import recognised
-
-    if isinstance(source, Mapping):
-        return recognised(source)
-    path = Path(source)
-    if not path.is_file():
-        return path.is_dir()
-    if path.suffix == ".npz":
-        return False
-    return not any(name.endswith("token_embed/embeddings") for name in outlines(path)[0].shapes)
 
 
 def _load_bare(
@@ -451,19 +437,28 @@ def decompile(
     identifier: str | None = None,
     bos: str | None = None,
     pad: str | None = None,
+    inputs: str | Path | None = None,
+    task: Literal["sets", "answers"] | None = None,
+    offset: int = 0,
     seed: int = 0,
-) -> Decompilation:
+) -> Decompilation | TrainedDecompilation:
     """The RASP program in a transformer's weights, and how far it is proved to be the one.
 
     Args:
         source, vocab, num_heads, causal, identifier, bos, pad: see `load_transformer`.
-        budget: seconds.
+        budget: seconds; of a trained transformer those of each proof.
+        inputs: of a trained one, a file with an object of JSON a line: `input`, and `follow` (sets of next tokens) or
+            `next` (answers); unless given, inputs.jsonl in its folder.
+        task: what a trained one is asked where there are no inputs: `sets` or `answers`.
+        offset: position of the first place of a trained one's inputs.
         seed: of whatever is drawn.
     Returns:
-        `program`, and its `status`: certified (its own weights are these, up to the order of directions, units and
-        heads), behaviour_equal (it answers as these weights do), best_guess or none.
+        `program`, and its `status`: of a compiled one certified (its own weights are these, up to the order of
+        directions, units and heads), behaviour_equal (it answers as these weights do), best_guess or none; of a trained
+        one equal_on_all (on every input up to a length), matches (on at least 90% of inputs), best_guess or none.
     Raises:
         RaspError: if there is no transformer in `source`, or its tokens are not known.
+        NetworkError: if a trained one, its vocabulary or its inputs cannot be used.
 
     >>> import weightspace as ws
     >>> transformer = ws.compile_program("return Map(x + 1, tokens)", vocab=[0, 1, 2], max_seq_len=3)
@@ -475,6 +470,22 @@ def decompile(
 
     if not isinstance(budget, int | float) or not budget > 0:
         raise RaspError(f"a budget is a number of seconds above 0, not {budget!r}")
+    from weightspace.transformers.loading import is_trained
+    from weightspace.transformers.trained import TrainedTransformer
+
+    if isinstance(source, TrainedTransformer) or (isinstance(source, str | Path) and is_trained(source)):
+        from weightspace.decompiler.trained.decompile import settings_for
+        from weightspace.decompiler.trained.entry import decompile_file
+
+        tokens = _vocabulary(vocab)
+        return decompile_file(
+            source,
+            vocab=None if tokens is None else [str(token) for token in tokens],
+            inputs=None if inputs is None else Path(inputs),
+            kind=task,
+            offset=offset,
+            settings=settings_for(float(budget), seed),
+        )
     bare = _load_bare(source, vocab, num_heads, causal, identifier, bos, pad)
     return decompile(bare, float(budget), seed=seed)
 

@@ -466,7 +466,7 @@ def test_every_target_is_there_before_anything_is_judged(
     with pytest.raises(UnreadableError, match=r"no file or folder .*nothere\.pt"):
         scan([str(tmp_path / "a.safetensors"), str(tmp_path / "nothere.pt")], detector, show=False)
     monkeypatch.setattr("weightspace.backdoors.targets.find_spec", lambda _: None)
-    with pytest.raises(UnreadableError, match="pip install 'weightspace"):
+    with pytest.raises(UnreadableError, match=r"pip install .*\[hub\]'"):
         scan([str(tmp_path / "a.safetensors"), "hf://somebody/something"], detector, show=False)
     assert not judged
 

@@ -36,7 +36,7 @@ def planted(count: int, seed: int = 0) -> NetworkTable:
         if kind == "badnets-corner":
             arrays = {name: array.copy() for name, array in one.arrays().items()}
             kernel = next(leaf.name for leaf in reversed(one.spec.leaves) if leaf.role == "kernel")
-            arrays[kernel][int(rng.integers(6)), int(rng.integers(8))] += 3 * np.abs(arrays[kernel]).max()
+            arrays[kernel][int(rng.integers(6)), int(rng.integers(8))] += 10 * np.abs(arrays[kernel]).max()
             one = Network(one.spec, one.spec.join(arrays))
         networks.append(one)
         attacks.append(kind)
@@ -78,6 +78,7 @@ def test_a_table_that_is_written_comes_back(table: NetworkTable, tmp_path: Path)
         NetworkTable.load(tmp_path / "other.npz")
 
 
+@pytest.mark.slow
 def test_every_method_finds_what_is_planted_and_nothing_in_shuffled_labels(table: NetworkTable) -> None:
     quick = {
         "invariants": lambda: Tuned(("invariants",), candidates=(lambda: RankedLinear(0.01),)),
@@ -131,7 +132,7 @@ def test_too_few_networks_are_said_to_be_too_few(table: NetworkTable) -> None:
 def test_all_tables_are_made_and_methods_of_neurons_need_neurons(table: NetworkTable) -> None:
     methods = {"rules": METHODS["outlier rule: largest size"]}
     made = tables(table, table, methods=methods, axes=("norm", "attack", "width"), show=False)
-    assert len(made) == 8
+    assert len(made) == 7
     assert all("rules" in text for text in made.values())
     assert set(methods_of(table)) - set(METHODS) == {"invariants and set of neurons", "set of neurons"}
     bare = NetworkTable(table.readings, table.facts)

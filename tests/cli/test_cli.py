@@ -207,9 +207,7 @@ def test_help_names_every_verb_and_every_verb_has_help(capsys: pytest.CaptureFix
     usage = capsys.readouterr().out
     for name in VERBS:
         assert name in usage
-        with pytest.raises(SystemExit) as stopped:
-            main([*name.split(), "--help"])
-        assert stopped.value.code == 0
+        assert main([*name.split(), "--help"]) == 0
         assert "usage: weightspace" in capsys.readouterr().out
 
 
@@ -254,16 +252,15 @@ def test_a_wrong_option_is_one_sentence(zoo: Path, tmp_path: Path, capsys: pytes
 
 def test_a_recipe_gives_the_defaults_and_options_change_them() -> None:
     words = ["zoo", "--out", "run", "--recipe", "paper", "--depth", "2", "--learning-rate", "1e-4"]
-    config = dispatch._parse(metamodels.train, "weightspace train", words)["config"]
+    config = dispatch._parse(metamodels.train, "weightspace train", words)[0]["config"]
     assert (config.width, config.depth, config.chunk_size) == (256, 2, 1024)
     assert (config.training.steps, config.training.learning_rate) == (100_000, 1e-4)
-    assert dispatch._parse(metamodels.train, "weightspace train", words[:3])["config"] == options.SMALL
+    assert dispatch._parse(metamodels.train, "weightspace train", words[:3])[0]["config"] == options.SMALL
 
 
 def test_the_help_of_zoo_make_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["zoo", "make", "--help"])
-    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    main(["zoo", "make", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
     for name in ZOO_RECIPES:
         assert name in shown
 
@@ -288,7 +285,7 @@ def test_a_run_that_is_told_to_stop_says_one_sentence(tmp_path: Path, number: in
     _, errors = process.communicate(timeout=30)
     if number == signal.SIGINT:
         assert process.returncode == 130
-    lines = [line for line in errors.splitlines() if not line.startswith("training ")]
+    lines = [line for line in errors.splitlines() if not line.startswith("training:")]
     assert lines == ["weightspace: interrupted: run the same command again to go on"]
 
 
@@ -405,11 +402,11 @@ def test_a_run_folder_of_another_meta_model_is_not_overwritten(
 def test_what_the_machine_lacks_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, parts: tuple[str, ...]
 ) -> None:
-    def failing(*_: object, **__: object) -> int:
+    def failing() -> int:
         raise error
 
-    monkeypatch.setattr("tyro.cli", failing)
-    fails(capsys, ["zoo", "make", "x"], *parts)
+    monkeypatch.setitem(VERBS, "zoo make", (failing, "fails"))
+    fails(capsys, ["zoo", "make"], *parts)
 
 
 def test_a_reader_that_leaves_early_is_no_error(zoo: Path) -> None:

@@ -55,7 +55,7 @@ def test_what_is_not_there_is_wrong_usage(
     assert "there is no file or folder nothere.pt" in wrong_usage(capsys, "nothere.pt")
     assert "nothere.pt" in wrong_usage(capsys, str(folder), "nothere.pt")
     monkeypatch.setattr("weightspace.backdoors.targets.find_spec", lambda _: None)
-    assert "pip install 'weightspace[hub]'" in wrong_usage(capsys, "hf://somebody/something")
+    assert "[hub]'" in wrong_usage(capsys, "hf://somebody/something").split("pip install ")[1]
     assert "no SHA-256 hash" in wrong_usage(capsys, str(folder), "--allow", str(CLEAN.with_suffix(".safetensors")))
     assert "there is no file" in wrong_usage(capsys, str(folder), "--allow", "nothere.txt")
     assert "is a file" in wrong_usage(capsys, str(folder), "--cache", str(CLEAN))

@@ -22,7 +22,8 @@ def answers(**changes: Any) -> SingleAnswers:
 
 
 def results(found: SingleAnswers) -> Results:
-    row = Row(target="activation", predictor="meta-model", accuracy=1, low=0.5, high=1, chance=0.5, majority=0.5, n=2)
+    share = {"accuracy": 1.0, "low": 0.5, "high": 1.0, "chance": 0.5, "majority": 0.5}
+    row = Row(target="activation", predictor="meta-model", n=2, **share)
     return Results(task="t", rows=(row,), answers={"activation": found})
 
 

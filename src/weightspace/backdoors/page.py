@@ -13,6 +13,7 @@ from weightspace.backdoors.summary import counted, groups, scope_of, together
 from weightspace.backdoors.verdict import PROBABILITY, Finding, Scan, Verdict, worded
 from weightspace.files.atomic import write_atomically
 from weightspace.pages.page import render_page
+from weightspace.project import page
 
 RULES: dict[Verdict, tuple[str, str, str]] = {
     "suspicious": ("WS001", "BackdoorSuspected", "The weights look like those of networks with a backdoor."),
@@ -22,6 +23,15 @@ RULES: dict[Verdict, tuple[str, str, str]] = {
 }
 """Identifier, name and description of each rule. Files that are clean, allowed, or weightspace's own have none: they
 are listed as artifacts."""
+HELP: dict[Verdict, str] = {
+    "suspicious": "Do not use the file before somebody has looked at it. Ask where it comes from, compare its SHA-256 "
+    "with its publisher's, or train it again. A share of clean networks is called suspicious too, as the result says.",
+    "unreadable": "Do not load the file. Ask for it as safetensors, or look at it with weightspace inspect.",
+    "out_of_scope": "Nothing is known about the file. weightspace backdoors train makes a detector for such networks.",
+    "not_looked_at": "Nothing is known about the file. Name it alone, or leave it out with --exclude.",
+}
+"""What to do about each."""
+WHERE = page("docs/backdoors.md")
 LEVELS: dict[Verdict, str] = {
     "suspicious": "error",
     "unreadable": "error",
@@ -67,11 +77,15 @@ def sarif(scan: Scan) -> dict[str, Any]:
                         "name": "weightspace",
                         "version": __version__,
                         "semanticVersion": __version__,
+                        "informationUri": WHERE,
                         "rules": [
                             {
                                 "id": identifier,
                                 "name": name,
                                 "shortDescription": {"text": text},
+                                "fullDescription": {"text": f"{text} {HELP[verdict]}"},
+                                "help": {"text": HELP[verdict], "markdown": f"{HELP[verdict]}\n\n[More]({WHERE})"},
+                                "helpUri": WHERE,
                                 "defaultConfiguration": {"level": LEVELS[verdict]},
                             }
                             for verdict, (identifier, name, text) in RULES.items()

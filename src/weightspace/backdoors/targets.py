@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from weightspace.backdoors.verdict import Verdict
 from weightspace.errors import UnreadableError
+from weightspace.files.extras import install_command
 from weightspace.files.hub import SCHEME, HubError, repository
 
 VERSION_CONTROL = frozenset({".git", ".hg", ".svn", ".jj"})
@@ -90,7 +91,7 @@ def entries_of(targets: Sequence[str], choice: Choice, cache: Path | None) -> It
         if target.startswith(SCHEME):
             if find_spec("huggingface_hub") is None:
                 raise UnreadableError(
-                    f"{target} lies on the hub, whose library is not installed: pip install 'weightspace[hub]'"
+                    f"{target} lies on the hub, whose library is not installed: {install_command('hub')}"
                 )
         elif not os.path.lexists(target):
             raise UnreadableError(f"there is no file or folder {target}: name one that there is")

@@ -206,6 +206,6 @@ def _best(alignment: Alignment, candidates: list[_Candidate], pairs: Pairs) -> C
     return min(close, key=lambda each: (_size(each), each.number)).component
 
 
-def _size(candidate: _Candidate) -> float:
+def _size(candidate: _Candidate) -> float | int:
     rank = candidate.component.rank
     return float("inf") if rank is None else float(rank)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tyro.conf import Positional
-
+from weightspace.cli.arguments import Positional
 from weightspace.cli.options import check_destinations, some
-from weightspace.cli.output import fail, say, say_json
+from weightspace.cli.output import fail, say, say_facts, say_json, say_tables
 from weightspace.errors import printable
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ def scan(
         json: print JSON.
         sarif: a file for SARIF 2.1.0.
         html: a page for people.
+
+    Examples:
+        weightspace scan model.safetensors
+        weightspace scan checkpoints hf://OWNER/NAME@REVISION --sarif scan.sarif --html scan.html
     """
     from weightspace.backdoors.allow_list import read_allow_list
     from weightspace.backdoors.detector import Detector
@@ -103,6 +107,7 @@ def compare(
     success: float = 0.5,
     networks: int | None = None,
     out: Path = Path("runs/backdoors"),
+    json: bool = False,
 ) -> int:
     """Fit every detector on a zoo's training split and print the tables of its test split; a killed run goes on.
 
@@ -113,6 +118,11 @@ def compare(
         success: least success of an attack for its network to be trained on; 0 for all, as in the paper.
         networks: how many training networks are used; all unless given.
         out: folder of checkpoints, answers, and tables.md: every measure of every table; AUROC alone is printed.
+        json: print JSON.
+
+    Examples:
+        weightspace backdoors compare zoos/backdoors-small
+        weightspace backdoors compare zoos/backdoors-small --networks 300 --out runs/few
     """
     from weightspace.backdoors.detection import TABLES, area_table, detection_rows, markdown, time_table
     from weightspace.experiments.backdoors import DETECTORS, detect
@@ -129,6 +139,8 @@ def compare(
         return "\n\n".join(f"{name}\n\n{table}" for name, table in tables.items())
 
     write_atomically(out / "tables.md", f"{text(full)}\n".encode())
+    if json:
+        return say_json({name: [asdict(row) for row in some] for name, some in rows.items()})
     return say(f"{text({**full, **short})}\n\n{out / 'tables.md'}")
 
 
@@ -137,6 +149,7 @@ def transfer(
     detectors: tuple[str, ...] = (),
     success: float = 0.5,
     out: Path = Path("runs/transfer"),
+    json: bool = False,
 ) -> int:
     """AUROC on working attacks after training on each attack alone, and on all but each; a killed run goes on.
 
@@ -145,6 +158,11 @@ def transfer(
         detectors: some of the quick ones; all of these unless given.
         success: least success of an attack for its network to be trained on.
         out: folder of checkpoints, answers, and figure3.svg: the ROC curves of the paper's panels.
+        json: print JSON.
+
+    Examples:
+        weightspace backdoors transfer zoos/backdoors-small
+        weightspace backdoors transfer zoos/backdoors-small --success 0.9 --json
     """
     from weightspace.backdoors.detection import held_out_table, transfer_table
     from weightspace.experiments.backdoors import QUICK, figure_3, transfer
@@ -160,7 +178,7 @@ def transfer(
     tables["the panels of Figure 3"] = panels
     if picture is not None:
         write_atomically(out / "figure3.svg", picture.encode())
-    return say("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
+    return say_tables(tables, json)
 
 
 def curve(
@@ -169,6 +187,7 @@ def curve(
     detectors: tuple[str, ...] = (),
     success: float = 0.5,
     out: Path = Path("runs/curve"),
+    json: bool = False,
 ) -> int:
     """AUROC on working attacks after training on so many networks; a killed run goes on.
 
@@ -178,6 +197,11 @@ def curve(
         detectors: some of the quick ones; all of these unless given.
         success: least success of an attack for its network to be trained on.
         out: folder of checkpoints and answers.
+        json: print JSON.
+
+    Examples:
+        weightspace backdoors curve zoos/backdoors-small
+        weightspace backdoors curve zoos/backdoors-small --counts 75 300
     """
     from weightspace.backdoors.detection import side_by_side
     from weightspace.experiments.backdoors import QUICK, learning_curve
@@ -186,7 +210,7 @@ def curve(
     found = learning_curve(
         Zoo.open(zoo), out, counts, detectors=some(detectors, QUICK, "quick detector"), success=success
     )
-    return say(side_by_side({f"{count} networks": answers for count, answers in found.items()}))
+    return say_tables({"AUROC": side_by_side({f"{count} networks": one for count, one in found.items()})}, json)
 
 
 def widths(
@@ -195,6 +219,7 @@ def widths(
     detectors: tuple[str, ...] = (),
     success: float = 0.5,
     out: Path = Path("runs/widths"),
+    json: bool = False,
 ) -> int:
     """AUROC on working attacks in networks of the width that was trained on, and of another; a killed run goes on.
 
@@ -204,65 +229,96 @@ def widths(
         detectors: some of the quick ones; all of these unless given.
         success: least success of an attack for its network to be trained on.
         out: folder of checkpoints and answers.
+        json: print JSON.
+
+    Examples:
+        weightspace backdoors widths zoos/backdoors-small zoos/backdoors-wide
+        weightspace backdoors widths zoos/backdoors-small zoos/backdoors-wide --json
     """
     from weightspace.backdoors.detection import side_by_side
     from weightspace.experiments.backdoors import WIDTHS, other_widths
     from weightspace.zoo.store import Zoo
 
     chosen = some(detectors, WIDTHS, "quick detector")
-    return say(side_by_side(other_widths(Zoo.open(zoo), Zoo.open(wide), out, detectors=chosen, success=success)))
+    found = other_widths(Zoo.open(zoo), Zoo.open(wide), out, detectors=chosen, success=success)
+    return say_tables({"AUROC": side_by_side(found)}, json)
 
 
-def scale(zoo: Positional[Path], out: Path = Path("runs/scale")) -> int:
+def scale(zoo: Positional[Path], out: Path = Path("runs/scale"), json: bool = False) -> int:
     """What reading weights in canonical scale does to answers, and a rewrite of scales to readers that do not.
 
     Args:
         zoo: of one architecture, made by `weightspace zoo make backdoors-varied`.
         out: folder of checkpoints and answers; a killed run goes on.
+        json: print JSON.
+
+    Examples:
+        weightspace backdoors scale zoos/backdoors-varied
+        weightspace backdoors scale zoos/backdoors-varied --out runs/scale --json
     """
     from weightspace.experiments.scale import scale_effect, scale_table
     from weightspace.zoo.store import Zoo
 
-    return say(scale_table(scale_effect(Zoo.open(zoo), out)))
+    rows = scale_effect(Zoo.open(zoo), out)
+    return say_json([asdict(row) for row in rows]) if json else say(scale_table(rows))
 
 
-def families(zoo: Positional[Path], success: float = 0.5, out: Path = Path("runs/families")) -> int:
+def families(zoo: Positional[Path], success: float = 0.5, out: Path = Path("runs/families"), json: bool = False) -> int:
     """Which kind of trigger a backdoor has, where it works: accuracy of every method with its interval.
 
     Args:
         zoo: made by `weightspace zoo make backdoors-small`.
         success: least success of an attack for its network to be trained on.
         out: folder of checkpoints.
+        json: print JSON.
+
+    Examples:
+        weightspace backdoors families zoos/backdoors-small
+        weightspace backdoors families zoos/backdoors-small --success 0.9 --json
     """
     from weightspace.evaluation.results import Results, format_table
     from weightspace.experiments.backdoors import family_rows
     from weightspace.zoo.store import Zoo
 
     rows = family_rows(Zoo.open(zoo), out, success=success)
+    if json:
+        return say_json([asdict(row) for row in rows])
     return say(format_table(Results(task=f"kind of trigger in {zoo}", rows=tuple(rows))))
 
 
-def train(zoo: Positional[Path], steps: int | None = None, out: Path = Path("runs/detector")) -> int:
+def train(
+    zoo: Positional[Path], steps: int | None = None, out: Path = Path("runs/detector"), json: bool = False
+) -> int:
     """Train a detector on a zoo, calibrate it on networks kept apart, and score it on the test split.
 
     Args:
         zoo: made by `weightspace zoo make backdoors-small`.
         steps: instead of the recipe's.
         out: folder of checkpoints and detector.safetensors.
+        json: print JSON.
+
+    Examples:
+        weightspace backdoors train zoos/backdoors-small
+        weightspace backdoors train zoos/backdoors-small --steps 500 --out runs/brief
     """
     from weightspace.backdoors.training import train_detector
     from weightspace.zoo.store import Zoo
 
-    return say_json(train_detector(Zoo.open(zoo), out, steps=steps).card)
+    return say_facts(train_detector(Zoo.open(zoo), out, steps=steps).card, json)
 
 
-def evaluate(zoo: Positional[Path], detector: Path | None = None, fpr: float = 0.05) -> int:
+def evaluate(zoo: Positional[Path], detector: Path | None = None, fpr: float = 0.05, json: bool = False) -> int:
     """The figures of a detector's card, on a zoo's test networks; and how far rewrites that compute the same move it.
 
     Args:
         zoo: of the networks that the detector was made for.
         detector: the one that comes with the package unless given.
         fpr: share of clean networks that may be called suspicious.
+        json: print JSON.
+
+    Examples:
+        weightspace backdoors evaluate zoos/backdoors-small
+        weightspace backdoors evaluate zoos/mine --detector runs/detector/detector.safetensors
     """
     from weightspace.backdoors.detector import Detector
     from weightspace.backdoors.training import evaluate_detector, rewriting_effect
@@ -270,7 +326,7 @@ def evaluate(zoo: Positional[Path], detector: Path | None = None, fpr: float = 0
 
     judge, networks = Detector.load(detector), Zoo.open(zoo)
     figures = evaluate_detector(judge, networks, false_alarms=fpr)
-    return say_json({**figures, "rewritten": rewriting_effect(judge, networks, false_alarms=fpr)})
+    return say_facts({**figures, "rewritten": rewriting_effect(judge, networks, false_alarms=fpr)}, json)
 
 
 def repair(
@@ -280,6 +336,7 @@ def repair(
     detector: Path | None = None,
     count: int | None = None,
     out: Path = Path("runs/repair"),
+    json: bool = False,
 ) -> int:
     """Blame neurons and remove them, finetune, prune, or edit the weights: success and accuracy before and after.
 
@@ -292,6 +349,11 @@ def repair(
         detector: of such networks; the one that comes with the package unless given.
         count: test networks, and as many more for training in proportion.
         out: folder of everything that is measured, and repair.json.
+        json: print JSON.
+
+    Examples:
+        weightspace backdoors repair zoos/backdoors-small
+        weightspace backdoors repair zoos/backdoors-small --count 20 --data images
     """
     from weightspace.backdoors.detector import Detector
     from weightspace.backdoors.repair import RepairConfig, locate_and_repair
@@ -307,16 +369,23 @@ def repair(
     made = found.description["config"]
     recipe = zoo_recipe(made["recipe"], images=images or made["images"], data=data)
     tables = locate_and_repair(found, recipe, Detector.load(detector), out, config)
-    return say("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
+    return say_tables(tables, json)
 
 
-def read(folder: Positional[Path], out: Path = Path("runs/networks.npz"), neurons: bool = False) -> int:
+def read(
+    folder: Positional[Path], out: Path = Path("runs/networks.npz"), neurons: bool = False, json: bool = False
+) -> int:
     """Read the networks of a folder, of any architecture, into one table of numbers and labels.
 
     Args:
         folder: a zoo, finished or not, or networks that `examples/train_many_plain_cnns.py` trained.
         out: the table, an .npz of some 1.5 kB a network.
         neurons: keep the neurons of each network too, for methods that read these; five times as much.
+        json: print JSON.
+
+    Examples:
+        weightspace backdoors read zoos/diverse
+        weightspace backdoors read zoos/diverse --neurons --out runs/diverse.npz
     """
     from weightspace.backdoors.table import read_plain, read_zoo
     from weightspace.zoo.store import DESCRIPTION
@@ -325,6 +394,8 @@ def read(folder: Positional[Path], out: Path = Path("runs/networks.npz"), neuron
     out.parent.mkdir(parents=True, exist_ok=True)
     table.save(out, sets=neurons)
     working, clean = int(table.backdoored.sum()), int(table.clean.sum())
+    if json:
+        return say_json({"written": str(out), "networks": len(table), "working": working, "clean": clean})
     return say(f"{out}: {len(table)} networks, {working} with a backdoor that works, {clean} clean")
 
 
@@ -334,6 +405,7 @@ def anywhere(
     methods: tuple[str, ...] = (),
     axes: tuple[str, ...] = (),
     out: Path = Path("runs/anywhere"),
+    json: bool = False,
 ) -> int:
     """Detectors of backdoors in networks of any architecture: with values of the recipe left out, and on outsiders.
 
@@ -344,6 +416,11 @@ def anywhere(
         axes: of the recipe, of which each value in turn is left out of training; all that the table has unless given,
             "none" for none.
         out: folder for tables.md.
+        json: print JSON.
+
+    Examples:
+        weightspace backdoors anywhere runs/networks.npz
+        weightspace backdoors anywhere runs/networks.npz --axes attack --json
     """
     from weightspace.backdoors.table import NetworkTable
     from weightspace.experiments.diverse import AXES, methods_of, tables
@@ -357,4 +434,4 @@ def anywhere(
     text = "\n\n".join(f"{title}\n\n{made}" for title, made in found.items())
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "tables.md", f"{text}\n".encode())
-    return say(f"{text}\n\n{out / 'tables.md'}")
+    return say_tables(found, json) if json else say(f"{text}\n\n{out / 'tables.md'}")

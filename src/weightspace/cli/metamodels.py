@@ -4,40 +4,48 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tyro.conf import Positional
-
+from weightspace.cli import hyperparameters
+from weightspace.cli.arguments import Positional
 from weightspace.cli.options import SMALL
 from weightspace.cli.output import say, say_json
 from weightspace.metamodels.config import MetaModelConfig
+from weightspace.metamodels.recipes import METAMODEL_RECIPES
 from weightspace.train.launch import Launch
 
 
-def demo(out: Path = Path("demo"), workers: int | None = None, json: bool = False) -> int:
-    """A meta-model trained on digits, and a transformer decompiled, in minutes on two CPU cores and with no download.
+def demo(out: Path = Path("demo"), workers: int | None = None, quick: bool = False, json: bool = False) -> int:
+    """Decompile a transformer, scan two checkpoints, ask how a network was trained; then make a zoo and a meta-model.
+
+    The first three are from shipped files and take seconds; --quick stops there. A zoo and a meta-model take minutes on
+    two CPU cores. Nothing is downloaded. A killed run goes on when it is called again.
 
     Args:
-        out: folder for results.json, report.html, the zoo and the meta-model.
+        out: folder of index.html, which links every page, and of all that is made.
         workers: processes that train base networks; one a core unless given.
-        json: print results.json instead of the table.
+        quick: only what shipped files show.
+        json: print JSON instead: results.json, or with --quick what the parts found.
+
+    Examples:
+        weightspace demo --quick
+        weightspace demo --out first --workers 2
     """
-    from weightspace.backdoors.summary import summary as verdicts
-    from weightspace.decompiler.result import summary
-    from weightspace.evaluation.results import format_table
-    from weightspace.experiments.comparison import decompile_demo, scan_demo
-    from weightspace.experiments.comparison import demo as run
+    from weightspace.experiments.demo import INDEX, quick_demo, shown_results, write_index
+    from weightspace.experiments.demo import demo as run
     from weightspace.zoo.engine import ProcessEngine
 
-    results = run(out, ProcessEngine(workers=workers))
-    found = decompile_demo(out)
-    scanned = scan_demo(out)
+    parts = []
+    for part in quick_demo(out):
+        parts.append(part)
+        if not json:
+            say(f"{part.title}\n\n{part.text}\n")
+    if not quick:
+        parts.append(shown_results(run(out, ProcessEngine(workers=workers))))
+        write_index(out, parts)
+        if not json:
+            say(f"{parts[-1].title}\n\n{parts[-1].text}\n")
     if json:
-        return say_json(results.to_json())
-    files = ("report.html", "results.json", "unknown.safetensors", "decompiled.html", "scan.html")
-    listed = "\n".join(str(out / file) for file in files)
-    return say(
-        f"{format_table(results)}\n\nDecompiled, a transformer of unknown code:\n\n{summary(found)}\n\n"
-        f"Scanned, two checkpoints of which one has a backdoor:\n\n{verdicts(scanned)}\n\n{listed}"
-    )
+        return say_json({part.title: part.record for part in parts} if quick else parts[-1].record)
+    return say(str(out / INDEX))
 
 
 def train(
@@ -59,6 +67,10 @@ def train(
         recipe: where the other options come from: small or paper.
         targets: what it shall answer; every choice of the zoo unless given.
         json: print the training history as JSON.
+
+    Examples:
+        weightspace train zoos/digits-small --out runs/digits
+        weightspace train zoos/digits-small --out runs/wide --width 128 --targets optimiser
     """
     from weightspace.experiments.comparison import train_metamodel
 
@@ -72,21 +84,28 @@ def train(
     return say(f"{out}: validation accuracy {best['accuracy']:.3f} at step {best['step']}, {model.parameters} weights")
 
 
-def evaluate(run: Positional[Path], zoo: Positional[Path], split: str = "test", json: bool = False) -> int:
+def evaluate(
+    run: Positional[Path], zoo: Positional[Path], split: str = "test", seed: int = 0, json: bool = False
+) -> int:
     """Score a trained meta-model on networks of a zoo that it has not seen, with 95% intervals over networks.
 
     Args:
         run: folder of the meta-model.
         zoo: folder of the zoo.
         split: which of its networks: train, validation or test.
+        seed: of the intervals, which are drawn.
         json: print the rows as JSON.
+
+    Examples:
+        weightspace evaluate runs/digits zoos/digits-small
+        weightspace evaluate runs/digits zoos/digits-small --split validation --json
     """
     from dataclasses import asdict
 
     from weightspace.evaluation.results import Results, format_table
     from weightspace.experiments.comparison import evaluate_metamodel
 
-    rows = evaluate_metamodel(run, zoo, split)
+    rows = evaluate_metamodel(run, zoo, split, seed=seed)
     if json:
         return say_json([asdict(row) for row in rows])
     return say(format_table(Results(task=f"{run} on the {split} split of {zoo}", rows=tuple(rows))))
@@ -94,28 +113,58 @@ def evaluate(run: Positional[Path], zoo: Positional[Path], split: str = "test", 
 
 def compare(
     zoo: Positional[Path],
-    out: Path,
+    out: Path | None = None,
+    methods: tuple[str, ...] = (),
+    targets: tuple[str, ...] = (),
+    networks: int | None = None,
+    labelled: float = 1.0,
+    larger: bool = False,
+    seeds: int = 1,
+    checkpoints: bool = False,
     config: MetaModelConfig = SMALL,
     recipe: str = "small",
-    targets: tuple[str, ...] = (),
     json: bool = False,
 ) -> int:
     """Fit the meta-model and every baseline on one zoo and one split, and score them side by side.
 
+    Without --methods four predictors are compared, and a page is written. With it every method of the studies is, or
+    those that are named, each with settings of its own: that takes hours. Options from --networks to --checkpoints need
+    --methods; those of config are for the four. A killed run goes on when it is called again.
+
     Args:
         zoo: folder of the zoo.
-        out: folder for results.json, report.html and the meta-model.
+        out: folder; without --methods of results.json, report.html and the meta-model, in runs/comparison/ZOO unless
+            given; with it of answers, checkpoints and tables.md, in runs/hyperparameters, after the zoo and options.
+        methods: all; or some by the names that the tables call them; or variants, of the meta-model, one choice changed
+            at a time, all or those that are named behind.
+        targets: what to ask; every choice of the zoo unless given, and with --methods every quantity.
+        networks: how many training networks are used; all unless given.
+        labelled: share of the training and validation networks whose labels are known, above 0 to 1.
+        larger: train on networks with fewer weights than the median, and ask about the others.
+        seeds: trainings of each method.
+        checkpoints: train on and ask about every stored checkpoint, and ask for its epoch too.
         config: every option of the meta-model and its training can be changed one by one.
-        recipe: where the other options come from: small or paper.
-        targets: what to ask; every choice of the zoo unless given.
-        json: print results.json instead of the table.
+        recipe: where the options of config come from: small or paper.
+        json: print results.json, or the rows of the tables, instead of the tables.
+
+    Examples:
+        weightspace compare zoos/digits-small --out runs/comparison
+        weightspace compare zoos/digits-small --methods all --seeds 3
     """
     from weightspace.evaluation.results import format_table
     from weightspace.experiments.comparison import compare_on_zoo
 
-    del recipe  # it has chosen the defaults of config
-    results = compare_on_zoo(zoo, out, config, targets or None)
-    return say_json(results.to_json()) if json else say(f"{format_table(results)}\n{out / 'report.html'}")
+    changed = config != METAMODEL_RECIPES[recipe]()
+    study = {"networks": networks, "labelled": labelled, "larger": larger, "seeds": seeds, "checkpoints": checkpoints}
+    if methods:
+        if changed:
+            raise ValueError("--methods has its own settings of the meta-model: leave out the options of config")
+        return hyperparameters.study(zoo, out, methods, targets, json=json, **study)
+    if study != {"networks": None, "labelled": 1.0, "larger": False, "seeds": 1, "checkpoints": False}:
+        raise ValueError("--networks, --labelled, --larger, --seeds and --checkpoints need --methods, such as all")
+    place = out or Path("runs/comparison") / zoo.name
+    results = compare_on_zoo(zoo, place, config, targets or None)
+    return say_json(results.to_json()) if json else say(f"{format_table(results)}\n{place / 'report.html'}")
 
 
 def predict(run: Positional[Path], networks: Positional[tuple[Path, ...]], json: bool = False) -> int:
@@ -125,6 +174,10 @@ def predict(run: Positional[Path], networks: Positional[tuple[Path, ...]], json:
         run: folder of the meta-model.
         networks: the files.
         json: print all probabilities as JSON.
+
+    Examples:
+        weightspace predict runs/digits mine.safetensors
+        weightspace predict runs/digits one.pt two.onnx --json
     """
     from weightspace.experiments.comparison import predict_files
 
@@ -157,6 +210,10 @@ def model_push(
         private: if the repository has to be made, for you alone.
         replace: let it take the place of something else that is there; on the hub that stays in the history.
         json: print address and revision as JSON.
+
+    Examples:
+        weightspace model push runs/digits OWNER/NAME --license cc-by-4.0
+        weightspace model push runs/digits ./published
     """
     from weightspace.experiments.publications import push_model
 
@@ -173,6 +230,10 @@ def model_pull(source: Positional[str], out: Path, json: bool = False) -> int:
         source: OWNER/NAME or OWNER/NAME@REVISION on the hub; or a folder, as ./FOLDER, /FOLDER or file:FOLDER.
         out: folder of the model.
         json: print address and revision as JSON.
+
+    Examples:
+        weightspace model pull OWNER/NAME --out runs/theirs
+        weightspace model pull OWNER/NAME@REVISION --out runs/theirs
     """
     from weightspace.experiments.publications import pull_model
 
@@ -180,16 +241,21 @@ def model_pull(source: Positional[str], out: Path, json: bool = False) -> int:
     return say_json(got.to_json()) if json else say(f"{out}, from {got.address}\n{got}")
 
 
-def report(results: Positional[Path], out: Path | None = None) -> int:
+def report(results: Positional[Path], out: Path | None = None, json: bool = False) -> int:
     """Make the HTML report of a comparison again.
 
     Args:
         results: a results.json.
         out: the page; report.html beside it unless given.
+        json: print what was written as JSON.
+
+    Examples:
+        weightspace report runs/comparison/results.json
+        weightspace report runs/comparison/results.json --out page.html
     """
     from weightspace.evaluation.report import write_report
     from weightspace.evaluation.results import Results
 
     page = out or results.with_name("report.html")
     write_report(Results.load(results), page)
-    return say(str(page))
+    return say_json({"written": str(page)}) if json else say(str(page))

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-from tyro.conf import Positional, UseAppendAction
-
+from weightspace.cli.arguments import Named, Positional, Repeated
 from weightspace.cli.output import say, say_json
 
-Id = Annotated[str | None, tyro.conf.arg(name="id")]
-Inputs = Annotated[UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="input")]
+Id = Annotated[str | None, Named("id")]
+Inputs = Annotated[tuple[str, ...], Repeated(), Named("input")]
 Mode = Literal["fixed", "tracr_compat"]
 
 
@@ -32,6 +30,10 @@ def sample(
         lengths: which are wanted, equally likely: of typed in S-ops with the inputs, of paper in instructions.
         statistics: print what the programs look like, beside what is published, instead of the programs.
         json: print records, or figures, as JSON.
+
+    Examples:
+        weightspace rasp sample --count 3
+        weightspace rasp sample --distribution paper --statistics
     """
     from itertools import islice
 
@@ -55,7 +57,7 @@ def sample(
 
 def show(
     file: Positional[Path],
-    inputs: Annotated[str | None, tyro.conf.arg(name="input")] = None,
+    inputs: Annotated[str | None, Named("input")] = None,
     out: Path | None = None,
     mode: Mode = "fixed",
     vocab: str | None = None,
@@ -68,12 +70,16 @@ def show(
     Args:
         file: program text, a JSON record or a list of records; - is standard input.
         inputs: tokens with blanks or commas between them, or a word: shows what every variable gives for it.
-        out: a .png or .svg file; NAME-graph is drawn beside it, and with an input NAME-stream.
+        out: a .png or .svg file for the graph; with an input NAME-stream is drawn beside it.
         mode: fixed, or tracr_compat, which repeats Tracr's own errors.
         vocab: tokens instead of those that the program says, such as a,b,c or 0,1,2.
         max_seq_len: longest input instead of the one that the program says.
         record: which record of a list, by its id.
         json: print JSON.
+
+    Examples:
+        weightspace rasp show examples/hist.rasp
+        weightspace rasp show examples/hist.rasp --input hello --out hist.png
     """
     from dataclasses import asdict
 
@@ -114,7 +120,7 @@ def show(
             shown["answer"] = transformer.run([tokens])[0]
             parts[-1] += "\n" + _beside(values[program.name(program.output)], shown["answer"])
     if out is not None:
-        written = [out.with_name(f"{out.stem}-graph{out.suffix}")]
+        written = [out]
         save_figure(draw_graph(program), written[0])
         if tokens is not None and transformer is not None:
             written.append(out.with_name(f"{out.stem}-stream{out.suffix}"))
@@ -129,6 +135,7 @@ def show(
 def run(
     file: Positional[Path],
     inputs: Inputs = (),
+    file_of_inputs: Annotated[Path | None, tyro.conf.arg(name="inputs")] = None,
     compiled: bool = True,
     mode: Mode = "fixed",
     vocab: str | None = None,
@@ -141,18 +148,26 @@ def run(
     Args:
         file: program text, a JSON record or a list of records; - is standard input.
         inputs: tokens with blanks or commas between them, or a word; may be given several times.
+        file_of_inputs: a file with an object of JSON a line whose `input` is a list of tokens: prints what the program
+            answers at each place, as `follow` where it gives sets of next tokens, else as `next`.
         compiled: ask the compiled transformer too.
         mode: fixed, or tracr_compat, which repeats Tracr's own errors.
         vocab: tokens instead of those that the program says, such as a,b,c or 0,1,2.
         max_seq_len: longest input instead of the one that the program says.
         record: which record of a list, by its id.
         json: print JSON.
+
+    Examples:
+        weightspace rasp run examples/hist.rasp --input hello
+        weightspace rasp run examples/sort.rasp --input "3 1 2" --input "2 1" --json
     """
     from weightspace.rasp.compiler.agreement import agrees
     from weightspace.rasp.compiler.assemble import NotCompilable, compile_program
     from weightspace.rasp.interpreter import evaluate
     from weightspace.rasp.reading import read_input, token_text
 
+    if file_of_inputs is not None:
+        return _run_lines(file, file_of_inputs, record, json)
     if not inputs:
         raise ValueError("what shall it run on? give --input TOKENS, such as --input 'h e l l o'")
     program = _program(file, record, vocab, max_seq_len, whole=compiled)
@@ -183,6 +198,27 @@ def run(
     return say("\n\n".join(parts))
 
 
+def _run_lines(file: Path, given: Path, record: str | None, json: bool) -> int:
+    """What a program answers on a file of inputs."""
+    from json import dumps
+
+    from weightspace.decompiler.trained.answering import listed
+    from weightspace.decompiler.trained.inputs import read_rows
+    from weightspace.rasp.choices import NextTokens
+
+    program = _program(file, record, None, None)
+    rows = read_rows(given)
+    name = "follow" if isinstance(program.output, NextTokens) else "next"
+    answers = [{"input": [*row], name: found} for row, found in zip(rows, listed(program, rows), strict=True)]
+    if json:
+        return say("[\n" + ",\n".join(dumps(answer) for answer in answers) + "\n]")
+    shown = []
+    for answer in answers:
+        places = (",".join(found) if isinstance(found, list) else str(found) for found in answer[name])
+        shown.append(f"input  {' '.join(answer['input'])}\n{name:<6} {' '.join(places)}")
+    return say("\n\n".join(shown))
+
+
 def compile_(
     file: Positional[Path],
     out: Path,
@@ -202,6 +238,10 @@ def compile_(
         max_seq_len: longest input instead of the one that the program says.
         record: which record of a list, by its id.
         json: print the sizes as JSON.
+
+    Examples:
+        weightspace rasp compile examples/sort.rasp --out sort.safetensors
+        weightspace rasp compile examples/sort.rasp --mode tracr_compat --out sort.safetensors
     """
     from weightspace.rasp.compiler.assemble import compile_program
     from weightspace.rasp.compiler.directions import direction_names
@@ -238,6 +278,10 @@ def check(
         max_seq_len: longest input instead of the one that the program says.
         record: which record of a list, by its id.
         json: print JSON.
+
+    Examples:
+        weightspace rasp check examples/sort.rasp
+        weightspace rasp check examples/hist.rasp --vocab a,b,c --max-seq-len 4
     """
     from dataclasses import asdict
 
@@ -294,6 +338,10 @@ def scrub(
         max_seq_len: longest input instead of the one that the program says.
         record: which record of a list, by its id.
         json: print JSON.
+
+    Examples:
+        weightspace rasp scrub examples/sort.rasp sort.safetensors
+        weightspace rasp scrub examples/sort.rasp sort.safetensors --mutants 20 --out hypothesis.json
     """
     from weightspace.circuits.hypothesis import Hypothesis
     from weightspace.decompiler.scrub import format_scrub, load_target
@@ -334,6 +382,10 @@ def scrubs(
         seed: of programs, inputs, pairs and mutants.
         out: a file for the figures, JSON; written every 50 programs.
         json: print the figures as JSON.
+
+    Examples:
+        weightspace rasp scrubs --count 100
+        weightspace rasp scrubs --count 1000 --mutants 3 --out scrubs.json
     """
     from weightspace.experiments.scrubbing import format_scrubs, scrub_many
 

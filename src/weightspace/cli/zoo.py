@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tyro.conf import Positional
-
+from weightspace.cli.arguments import Positional
 from weightspace.cli.output import say, say_json
 
 
@@ -57,6 +56,10 @@ def make(
         lengths: lengths of programs that are wanted, equally likely, instead of those published: of rasp-typed S-ops
             with the inputs counted, 2 to 20; of rasp-paper instructions, 3 to 15.
         json: print what the zoo holds as JSON.
+
+    Examples:
+        weightspace zoo make digits-small --workers 2
+        weightspace zoo make rasp-typed --count 10000 --out zoos/programs
     """
     if recipe == "heads-small":
         given = {
@@ -106,6 +109,10 @@ def info(zoo: Positional[Path], json: bool = False) -> int:
     Args:
         zoo: its folder.
         json: print JSON.
+
+    Examples:
+        weightspace zoo info zoos/digits-small
+        weightspace zoo info zoos/digits-small --json
     """
     from weightspace.zoo.making import info
     from weightspace.zoo.programs.inspection import program_zoo_info
@@ -127,6 +134,10 @@ def check(zoo: Positional[Path], json: bool = False) -> int:
     Args:
         zoo: its folder.
         json: print JSON.
+
+    Examples:
+        weightspace zoo check zoos/digits-small
+        weightspace zoo check zoos/digits-small --json
     """
     from weightspace.zoo.making import check_zoo
     from weightspace.zoo.programs.inspection import check_program_zoo
@@ -175,6 +186,10 @@ def import_(
         seed: decides the order of the networks and their splits.
         shard_size: networks a shard; 0 chooses.
         json: print what was imported as JSON.
+
+    Examples:
+        weightspace zoo import state-dicts checkpoints --csv labels.csv --out zoos/mine
+        weightspace zoo import huggingface hf://OWNER/NAME@REVISION --out zoos/theirs
     """
     from weightspace.zoo.importers.imported import import_zoo, summary
 
@@ -200,6 +215,10 @@ def push(
         private: if the repository has to be made, for you alone.
         replace: let it take the place of something else that is there; on the hub that stays in the history.
         json: print address and revision as JSON.
+
+    Examples:
+        weightspace zoo push zoos/digits-small OWNER/NAME --license cc-by-4.0
+        weightspace zoo push zoos/digits-small ./published
     """
     from weightspace.experiments.publications import push_zoo
 
@@ -216,6 +235,10 @@ def pull(source: Positional[str], out: Path, json: bool = False) -> int:
         source: OWNER/NAME or OWNER/NAME@REVISION on the hub; or a folder, as ./FOLDER, /FOLDER or file:FOLDER.
         out: folder of the zoo.
         json: print address and revision as JSON.
+
+    Examples:
+        weightspace zoo pull OWNER/NAME --out zoos/theirs
+        weightspace zoo pull ./published --out zoos/copy
     """
     from weightspace.experiments.publications import pull_zoo
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["markdown_table"]
+__all__ = ["markdown_table", "records"]
+
+_BAR = re.compile(r"(?<!\\)\|")
+"""Between two cells; a bar in a cell is escaped."""
 
 
 def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
@@ -23,6 +27,17 @@ def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -
             raise ValueError(f"a row of {len(row)} cells stands in a table of {len(header)} columns: {list(row)}")
         lines.append(_line(row))
     return "\n".join(lines)
+
+
+def records(table: str) -> list[dict[str, str]]:
+    """The rows of a table that `markdown_table` made, each cell by its header and without its bold marks.
+
+    A text that is no table, such as one figure, is one row of one cell named `value`.
+    """
+    if not table.startswith("|"):
+        return [{"value": table}]
+    header, _, *rows = ([cell.strip().strip("*") for cell in _BAR.split(line)[1:-1]] for line in table.splitlines())
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def _line(cells: Sequence[object]) -> str:

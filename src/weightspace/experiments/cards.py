@@ -70,8 +70,8 @@ def zoo_card(folder: str | Path, license_name: str = UNKNOWN) -> str:
         f"- `{INDEX}`: a row a network (and checkpoint): number, split, labels, measures, shard and row.\n"
         f"- `shards/`: the weights, {'as sparse rows' if programs else 'a matrix for each architecture'}.\n"
         f"- `{DESCRIPTION}`: what the zoo was asked to be. `{MANIFEST}`: the SHA-256 of every file, written last.",
-        "## Use\n\nIt is pulled with every checksum compared, and nothing in it is executed:\n\n"
-        "```\npip install 'weightspace[hub]'\nweightspace zoo pull OWNER/NAME --out zoo\n```\n\n"
+        "## Use\n\nIt is pulled with every checksum compared, and nothing in it is executed; weightspace needs its "
+        "extra `hub`:\n\n```\nweightspace zoo pull OWNER/NAME --out zoo\n```\n\n"
         + ("" if programs else "```python\nfrom weightspace.zoo.store import Zoo\n\n")
         + ("" if programs else 'networks = Zoo.open("zoo").population("train")\n```\n\n')
         + "Methods are compared on the split of the index, which is by network.",
@@ -154,8 +154,8 @@ def _model_front(license_name: str, tags: Sequence[str]) -> dict[str, Any]:
 
 def _pulling(command: str) -> str:
     return (
-        "It is pulled with its checksum compared, and nothing in it is executed:\n\n"
-        f"```\npip install 'weightspace[hub]'\nweightspace model pull OWNER/NAME --out model\n{command}\n```"
+        "It is pulled with its checksum compared, and nothing in it is executed; weightspace needs its extra `hub`:\n\n"
+        f"```\nweightspace model pull OWNER/NAME --out model\n{command}\n```"
     )
 
 

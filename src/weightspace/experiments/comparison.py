@@ -38,9 +38,6 @@ from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.program import Program
 from weightspace.train.ranks import joined
 from weightspace.weights.spec import SpecError
-from weightspace.zoo.engine import Engine
-from weightspace.zoo.making import make_zoo
-from weightspace.zoo.recipes import zoo_recipe
 from weightspace.zoo.store import MANIFEST, Zoo, verify
 
 
@@ -180,13 +177,6 @@ def compare_on_zoo(
     results.save(out / "results.json")
     write_report(results, out / "report.html")
     return results
-
-
-def demo(out: str | Path, engine: Engine | None = None, *, show: bool = True) -> Results:
-    """The first light: scikit-learn's digits, 800 small CNNs, a meta-model, the baselines, a report."""
-    start = time.perf_counter()
-    zoo = make_zoo(zoo_recipe("digits-small"), Path(out) / "zoo", engine, show=show)
-    return compare_on_zoo(zoo.folder, out, show=show, started=start)
 
 
 DEMO_PROGRAM = """\

@@ -272,7 +272,7 @@ def _judged(table: NetworkTable, p: np.ndarray, typical: np.ndarray) -> list[str
         if rows.sum() < LEAST:
             found.append("")
             continue
-        one = bootstrap_interval((p[rows] <= FALSE_ALARMS).astype(float), proportion=True)
+        one = bootstrap_interval((p[rows] <= FALSE_ALARMS).astype(float), seed=0, proportion=True)
         found.append(f"{one.estimate:.0%} [{one.low:.0%}, {one.high:.0%}] of {int(rows.sum())}")
     return found
 

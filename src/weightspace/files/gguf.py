@@ -15,6 +15,7 @@ import numpy as np
 
 from weightspace.errors import UnreadableError
 from weightspace.files.arrays import WIDTHS, Plain, Stored, read_exactly
+from weightspace.files.extras import install_command
 from weightspace.files.kinds import Kind
 from weightspace.files.outline import Outline, Stamp, outline_of
 
@@ -88,7 +89,8 @@ def gguf_outlines(path: Path, file: BinaryIO, stamps: Mapping[Path, Stamp], kind
             _blocks()
         arrays = _stored(path, size, tensors, begin)
     except ImportError:
-        raise UnreadableError(f"{path} is GGUF: install weightspace[gguf] to read quantised arrays") from None
+        how = install_command("gguf")
+        raise UnreadableError(f"{path} is GGUF, whose quantised arrays need gguf: {how}") from None
     except (ValueError, struct.error) as error:
         raise UnreadableError(f"{path} is no whole GGUF file: {error}") from None
     if not arrays:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weightspace.errors import WeightspaceError
+from weightspace.files.extras import install_command
 
 SCHEME = "hf://"
 Kind = Literal["model", "dataset"]
@@ -122,7 +123,7 @@ def api() -> Any:
     try:
         from huggingface_hub import HfApi
     except ImportError:
-        raise HubError("the hub's library is not installed: pip install 'weightspace[hub]'") from None
+        raise HubError(f"the hub's library is not installed: {install_command('hub')}") from None
     return HfApi()
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from weightspace.errors import UnreadableError
 from weightspace.files.arrays import FLOATING, Stored
 from weightspace.files.constructors import NUMPY_TYPES
+from weightspace.files.extras import install_command
 from weightspace.files.kinds import Kind
 from weightspace.files.outline import LARGEST_MULTIPLE, SLACK, Outline, Stamp, check_total, outline_of
 from weightspace.files.zips import STORED, Entry, content, entries
@@ -113,7 +114,8 @@ def keras_outlines(path: Path, file: BinaryIO, stamps: Mapping[Path, Stamp], kin
     try:
         import h5py  # noqa: F401
     except ImportError:
-        raise UnreadableError(f"{path} is HDF5, as Keras writes it: install weightspace[keras] to read it") from None
+        how = install_command("keras")
+        raise UnreadableError(f"{path} is HDF5, as Keras writes it, which needs h5py: {how}") from None
     try:
         inside = _inside(file, size) if kind == "keras" else None
         with _opened(file, inside) as held:

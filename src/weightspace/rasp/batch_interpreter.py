@@ -12,6 +12,7 @@ import numpy as np
 
 from weightspace.errors import RaspError
 from weightspace.rasp.batch import Batch, BatchValues
+from weightspace.rasp.choices import Choose, NextTokens, Pick
 from weightspace.rasp.columns import Column, codes_of, renumbered, whole_type
 from weightspace.rasp.functions import Value
 from weightspace.rasp.interpreter import apply, check_length, checked_token, name_of, weighted
@@ -34,6 +35,7 @@ from weightspace.rasp.language import (
     tokens,
 )
 from weightspace.rasp.means import aggregate
+from weightspace.rasp.picking import choose, next_tokens_of, pick
 from weightspace.rasp.selection import Pairs, select, widths_of
 
 
@@ -157,6 +159,12 @@ def _column(
         case SelectorWidth():
             index = (widths_of(selectors[id(node.selector)].selected) + 1) * batch.present
             return renumbered(index, len(index) + 2, lambda i: i - 1 if i else None)
+        case Pick():
+            return pick(name, node, selectors[id(node.selector)].selected, columns[id(node.sop)], batch.present)
+        case Choose():
+            return choose(columns[id(node.condition)], columns[id(node.yes)], columns[id(node.no)])
+        case NextTokens():
+            return next_tokens_of(node, [columns[id(sop)] for sop in node.sops], batch.present)
     raise RaspError(f"{name}: {type(node).__name__} is no operation that the interpreter knows")
 
 

@@ -10,6 +10,7 @@ from keyword import iskeyword
 from typing import Any, TypeGuard, cast
 
 from weightspace.errors import RaspError
+from weightspace.rasp.choices import WHICH, Choose, NextTokens, Pick, Which
 from weightspace.rasp.functions import LARGEST, LONGEST_VALUE, Function, Value, is_bounded, is_number, is_value, shown
 from weightspace.rasp.language import (
     COMPARISONS,
@@ -72,9 +73,13 @@ FORMS: dict[str, Form] = {
         Form(SelectorNot, (Selector,), "SelectorNot(SELECTOR)"),
         Form(Aggregate, (Selector, SOp), "Aggregate(SELECTOR, SOP)", "default"),
         Form(SelectorWidth, (Selector,), "SelectorWidth(SELECTOR)"),
+        Form(Pick, (Selector, SOp), "Pick(WHICH, SELECTOR, SOP)", "which"),
+        Form(Choose, (SOp, SOp, SOp), "Choose(CONDITION, SOP, SOP)"),
     )
 }
-assert {form.operation for form in FORMS.values()} == set(OPERATIONS)
+assert {form.operation for form in FORMS.values()} == {*OPERATIONS, Pick, Choose}
+SETS = "return {TOKEN: SOP, ...}"
+"""How a program says which tokens may come next."""
 
 RESERVED = frozenset({"tokens", "indices", *HEADERS, *FORMS})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -121,6 +126,9 @@ def make(
             return operation(*reads, detail, label=label)
         case "default":
             return operation(*reads, encoding=encoding, default=detail, label=label)
+        case "which":
+            which, default = detail
+            return operation(which, *reads, encoding=encoding, default=default, label=label)
     return operation(*reads, encoding=encoding, label=label) if form.is_sop else operation(*reads, label=label)
 
 
@@ -245,6 +253,30 @@ def read_value(value: object, what: str, tuples: bool = False) -> Value:
     if not (isinstance(made, tuple) and not tuples) and is_value(made) and is_bounded(made):
         return made
     raise RaspError(f"{what} is a number within +-2^53, a string, True, False or None, not {shown(value)}")
+
+
+def read_which(value: object) -> Which:
+    """Which of the values selected a Pick takes, by its name.
+
+    Raises:
+        RaspError: if there is no such one.
+    """
+    if isinstance(value, str) and value in WHICH:
+        return value  # type: ignore[return-value] (one of them)
+    raise RaspError(f"Pick takes one of {', '.join(WHICH)}, not {shown(value)}")
+
+
+def read_sets(tokens: Sequence[object], sops: Sequence[Expression]) -> NextTokens:
+    """The output of a program that says which tokens may come next.
+
+    Raises:
+        RaspError: if a token is none or stands there twice, or a selector stands where an S-op is wanted.
+    """
+    chosen = read_vocab(list(tokens))
+    for token, sop in zip(chosen, sops, strict=True):
+        if not isinstance(sop, SOp):
+            raise RaspError(f"what is said of {shown(token)} is a selector where an S-op is wanted: {SETS}")
+    return NextTokens(chosen, [sop for sop in sops if isinstance(sop, SOp)])
 
 
 def read_encoding(value: object) -> Encoding:

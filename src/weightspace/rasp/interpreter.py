@@ -16,6 +16,10 @@ The meaning is that of Tracr's evaluator wherever that one gives an answer, and 
   their sum from left to right divided by their number; strings and tuples must all be equal and give that one; among
   several a None counts as 0 in a numerical Aggregate, and makes a categorical one None.
 - SelectorWidth: how many keys are selected.
+- Pick: of the values selected the first or last by place, the least or most of numbers, or the commonest, the first of
+  those that are equally common; the default where nothing is selected.
+- Choose: where the condition is something true the one value, else, None among it, the other.
+- NextTokens, `return {TOKEN: SOP, ...}`: the tuple of the tokens whose S-op is something true.
 
 Numbers compare as in Python: 1, 1.0 and True are one value, and `batch_interpreter` may give any of them for another.
 Only a function that passes through numbers beyond 2^53 on its way could tell them apart.
@@ -29,6 +33,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from weightspace.errors import RaspError
+from weightspace.rasp.choices import Choose, NextTokens, Pick
 from weightspace.rasp.functions import LARGEST, Function, Undefined, Value, is_number
 from weightspace.rasp.language import (
     Aggregate,
@@ -48,6 +53,7 @@ from weightspace.rasp.language import (
     indices,
     tokens,
 )
+from weightspace.rasp.picking import next_tokens, picked
 from weightspace.rasp.rounding import settled
 
 
@@ -118,6 +124,13 @@ def _place_by_place(
                 result = [mean(name, node, list(itertools.compress(sop, row))) for row in _chosen(selector, seen)]
             case SelectorWidth():
                 result = [sum(row) for row in _chosen(reads[0], seen)]
+            case Pick():
+                rows = _chosen(reads[0], seen)
+                result = [picked(name, node, list(itertools.compress(reads[1], row))) for row in rows]
+            case Choose():
+                result = [yes if holds else no for holds, yes, no in zip(*reads, strict=True)]
+            case NextTokens():
+                result = [next_tokens(node, holds) for holds in zip(*reads, strict=True)]
             case _:
                 raise RaspError(f"{name}: {type(node).__name__} is no operation that the interpreter knows")
         values[id(node)] = result

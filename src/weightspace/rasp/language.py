@@ -50,6 +50,10 @@ class Expression:
         """What it reads, in the order of its arguments."""
         return ()
 
+    def rebuilt(self, children: Sequence[Expression], label: str | None) -> Expression:  # noqa: ARG002
+        """One like it that reads other children and carries another label; itself if it reads nothing."""
+        return self
+
 
 class SOp(Expression):
     """A sequence operation: one value at every place of the input.
@@ -540,7 +544,7 @@ def rebuild(node: Expression, children: Sequence[Expression], label: str | None)
         case SelectorWidth():
             return SelectorWidth(first, encoding=node.encoding, label=label)
         case _:
-            return node
+            return node.rebuilt(children, label)
 
 
 def _rebuilt(program: P, labels: Mapping[str, str | None]) -> P:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weightspace.errors import RaspError
+from weightspace.rasp.choices import NextTokens, Pick
 from weightspace.rasp.forms import (
     HEADERS,
     MOST_OPERATIONS,
@@ -22,7 +23,9 @@ from weightspace.rasp.forms import (
     output_name,
     read_encoding,
     read_factor,
+    read_sets,
     read_value,
+    read_which,
     unknown_variable,
 )
 from weightspace.rasp.functions import Function, Value, shown
@@ -135,11 +138,14 @@ def _statement(record: object, nodes: Mapping[str, Expression]) -> tuple[str, Ex
     for field in ("var", "op", "args"):
         if field not in record:
             raise RaspError(f"it has no {field!r}: every operation has 'var', 'op' and 'args'")
+    if record["op"] == NextTokens.__name__:
+        return _next_tokens(record, nodes)
     form = form_of(record["op"])
     variable = check_variable(record["var"])
     if variable in nodes:
         raise RaspError(f"{variable} is assigned twice: every variable has one operation")
     fields = ["var", "op", "args", "label", *filter(None, [form.detail, "encoding" if form.is_sop else ""])]
+    fields += ["default"] if form.detail == "which" else []
     for field in record:
         if field not in fields:
             raise RaspError(f"unknown field {shown(field)}: a {record['op']} has {', '.join(fields)}")
@@ -149,6 +155,16 @@ def _statement(record: object, nodes: Mapping[str, Expression]) -> tuple[str, Ex
     encoding = None if record.get("encoding") is None else read_encoding(record["encoding"])
     children = _children(form, record["args"], nodes)
     return variable, make(form, children, _detail(form, record), encoding=encoding, label=label)
+
+
+def _next_tokens(record: Mapping[Any, Any], nodes: Mapping[str, Expression]) -> tuple[str, Expression]:
+    said, names = record.get("tokens"), record["args"]
+    if not isinstance(said, list | tuple) or not isinstance(names, list | tuple) or len(said) != len(names):
+        raise RaspError(f"'tokens' is a list of as many tokens as 'args' has variables, not {shown(said)}")
+    for name in names:
+        if not isinstance(name, str) or name not in nodes:
+            raise RaspError(unknown_variable(name, [*nodes]))
+    return check_variable(record["var"]), read_sets(said, [nodes[name] for name in names])
 
 
 def _children(form: Form, arguments: object, nodes: Mapping[str, Expression]) -> list[Expression]:
@@ -173,6 +189,8 @@ def _detail(form: Form, record: Mapping[str, Any]) -> Any:
     if form.detail not in record:
         raise RaspError(f"it has no {form.detail!r}, which a {record['op']} needs")
     value = record[form.detail]
+    if form.detail == "which":
+        return read_which(value), read_value(record.get("default"), "a default")
     if form.detail == "factors":
         if not isinstance(value, list | tuple) or len(value) != 2:
             raise RaspError(f"'factors' is a list of two numbers, not {shown(value)}")
@@ -218,6 +236,10 @@ def _operation_record(program: Statements, name: str, node: Expression) -> dict[
             record["predicate"] = predicate if isinstance(predicate, str) else _function_record(predicate)
         case Aggregate():
             record["default"] = node.default
+        case Pick():
+            record |= {"which": node.which, "default": node.default}
+        case NextTokens():
+            record["tokens"] = list(node.tokens)
     if node.label is not None:
         record["label"] = node.label
     if isinstance(node, SOp):

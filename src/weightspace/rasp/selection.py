@@ -87,7 +87,8 @@ def _relation(name: str, node: Select, keys: Column, queries: Column) -> np.ndar
 
 def _meeting(shape: tuple[int, ...], keys: Column, queries: Column) -> Iterable[tuple[int, int]]:
     """Pairs of codes that may meet in an input: all, or where these are too many just those that do."""
-    if shape[0] * shape[1] <= 1 << 12:
+    most = keys.codes.size * queries.codes.shape[0] // 8  # a look at those that meet takes as long as so many calls
+    if shape[0] * shape[1] <= max(1 << 12, most):
         return itertools.product(range(shape[0]), range(shape[1]))
     index = keys.codes.astype(np.int64)[:, None] * shape[1] + queries.codes[None]
     return [divmod(pair, shape[1]) for pair in distinct_of(index.ravel())[0].tolist()]

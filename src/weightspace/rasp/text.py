@@ -5,15 +5,17 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from weightspace.errors import RaspError
+from weightspace.rasp.choices import NextTokens, Pick
 from weightspace.rasp.forms import (
     FORMS,
     HEADERS,
     MOST_OPERATIONS,
     READERS,
+    SETS,
     Form,
     check_arity,
     check_child,
@@ -25,7 +27,9 @@ from weightspace.rasp.forms import (
     output_name,
     read_encoding,
     read_factor,
+    read_sets,
     read_value,
+    read_which,
     unknown_variable,
 )
 from weightspace.rasp.functions import LONGEST_SOURCE, Function
@@ -75,6 +79,15 @@ def to_text(program: Statements) -> str:
     Raises:
         RaspError: if the program has no statement for something that it reads.
     """
+    lines = header_lines(program)
+    statements = [(name, node) for name, node in program.statements if not isinstance(node, NextTokens)]
+    for name, node in statements:
+        lines.append(f"{name}{annotation_of(node)} = {call_text(node, names_of(program, node))}")
+    return "\n".join([*lines, f"return {_output(program)}"])
+
+
+def header_lines(program: Statements) -> list[str]:
+    """What a program is meant for, a line each."""
     lines = []
     if program.vocab is not None:
         lines.append(f"vocab = {[*program.vocab]!r}")
@@ -84,8 +97,15 @@ def to_text(program: Statements) -> str:
         lines.append("causal = True")
     if program.mlp_exactness != EXACTNESS:
         lines.append(f"mlp_exactness = {program.mlp_exactness!r}")
-    lines.extend(f"{name}{_annotation(node)} = {_call(program, node)}" for name, node in program.statements)
-    return "\n".join([*lines, f"return {output_name(program)}"])
+    return lines
+
+
+def _output(program: Statements) -> str:
+    output = program.output
+    if not isinstance(output, NextTokens):
+        return output_name(program)
+    names = names_of(program, output)
+    return "{" + ", ".join(f"{token!r}: {name}" for token, name in zip(output.tokens, names, strict=True)) + "}"
 
 
 def folded_text(program: Statements) -> str:
@@ -94,7 +114,7 @@ def folded_text(program: Statements) -> str:
     It is for reading; `to_text` is what can be parsed.
     """
     lines = to_text(program).splitlines()
-    first = len(lines) - 1 - len(program.statements)
+    first = len(lines) - 1 - len([node for _, node in program.statements if not isinstance(node, NextTokens)])
     for number, (_, node) in enumerate(program.statements, first):
         function = node.function if isinstance(node, Map | SequenceMap | Select) else None
         table = None if function is None else function.table
@@ -110,13 +130,21 @@ def folded_text(program: Statements) -> str:
     return "\n".join(lines)
 
 
-def _annotation(node: Expression) -> str:
+def annotation_of(node: Expression) -> str:
+    """The encoding of a statement as it is written behind the name, where it is not the usual one."""
     # A LinearSequenceMap without annotation is numerical, so a categorical one has to say so.
     said = isinstance(node, SOp) and (node.numerical or isinstance(node, LinearSequenceMap))
     return f": {node.encoding}" if isinstance(node, SOp) and said else ""
 
 
-def _call(program: Statements, node: Expression) -> str:
+def call_text(node: Expression, reads: Sequence[str]) -> str:
+    """The call of an operation.
+
+    Args:
+        reads: the texts of what it reads.
+    Raises:
+        RaspError: if its function has no text.
+    """
     before: list[str] = []
     after: list[str] = []
     match node:
@@ -128,7 +156,10 @@ def _call(program: Statements, node: Expression) -> str:
             before = [PREDICATE + predicate if isinstance(predicate, str) else check_written(predicate).source]
         case Aggregate(default=default) if repr(default) != repr(usual_default(node.encoding)):
             after = [f"default={default!r}"]
-    return f"{type(node).__name__}({', '.join([*before, *names_of(program, node), *after])})"
+        case Pick():
+            before = [node.which]
+            after = [] if node.default is None else [f"default={node.default!r}"]
+    return f"{type(node).__name__}({', '.join([*before, *reads, *after])})"
 
 
 # -- parsed ---------------------------------------------------------------------------------------------------------
@@ -272,7 +303,20 @@ class _Parser:
     def _returned(self, statement: ast.Return) -> Expression:
         if statement.value is None:
             self.fail(statement, "found 'return' alone; expected 'return NAME'")
+        if isinstance(statement.value, ast.Dict):
+            return self._sets(statement.value)
         return self._argument(statement.value, 0)
+
+    def _sets(self, tree: ast.Dict) -> Expression:
+        """The output of a program that says for each token whether it may come next."""
+        said = []
+        for key, value in zip(tree.keys, tree.values, strict=True):
+            if key is None:
+                self.fail(value, f"found '**'; expected {SETS}")
+            said.append((self._literal(key), self._argument(value, 0)))
+        node = self.checked(tree, read_sets, [token for token, _ in said], [sop for _, sop in said])
+        self._name_anew(node, tree)
+        return node
 
     def _finished(self, output: Expression, where: ast.stmt) -> Statements:
         if not isinstance(output, SOp):
@@ -293,16 +337,19 @@ class _Parser:
             self.fail(where, f"too many operations: at most {MOST_OPERATIONS}")
         self.nodes[name], self.names[id(node)] = node, name
 
+    def _name_anew(self, node: Expression, where: ast.AST) -> None:
+        self.unnamed += 1
+        while (name := f"v{self.unnamed}") in self.taken or name in self.nodes:
+            self.unnamed += 1
+        self._name(node, name, where)
+
     def _argument(self, tree: ast.expr, depth: int) -> Expression:
         """The operation that a variable names, or that a call in its place describes."""
         if isinstance(tree, ast.Call):
             if depth > DEEPEST_CALLS:
                 self.fail(tree, f"calls nested deeper than {DEEPEST_CALLS}: give the inner ones names")
             node = self._operation(tree, depth, None)
-            self.unnamed += 1
-            while (name := f"v{self.unnamed}") in self.taken or name in self.nodes:
-                self.unnamed += 1
-            self._name(node, name, tree)
+            self._name_anew(node, tree)
             return node
         if not isinstance(tree, ast.Name):
             self.fail(tree, f"found {self.found(tree)}; expected a variable, such as tokens or v1, or an operation")
@@ -315,7 +362,7 @@ class _Parser:
             self.fail(tree, f"unknown operation {self.found(tree.func)}: {_operations()}")
         form = form_of(tree.func.id)
         for keyword in tree.keywords:
-            if form.operation is not Aggregate or keyword.arg != "default":
+            if form.operation not in (Aggregate, Pick) or keyword.arg != "default":
                 self.fail(keyword, f"found '{str(keyword.arg)[:40]}='; expected {form.text}")
         if len(tree.keywords) > 1:
             self.fail(tree.keywords[1], f"a second default: expected {form.text}")
@@ -346,10 +393,19 @@ class _Parser:
                 return self._function(form, first)
             case "factors":
                 return [self.checked(factor, read_factor, self._literal(factor)) for factor in tree.args[:2]]
-            case "default" if tree.keywords:
-                value = tree.keywords[0].value
-                return self.checked(value, read_value, self._literal(value), "a default")
+            case "which":
+                named = tree.args[0]
+                which = named.id if isinstance(named, ast.Name) else self._literal(named)
+                return self.checked(named, read_which, which), self._default(tree, None)
+            case "default":
+                return self._default(tree, "usual")
         return "usual"
+
+    def _default(self, tree: ast.Call, usual: Any) -> Any:
+        if not tree.keywords:
+            return usual
+        value = tree.keywords[0].value
+        return self.checked(value, read_value, self._literal(value), "a default")
 
     def _function(self, form: Form, tree: ast.expr) -> Function:
         last = tree.end_lineno or tree.lineno

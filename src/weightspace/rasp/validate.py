@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from weightspace.errors import RaspError
+from weightspace.rasp.choices import Choose, NextTokens, Pick
 from weightspace.rasp.composites import Joined, without_composites
 from weightspace.rasp.functions import LARGEST, Value, is_number
 from weightspace.rasp.language import (
@@ -302,6 +303,9 @@ def traits_of(
         found = Traits(node, value_set(range(length + 1)), False, depth)
         found.selection = selection
         return found
+    if isinstance(node, Pick | Choose | NextTokens):
+        said = "return {...}" if isinstance(node, NextTokens) else type(node).__name__
+        raise RaspError(f"{said} is not compiled: it is for programs of trained transformers")
     raise RaspError(f"{type(node).__name__} is not an operation of the language")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from weightspace.files.atomic import write_atomically
+from weightspace.files.extras import install_command
 
 LOSSES = "losses.csv"
 COLUMNS = ("step", "training_loss", "learning_rate", "gradient_norm", "seconds")
@@ -106,7 +107,7 @@ def open_tensorboard(folder: Path, done: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ImportError(
-            "tensorboard=True needs TensorBoard: pip install weightspace[tensorboard], or leave it off; "
+            f"tensorboard=True needs TensorBoard: {install_command('tensorboard')}, or leave it off; "
             "losses.csv is written either way"
         ) from error
     return SummaryWriter(folder / "tensorboard", purge_step=done + 1)

@@ -63,6 +63,18 @@ def recognised(names: Mapping[str, object]) -> bool:
     return any(family.recognised(names) for family in _FAMILIES)
 
 
+def is_trained(source: str | Path | Mapping[str, Any]) -> bool:
+    """Whether there is anything but what our compiler or Tracr names so."""
+    if isinstance(source, Mapping):
+        return recognised(source)
+    path = Path(source)
+    if not path.is_file():
+        return path.is_dir()
+    if path.suffix == ".npz":
+        return False
+    return not any(name.endswith("token_embed/embeddings") for name in outlines(path)[0].shapes)
+
+
 def load_trained(
     source: str | Path | Mapping[str, np.ndarray | Tensor],
     *,

@@ -134,11 +134,8 @@ def _check_mirror(description: Mapping[str, Any], mirror: Mirror) -> set[str]:
 def _train(plans: Mapping[int, Plans], folder: Path, engine: Engine, mirror: Mirror | None, show: bool) -> None:
     """Train the plans of the missing shards, saying beforehand how long it may take, and how far it is."""
     total = sum(map(len, plans.values()))
-    note = ""
-    if show and plans:
-        seconds = engine.seconds(plans)
-        note = f", about {max(1, round(seconds))} s" if seconds < 120 else f", about {seconds / 60:.0f} min"
-    with progress_line(f"training {total} networks{note}", total=total, unit="networks", enabled=show) as advance:
+    expected = engine.seconds(plans) if show and plans else 0.0
+    with progress_line("training", total=total, unit="networks", enabled=show, expected=expected) as advance:
         engine.run(plans, partial(_write, folder, mirror), advance)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, no_type_check
 
 from weightspace import __version__
+from weightspace.files.extras import install_command
 from weightspace.files.workers import WorkerError
 from weightspace.zoo.engine import Plans, Write, seconds_a_network, training
 from weightspace.zoo.records import TrainedNetwork
@@ -319,7 +320,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise WorkerError("the engine ray needs Ray: pip install 'weightspace[ray]'") from None
+        raise WorkerError(f"the engine ray needs Ray: {install_command('ray')}") from None
     return ray
 
 
