@@ -359,6 +359,7 @@ def paper(
     workers: int = 1,
     networks: tuple[Path, ...] = (),
     out: Path = Path("runs/paper"),
+    json: bool = False,
 ) -> int:
     """Decompile held-out programs of the paper's distribution, and print the paper's figures; a killed run goes on.
 
@@ -374,6 +375,7 @@ def paper(
         workers: processes; 0 for this one.
         networks: folders of networks that `decompiler listing` has trained, asked for the same programs.
         out: folder of results.jsonl.
+        json: print what came of each program as JSON.
 
     Examples:
         weightspace decompiler paper --count 20
@@ -392,6 +394,8 @@ def paper(
         chains=chains,
     )
     rows = experiment.run_paper(config, out, workers=workers)
+    if json:
+        return say_json([row.to_json() for row in rows])
     say(f"{experiment.certificate_table(rows)}\n\n{experiment.promised_table(rows)}\n")
     columns = experiment.columns_of(rows)
     if networks:

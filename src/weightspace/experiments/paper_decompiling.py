@@ -113,6 +113,13 @@ class PaperRow:
     listings: dict[str, dict[str, Any]]
     truth: list[list[int]]
 
+    def to_json(self) -> dict[str, Any]:
+        """All of it, None for what is not known."""
+        known = asdict(self)
+        for listing in known["listings"].values():
+            listing |= {name: None for name in ("tokens", "exact") if np.isnan(listing[name])}
+        return known
+
 
 def run_paper(config: PaperConfig, out: Path, *, workers: int = 1, show: bool = True) -> list[PaperRow]:
     """Decompile held-out programs of the paper's distribution; killed and called again, it goes on.
