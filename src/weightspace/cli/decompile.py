@@ -63,6 +63,7 @@ def decompile(
     Examples:
         weightspace decompile sort.safetensors --html sort.html
         weightspace decompile unknown.safetensors --vocab "[1, 2, 3, 4, 5]" -v
+        weightspace decompile trained_gpt2/bce_tomita4 --inputs inputs.jsonl --json
     """
     from weightspace.rasp.compiler.storage import load_bare
 
@@ -278,6 +279,7 @@ def trained(
     out: Path = Path("runs/trained"),
     budget: str = "10s",
     controls: bool = True,
+    json: bool = False,
 ) -> int:
     """Decompile every trained transformer of a folder, beside what is simpler; a killed run goes on.
 
@@ -289,13 +291,18 @@ def trained(
         out: folder of results.jsonl and programs.md.
         budget: time for each enumeration, and four times that for looking inside.
         controls: ask untrained networks and such with shuffled heads too.
+        json: print a record for each model.
+
+    Examples:
+        weightspace decompiler trained trained_gpt2 --out runs/trained
+        weightspace decompiler trained trained_gpt2 --models tomita --no-controls
     """
     from weightspace.experiments.trained import PROGRAMS, checked, programs, run_trained, table
     from weightspace.files.atomic import write_atomically
 
     rows = run_trained(folder, out, models=models, seconds=seconds_of(budget), controls=controls)
     write_atomically(out / PROGRAMS, f"{programs(rows)}\n".encode())
-    say(table(rows))
+    say_json([dict(row) for row in rows]) if json else say(table(rows))
     try:
         checked(rows)
     except ValueError as error:

@@ -135,7 +135,7 @@ def show(
 def run(
     file: Positional[Path],
     inputs: Inputs = (),
-    file_of_inputs: Annotated[Path | None, tyro.conf.arg(name="inputs")] = None,
+    file_of_inputs: Annotated[Path | None, Named("inputs")] = None,
     compiled: bool = True,
     mode: Mode = "fixed",
     vocab: str | None = None,
