@@ -338,13 +338,14 @@ def ceiling(
     from statistics import fmean, stdev
 
     from weightspace.decompiler.paper.ceiling import listing_ceiling
+    from weightspace.decompiler.paper.imprint import Order
     from weightspace.decompiler.paper.typed_ceiling import typed_ceiling
     from weightspace.experiments.paper_decompiling import ORDERS, ceiling_table
 
     if programs < 2:
         raise ValueError(f"an error needs at least 2 programs, not {programs}")
     if target == "listing":
-        both = {order: listing_ceiling(programs, steps, seed, order) for order in ORDERS}
+        both: dict[Order, Any] = {order: listing_ceiling(programs, steps, seed, order) for order in ORDERS}
         if json:
             return say_json({order: [asdict(one) for one in answers] for order, answers in both.items()})
         return say(ceiling_table(both))

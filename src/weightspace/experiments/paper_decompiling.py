@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -370,7 +370,7 @@ def promised_table(rows: Sequence[PaperRow]) -> str:
     return markdown_table(["weights", "tokens right, expected", "exact, expected", "printed by a chain"], lines)
 
 
-def ceiling_table(found: dict[Order, list[TwoStarts]]) -> str:
+def ceiling_table(found: Mapping[Order, Sequence[TwoStarts]]) -> str:
     """What the best answer promises and gets, from both starts of a chain, with 95% intervals over programs."""
     lines: list[list[Any]] = []
     for order, programs in found.items():
