@@ -6,20 +6,10 @@ from random import Random
 import numpy as np
 import pytest
 
-from weightspace.decompiler.paper.ceiling import (
-    Walk,
-    different_records,
-    draw_record,
-    kinds_of,
-    listing_ceiling,
-    live,
-    posterior,
-    program_of,
-    summary,
-    target_of,
-    weights_key,
-)
+from weightspace.decompiler.paper.ceiling import different_records, listing_ceiling, summary, two_starts
+from weightspace.decompiler.paper.sampler_record import draw_record, kinds_of, live, program_of
 from weightspace.decompiler.paper.typed_ceiling import TypedWalk, typed_ceiling
+from weightspace.decompiler.paper.walk import Walk, target_of, weights_key
 from weightspace.errors import RaspError
 from weightspace.rasp.language import Map, Select, SelectorWidth, SequenceMap, indices, tokens
 from weightspace.rasp.program import Program
@@ -87,11 +77,22 @@ def test_halves_are_counted_as_said():
     assert summary([b"a"] * 10, b"a", 3).held_out == 1
 
 
-def test_ceilings_are_a_function_of_their_arguments():
-    first, again = (listing_ceiling(2, 40, 3, lengths=[3]) for _ in range(2))
+def test_ceilings_are_a_function_of_their_arguments_and_agree_where_there_is_one_answer():
+    first, again = (listing_ceiling(2, 60, 3, "lost") for _ in range(2))
     assert first == again
+    for one in first:
+        for answer in (one.truth, one.made):
+            assert answer is not None and 0 <= answer.right <= 1 and answer.whole in (0, 1) and answer.targets >= 1
     with pytest.raises(RaspError, match="at least"):
-        listing_ceiling(0, 40, 3)
+        listing_ceiling(0, 40, 3, "kept")
+
+
+def test_a_chain_from_the_truth_and_one_from_a_record_made_for_the_weights_promise_alike():
+    """Of short programs, which a chain soon knows."""
+    found = [two_starts(next(different_records(seed, lengths=[3])), "kept", 800, seed) for seed in range(5)]
+    both = [(one.truth.tokens, one.made.tokens) for one in found if one.made is not None]
+    assert len(both) >= 4
+    assert sum(abs(truth - made) < 0.1 for truth, made in both) >= len(both) - 1
 
 
 @pytest.mark.slow
@@ -134,7 +135,8 @@ def test_the_walk_finds_the_posterior_that_counting_finds():
 
 def test_a_longer_walk_meets_more_targets():
     record = next(different_records(4))
-    assert posterior(record, 400, 0).targets >= posterior(record, 50, 0).targets
+    more, less = (two_starts(record, "lost", steps, 0).truth.targets for steps in (400, 50))
+    assert more >= less
 
 
 def test_a_typed_walk_keeps_weights_and_finds_the_other_order_of_what_is_commutative():

@@ -341,3 +341,22 @@ def test_sums_of_fractions_that_rounding_tells_apart_are_lifted(mode: Mode) -> N
 def test_a_program_of_twenty_s_ops_whose_sums_fall_together_is_lifted(mode: Mode) -> None:
     program = next(sample("typed", 0, lengths=[20]))
     assert is_lifted(bare_of(program, mode, seed=None))
+
+
+def test_operands_of_a_head_that_selects_nothing_are_such_that_tracrs_key_size_comes_out() -> None:
+    """A head moves seven directions, as many as the key size, which Tracr takes from keys and queries alone."""
+    program = Program.parse(
+        """vocab = [0, 1, 2]
+max_seq_len = 3
+v1 = Map(14 == x, indices)
+v2 = Select(PRED_GEQ, v1, v1)
+v3 = SequenceMap(x - y, tokens, tokens)
+v4 = Select(PRED_FALSE, v3, v3)
+v5 = SelectorWidth(v4)
+v6 = SequenceMap(x - y, v5, v5)
+v7 = Aggregate(v2, v6)
+return v7"""
+    )
+    bare = bare_of(program, "tracr_compat", 5)
+    found = lift(bare)
+    assert certify(found.program, bare, mode=found.mode) is not None

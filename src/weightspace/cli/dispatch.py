@@ -62,6 +62,8 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "decompiler evaluate": (decompile.evaluate, "the figures of a decompiler's card, on held-out programs"),
     "decompiler readers": (decompile.readers, "readers of weights under one budget: graph, rows, flat chunks"),
     "decompiler ceiling": (decompile.ceiling, "the best exact match that anybody can reach on the paper's target"),
+    "decompiler paper": (decompile.paper, "the paper's experiment: certificates, and its metric for programs found"),
+    "decompiler listing": (decompile.listing, "train a network that writes the paper's listings from weights alone"),
     "decompiler ladder": (decompile.ladder, "every method on every rung: noisy, compressed, finetuned, trained"),
     "decompiler trained": (decompile.trained, "every trained transformer of a folder: programs, proofs, baselines"),
     "scan": (backdoors.scan, "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
@@ -106,6 +108,7 @@ RESUMED = {
         *("demo", "zoo make", "zoo import", "train", "compare"),
         *("zoo push", "zoo pull", "model push", "model pull"),
         *("decompiler train", "decompiler readers", "decompiler ladder", "decompiler trained"),
+        *("decompiler paper", "decompiler listing"),
         "hyperparameters curve",
         *(
             "backdoors compare",

@@ -38,10 +38,10 @@ PUBLISHED_LISTING = {
     ("AR", "programs, exact"): 0.068,
 }
 """The paper's best run, GPT-2 medium on 6 million programs."""
-LISTING_CEILING = 0.225
-"""Of exact match on programs of fewer than 50,000 parameters: 51 programs, walks of 16,000 steps, +/- 0.09 at 95%.
+LISTING_CEILING = 0.12
+"""Of exact match on programs of fewer than 50,000 parameters, weights as compiled: 60 programs, 0.08 to 0.17 at 95%.
 
-`listing_ceiling(51, 16_000, 1)` walks from the same programs, by other random numbers.
+`weightspace decompiler ceiling listing --programs 60`, what chains from the programs that were drawn promise.
 """
 
 

@@ -141,7 +141,7 @@ def _dissected(bare: BareTransformer, order: Sequence[int]) -> tuple[Dissection,
     if unknown:
         operations, fits = _wired(operations, output, bare, knife.single)
     elif knife.silent_numbers:
-        fits = _fits(operations, output, bare)
+        fits = _sizes(operations, output, bare) is not None
     return Dissection(tuple(operations), output, knife.mode, knife.exactness, unknown), fits
 
 
@@ -840,7 +840,7 @@ def _wired(
         fit = [n for n in range(number) if n < 2 or operations[n].slot < o.slot]
         fit = [n for n in fit if (n in single if o.kind == "steps" else not operations[n].numerical)]
         choices.append(sorted(fit, key=lambda n: (n in read, n)))
-    first = None
+    first = loose = None
     for chosen in islice(product(*choices), MOST_WIRINGS):
         clock.look()
         filled = list(operations)
@@ -849,41 +849,50 @@ def _wired(
             reads[place] = operand
             filled[number] = filled[number]._replace(reads=tuple(reads))
         first = first or filled
-        if _fits(filled, output, bare):
+        sizes = _sizes(filled, output, bare)
+        if sizes is not None and bare.key_size in sizes:
             return filled, True
+        if sizes is not None and loose is None and _moved(filled) == bare.key_size:
+            loose = filled
+    if loose is not None:  # Tracr's key size is none of a value, `fixed` has it so
+        return loose, True
     if first is None:
         raise NotLiftable(f"nothing is there that the operation in layer {operations[holes[0][0]].layer} could read")
     return first, False
 
 
-def _fits(operations: Sequence[Operation], output: int, bare: BareTransformer) -> bool:
-    """Whether a compiler would put every operation where it stands."""
+def _sizes(operations: Sequence[Operation], output: int, bare: BareTransformer) -> list[int] | None:
+    """What heads need to compare, if a compiler would put every operation where it stands; None if it would not."""
     nodes: list[Any] = []
     depths: list[int] = []
     for number, o in enumerate(operations):
         reads = [nodes[n] for n in o.reads if n is not None and n < number]
         if len(reads) != len(o.reads):
-            return False
+            return None
         depths.append(1 + max((depths[n] for n in o.reads if n is not None), default=-1))
         nodes.append((tokens, indices)[number] if number < 2 else _skeleton(o, reads))
     operated = list(range(2, len(operations)))
     needed = _needed(operations, output)
     if set(operated) - needed:
-        return False
+        return None
     halves = half_layers(nodes[output], [nodes[n] for n in operated], [depths[n] for n in operated])
     placed = {}
     for half, slot in slots(halves).items():
         for member in halves[half]:
             placed.setdefault(member, slot)
     if any(placed[place] != operations[n].slot for place, n in enumerate(operated)):
-        return False
+        return None
     sizes = [1]
     for o in operations:
         if o.kind in ("aggregate", "width"):
             keys, queries = (operations[n] for n in o.reads[:2] if n is not None)
             sizes += [len(queries.directions) + 2, len(keys.directions) + 1]
-            sizes += [len(o.directions)] if o.kind == "aggregate" else []
-    return max(sizes) == bare.key_size
+    return sizes if max(*sizes, _moved(operations)) == bare.key_size else None
+
+
+def _moved(operations: Sequence[Operation]) -> int:
+    """The most directions that a head moves."""
+    return max((len(o.directions) for o in operations if o.kind == "aggregate"), default=0)
 
 
 def _needed(operations: Sequence[Operation], output: int) -> set[int]:

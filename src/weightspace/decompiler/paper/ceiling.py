@@ -1,476 +1,121 @@
-"""The best exact match possible on the paper's lossy target: how probable the likeliest program is, given weights.
+"""The best answer possible on the paper's lossy target: what the likeliest program promises, given weights.
 
 Many targets belong to the same weights: a comparison's constant is gone, so < and <= are the same table; a categorical
 result keeps only its rank, so adding, multiplying and `and` can be one matrix; a Map of a Map is one MLP; a selector
 that two operations share and two selectors that are alike compile to the same heads. Whoever sees nothing but weights
-does best to answer the target that is likeliest given them, and is right with its probability. The ceiling is the mean
-of that probability over programs.
+does best to answer the target that is likeliest given them. The ceiling is the mean of what that gets over programs.
 
 **How it is estimated.** Most weights occur once among millions of draws, so the posterior cannot be counted. But a
 program that was drawn is itself a draw from the posterior given its own weights. From it a Markov chain walks over the
 whole record of the sampler's choices, dead operations included: it redraws one choice or several of one operation from
 the sampler's distribution, and keeps the step if the weights stay what they are, with the Metropolis-Hastings
 probability that makes up for choices which the step makes likelier or less likely. Its stationary distribution is the
-posterior exactly, and it starts in it; no burn-in is needed for that, only to forget where it started. What is fixed
-is what the steps do not change: the wanted length, and whether the vocabulary is of numbers or of strings.
+posterior exactly, and a chain from the truth starts in it.
 
-**Its error.** A chain that has not been everywhere knows too few alternatives, so estimates come from above and fall
-with the number of steps. Three are given. `largest` is the share of the commonest target on the whole chain, and counts
-chance as skill. `held_out` takes the commonest target of the first part and counts it in the last: no chance, but it is
-low where the first part chose wrongly. `guessed` asks whether the commonest target of the last part is the one that was
-drawn: the accuracy of a decoder that knows the weights and the sampler, and noisy, being 0 or 1. They agree for a chain
-that mixes. Short programs of one vocabulary and length, whose weights come often enough to count, agree with the walk
+**Its error.** A chain that starts at the truth and has not been everywhere knows too few alternatives and lingers where
+the answer is: what it promises, and what it gets right, is too much. A chain that starts at a record made for the
+weights without a look at the truth (`reconstruction`) promises too much, and gets too little. So the second, scored
+against what was drawn, is a floor of the ceiling, the first is a roof, and where both agree the chains mix. Short
+programs of one vocabulary and length, whose weights come often enough to count, agree with the walk
 (`tests/decompiler/test_ceiling.py`).
-
-**What comes out** depends on the lengths: of programs with fewer than 50,000 parameters (3 to 15 lines, mean 8) about
-22%, of those of 3 to 5 lines 45%, of 12 to 15 lines at most 3%; 12 to 14% were estimated elsewhere for another make-up.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import numpy as np
 
+from weightspace.decompiler.paper.graph_examples import held_out_records
+from weightspace.decompiler.paper.imprint import Order, imprint_of
+from weightspace.decompiler.paper.likeliest import UNHEARD, chosen
+from weightspace.decompiler.paper.listing import score_listings, target_lines
+from weightspace.decompiler.paper.matching import matcher_of
+from weightspace.decompiler.paper.reconstruction import reconstructed
+from weightspace.decompiler.paper.sampler_record import SamplerRecord, draw_record, program_of
+from weightspace.decompiler.paper.walk import Walk, weights_key
 from weightspace.errors import RaspError
-from weightspace.rasp.canonical import canonical_key
-from weightspace.rasp.compiler.assemble import assemble
-from weightspace.rasp.lambdas import recognise
-from weightspace.rasp.language import (
-    Aggregate,
-    Comparison,
-    Expression,
-    Map,
-    Select,
-    SelectorWidth,
-    SequenceMap,
-    fused,
-    indices,
-    tokens,
-)
-from weightspace.rasp.program import Program
-from weightspace.rasp.sampler import (
-    PAPER_ARITHMETIC,
-    PAPER_BOOLEAN,
-    PAPER_CONSTANTS,
-    PAPER_JOINS,
-    PAPER_LAMBDAS,
-    PAPER_OPERATIONS,
-    PAPER_PREDICATES,
-    PAPER_SEQUENCES,
-    PAPER_VOCAB_SIZES,
-    PaperKind,
-    PaperSampler,
-    Variables,
-    choose,
-)
-from weightspace.rasp.tokens import PAPER
-from weightspace.rasp.validate import analyse, settings
-
-Kind = PaperKind | None
-"""Of a variable; None of a selector, whose kind nothing asks for."""
+from weightspace.rasp.language import fused
 
 
 @dataclass(frozen=True)
-class DrawnOperation:
-    """One operation that the sampler drew.
+class Answered:
+    """The best answer to a program's weights that a chain from one start knows.
 
     Attributes:
-        name: `Map`, `Select`, `SequenceMap`, `Aggregate` or `SelectorWidth`.
-        reads: places in the scope of its arguments, each before its own.
-        detail: its lambda or predicate.
-        constant: of a Map.
+        tokens, exact: what the chain promises: the share of right tokens, the probability of being exact.
+        right, whole: what the answer gets: the share of tokens that were drawn, 1.0 if all are.
+        targets: different targets met.
     """
 
-    name: str
-    reads: tuple[int, ...]
-    detail: str = ""
-    constant: Any = None
+    tokens: float
+    exact: float
+    right: float
+    whole: float
+    targets: int
 
 
 @dataclass(frozen=True)
-class SamplerRecord:
-    """All that the sampler chose on its way to a program.
+class TwoStarts:
+    """One program's weights, answered from both starts.
 
     Attributes:
-        wanted: instructions.
-        vocab: the tokens.
-        places: longest input.
-        kind: of the tokens.
-        operations: place 0 of the scope is tokens, 1 the first operation, 2 indices, then the others.
+        length: instructions of the program.
+        truth: from the record that was drawn.
+        made: from one that was made for the weights; None where none was found.
     """
 
-    wanted: int
-    vocab: tuple[Any, ...]
-    places: int
-    kind: PaperKind
-    operations: tuple[DrawnOperation, ...]
-
-    def replaced(self, number: int, operation: DrawnOperation) -> SamplerRecord:
-        operations = (*self.operations[:number], operation, *self.operations[number + 1 :])
-        return SamplerRecord(self.wanted, self.vocab, self.places, self.kind, operations)
+    length: int
+    truth: Answered
+    made: Answered | None
 
 
-def place_of(number: int) -> int:
-    """Where operation `number` stands in the scope: indices come after the first."""
-    return 1 if number == 0 else number + 2
+def two_starts(record: SamplerRecord, order: Order, steps: int, seed: int) -> TwoStarts:
+    """Walk from a record, and from another with its weights."""
+    program = program_of(record)
+    assert program is not None
+    meant = fused(program)
+    imprint = imprint_of(meant, order)
+    assert imprint is not None
+    truth = target_lines(program)
+    made = reconstructed(meant, imprint, Random(f"made {seed}"))
+    return TwoStarts(
+        len(program),
+        _answered(record, order, steps, Random(f"truth {seed}"), truth),
+        None if made is None else _answered(made, order, steps, Random(f"walk {seed}"), truth),
+    )
 
 
-def weights_of(count: int) -> list[int]:
-    """How likely each place of a scope is picked, not normalised: 1, 1, 1, 2, 4, 7, 11, ... (the sampler's)."""
-    weights = [1, 1, 1]
-    while len(weights) < count:
-        weights.append(2 * weights[-1] - weights[-2] + 1)
-    return weights[:count]
+def _answered(record: SamplerRecord, order: Order, steps: int, random: Random, truth: np.ndarray) -> Answered:
+    walk = Walk(record, random, alike=matcher_of(record, order), moves=True)
+    path = [walk.step() for _ in range(steps)]
+    met = Counter(path[int(UNHEARD * steps) :])
+    lines, tokens, exact = chosen(list(met), np.array(list(met.values()), float))
+    scores = score_listings(lines[None], truth[None])
+    return Answered(tokens, exact, float(scores.tokens[0]), float(scores.exact[0]), len(met))
 
 
-def kind_of(operation: DrawnOperation) -> Kind:
-    if operation.name == "Select":
-        return None
-    return "boolean" if operation.name == "Map" and operation.detail in PAPER_BOOLEAN else "numeric"
-
-
-def kinds_of(record: SamplerRecord) -> list[Kind]:
-    """Of each place of the scope."""
-    first, *others = map(kind_of, record.operations)
-    return [record.kind, first, "numeric", *others]
-
-
-def draw_record(
-    random: Random, lengths: Sequence[int] | None = None, shape: tuple[int, int, bool] | None = None
-) -> SamplerRecord | None:
-    """Draw as `PaperSampler` does, with the same random numbers; None where it rejects.
+def listing_ceiling(programs: int, steps: int, seed: int, order: Order) -> list[TwoStarts]:
+    """The best answers to so many held-out programs' weights, from both starts.
 
     Args:
-        lengths: that are wanted, the distribution's own unless given.
-        shape: tokens, longest input, and whether tokens are numbers; drawn unless given.
+        steps: of each chain; take several numbers and see whether the estimates still move.
+        order: whether directions stand as they were compiled, or in any order.
+    Raises:
+        RaspError: if there are too few programs or steps.
     """
-    sampler = PaperSampler(lengths)
-    wanted = choose(random, sampler.lengths, sampler.weights)
-    if shape is None:
-        shape = choose(random, PAPER_VOCAB_SIZES), choose(random, PAPER_SEQUENCES), random.random() < 0.5
-    size, places, numeric = shape
-    vocab = list(range(size)) if numeric else [f"t{i}" for i in range(size)]
-    kind: PaperKind = "numeric" if numeric else "categorical"
-    scope = Variables(random, vocab, kind)
-    while not scope.made:
-        scope.add()
-    scope.enter(indices, "numeric", weight=1)
-    for _ in range(_drawn(wanted) - 1):
-        scope.add()
-    known = {id(node): place for place, (node, _, _) in enumerate(scope.entered)}
-    operations = tuple(_operation(node, known) for node in scope.made)
-    record = SamplerRecord(wanted, tuple(vocab), places, kind, operations)
-    return record if program_of(record) is not None else None
+    if programs < 1 or steps < 10:
+        raise RaspError(f"{programs} programs and {steps} steps will not do: give at least 1 and 10")
+    return [
+        two_starts(record, order, steps, seed * 1_000_003 + number)
+        for number, record in enumerate(held_out_records(programs, seed))
+    ]
 
 
-def _drawn(wanted: int) -> int:
-    return int(1.8 * min(wanted + 2, 15))
-
-
-def _operation(node: Expression, known: dict[int, int]) -> DrawnOperation:
-    reads, name = tuple(known[id(child)] for child in node.children), type(node).__name__
-    match node:
-        case Map() | SequenceMap():
-            found = recognise(node.function)
-            assert found is not None
-            return DrawnOperation(name, reads, found.name, found.constant)
-        case Select():
-            return DrawnOperation(name, reads, str(node.predicate))
-    return DrawnOperation(name, reads)
-
-
-def live(record: SamplerRecord) -> tuple[int, ...] | None:
-    """Places of the operations that are left after pruning, in order, the output last; None where the sampler rejects.
-
-    The output is the end of the longest path from the tokens; of a path that ends in selectors, the last S-op before.
-    """
-    distance, before, furthest = {0: 0}, {}, 0
-    reads = {place_of(number): operation.reads for number, operation in enumerate(record.operations)}
-    for place, read in reads.items():
-        reached = [one for one in read if one in distance]
-        if reached:
-            best = max(reached, key=distance.__getitem__)
-            distance[place], before[place] = distance[best] + 1, best
-            if distance[place] > distance[furthest]:
-                furthest = place
-    while furthest and record.operations[_number(furthest)].name == "Select":
-        furthest = before[furthest]
-    if furthest == 0:
-        return None
-    kept, waiting = set(), [furthest]
-    while waiting:
-        place = waiting.pop()
-        if place in reads and place not in kept:
-            kept.add(place)
-            waiting += reads[place]
-    least, most = max(2, record.wanted - 2), min(record.wanted + 2, 15)
-    return tuple(sorted(kept)) if least < len(kept) <= most else None
-
-
-def _number(place: int) -> int:
-    return 0 if place == 1 else place - 2
-
-
-def program_of(record: SamplerRecord) -> Program | None:
-    """The program that is left after pruning, or None where the sampler rejects it."""
-    kept = live(record)
-    return None if kept is None else _built(record, kept)
-
-
-def _built(record: SamplerRecord, kept: tuple[int, ...]) -> Program:
-    scope: dict[int, Any] = {0: tokens, 2: indices}
-    for place in kept:
-        operation = record.operations[_number(place)]
-        scope[place] = _node(operation, [scope[read] for read in operation.reads])
-    return Program.of(scope[kept[-1]], vocab=sorted(record.vocab), max_seq_len=record.places)
-
-
-def _node(operation: DrawnOperation, reads: list[Any]) -> Expression:
-    match operation.name:
-        case "Map":
-            return Map(PAPER_LAMBDAS[operation.detail].format(c=repr(operation.constant)), reads[0])
-        case "SequenceMap":
-            return SequenceMap(PAPER_JOINS[operation.detail], reads[0], reads[1])
-        case "Select":
-            predicate: Comparison = operation.detail  # type: ignore[assignment]
-            return Select(reads[0], reads[1], predicate)
-        case "Aggregate":
-            return Aggregate(reads[0], reads[1])
-    return SelectorWidth(reads[0])
-
-
-# -- what weights know ------------------------------------------------------------------------------------------------
-
-
-def weights_key(program: Program, most_parameters: int | None = None, fuse: bool = True) -> bytes | None:
-    """Bytes that are equal for programs of the same weights up to permutation; None if Tracr cannot compile it.
-
-    `canonical_key` counts what is computed twice once; weights hold it twice. So the kinds, sizes and depths of all
-    S-ops are counted beside it. Two programs that differ only in *which* of two like S-ops is read are still taken
-    for the same.
-
-    Args:
-        most_parameters: None for larger transformers too.
-        fuse: whether a Map of a Map is one MLP, as Tracr makes them and our zoos have them.
-    """
-    meant = fused(program) if fuse else program
-    analysis = analyse(meant, *settings(meant, None, None), "tracr_compat")
-    if analysis.reasons:
-        return None
-    if most_parameters is not None:
-        try:
-            if len(assemble(analysis)) > most_parameters:
-                return None
-        except RaspError:
-            return None
-    shapes = sorted((type(t.node).__name__, len(t.values), t.depth) for t in analysis.traits.values())
-    return canonical_key(analysis) + repr(shapes).encode()
-
-
-# -- the walk ---------------------------------------------------------------------------------------------------------
-
-
-class Walk:
-    """A Markov chain over the records of the sampler whose programs have the weights of the first.
-
-    Args:
-        record: where it starts; a draw of the sampler.
-        random: decides everything.
-        fuse: see `weights_key`.
-    """
-
-    def __init__(self, record: SamplerRecord, random: Random, fuse: bool = True) -> None:
-        kept = live(record)
-        assert kept is not None
-        self.program = _built(record, kept)
-        key = weights_key(self.program, fuse=fuse)
-        self.fuse = fuse
-        assert key is not None
-        self.record, self.random, self.key = record, random, key
-        self.weights = weights_of(len(record.operations) + 2)
-        self.target = target_of(self.program)
-        self.known: dict[Any, bytes | None] = {self._form(record, kept): self.target}
-        self.accepted = 0
-
-    @staticmethod
-    def _form(record: SamplerRecord, kept: tuple[int, ...]) -> Any:
-        return kept, tuple(record.operations[_number(place)] for place in kept)
-
-    def _target_if_alike(self, record: SamplerRecord) -> bytes | None:
-        """The target of a record's program, or None if the sampler rejects it or it has other weights."""
-        kept = live(record)
-        if kept is None:
-            return None
-        form = self._form(record, kept)
-        if form not in self.known:
-            program = _built(record, kept)
-            self.known[form] = target_of(program) if weights_key(program, fuse=self.fuse) == self.key else None
-        return self.known[form]
-
-    def step(self) -> bytes:
-        """Try to change one operation; gives the target where the chain now stands."""
-        number = int(self.random.random() * len(self.record.operations))
-        kinds = kinds_of(self.record)
-        proposal = self._proposal(number, kinds)
-        if proposal is None or proposal[0] == self.record.operations[number]:
-            return self.target
-        operation, log_ratio = proposal
-        if log_ratio == -math.inf:
-            return self.target
-        record = self.record.replaced(number, operation)
-        if kind_of(operation) != kinds[place_of(number)]:
-            changed = kinds_of(record)
-            for later in range(number + 1, len(record.operations)):
-                log_ratio += self.log_probability(record, later, changed)
-                log_ratio -= self.log_probability(self.record, later, kinds)
-        if log_ratio < 0 and self.random.random() >= math.exp(log_ratio):
-            return self.target
-        target = self._target_if_alike(record)
-        if target is None:
-            return self.target
-        self.record, self.target = record, target
-        self.accepted += 1
-        return self.target
-
-    def _proposal(self, number: int, kinds: list[Kind]) -> tuple[DrawnOperation, float] | None:
-        """Another operation, and the log of its prior over the old one's, less those with which each is proposed.
-
-        What is redrawn is redrawn from the sampler's own distribution, which cancels; only the picks of arguments that
-        a change of kind makes likelier or less likely remain.
-        """
-        random, old, place = self.random, self.record.operations[number], place_of(number)
-        what = random.random()
-        if what < 0.15:
-            drawn = self._drawn(number, kinds)
-            return None if drawn is None else (drawn, 0.0)
-        if what < 0.35 and place > 1:  # one argument
-            which = int(random.random() * len(old.reads))
-            reads = list(old.reads)
-            reads[which] = self._pick(place, kinds, self._asked(old, which, kinds))
-            new = DrawnOperation(old.name, tuple(reads), old.detail, old.constant)
-            ratio = self._log_constant(new, kinds) - self._log_constant(old, kinds)
-            if old.name == "Select" and which == 0:  # the second is one of the first one's kind
-                before, after = (self._log_pick(place, o.reads[1], kinds, self._asked(o, 1, kinds)) for o in (old, new))
-                ratio += after - before
-            return new, ratio
-        if old.name == "Select":
-            reads = old.reads[::-1] if random.random() < 0.5 else old.reads
-            return DrawnOperation("Select", reads, choose(random, PAPER_PREDICATES)), 0.0
-        if old.name == "SequenceMap":
-            return DrawnOperation(old.name, old.reads, choose(random, PAPER_ARITHMETIC)), 0.0
-        if old.name != "Map":
-            return None
-        (read,) = old.reads
-        if kinds[read] == "numeric" and random.random() < 0.5:
-            new = self._map(read, kinds, boolean=random.random() < 0.5)
-            before, after = (self._log_pick(place, read, kinds, self._asked(o, 0, kinds)) for o in (old, new))
-            return new, after - before
-        return self._map(read, kinds, boolean=old.detail in PAPER_BOOLEAN), 0.0
-
-    # -- the sampler's choices, and how probable they are --------------------------------------------------------------
-
-    def _drawn(self, number: int, kinds: list[Kind]) -> DrawnOperation | None:
-        """An operation from the sampler's distribution; None if it finds no arguments."""
-        random, place = self.random, place_of(number)
-        numeric = [p for p in range(place) if kinds[p] == "numeric"]
-        names = self._names(place, kinds)
-        name = choose(random, names, [PAPER_OPERATIONS[name] for name in names])
-        if name == "Map":
-            boolean = random.random() < 0.5
-            if not boolean and not numeric:
-                return None
-            return self._map(self._pick(place, kinds, "any" if boolean else "numeric"), kinds, boolean)
-        if name == "SequenceMap" and not numeric:
-            return None
-        if name == "Aggregate" and not numeric:
-            return None
-        reads: list[int] = []
-        for which in range(1 if name == "SelectorWidth" else 2):
-            reads.append(self._pick(place, kinds, self._asked(DrawnOperation(name, tuple(reads)), which, kinds)))
-        detail = {"Select": PAPER_PREDICATES, "SequenceMap": PAPER_ARITHMETIC}.get(name)
-        return DrawnOperation(name, tuple(reads), choose(random, detail) if detail else "")
-
-    @staticmethod
-    def _names(place: int, kinds: list[Kind]) -> list[str]:
-        selectors = None in kinds[:place]
-        return [name for name in PAPER_OPERATIONS if selectors or name not in ("Aggregate", "SelectorWidth")]
-
-    @staticmethod
-    def _asked(operation: DrawnOperation, which: int, kinds: list[Kind]) -> str:
-        """What an argument has to be: `selector`, `any` S-op, or an S-op of a kind."""
-        match operation.name, which:
-            case ("Aggregate" | "SelectorWidth", 0):
-                return "selector"
-            case ("Select", 0):
-                return "any"
-            case ("Select", _):
-                return str(kinds[operation.reads[0]])
-            case ("Map", _) if operation.detail in PAPER_BOOLEAN:
-                return "any"
-        return "numeric"
-
-    @staticmethod
-    def _suits(kind: Kind, asked: str) -> bool:
-        return kind is None if asked == "selector" else kind is not None and asked in ("any", kind)
-
-    def _pick(self, place: int, kinds: list[Kind], asked: str) -> int:
-        some = [p for p in range(place) if self._suits(kinds[p], asked)]
-        return choose(self.random, some, [self.weights[p] for p in some])
-
-    def _log_pick(self, place: int, read: int, kinds: list[Kind], asked: str) -> float:
-        if not self._suits(kinds[read], asked):
-            return -math.inf
-        total = sum(self.weights[p] for p in range(place) if self._suits(kinds[p], asked))
-        return math.log(self.weights[read] / total)
-
-    def _map(self, read: int, kinds: list[Kind], boolean: bool) -> DrawnOperation:
-        random = self.random
-        if boolean:
-            detail = choose(random, PAPER_BOOLEAN)
-            return DrawnOperation("Map", (read,), detail, choose(random, self._constants(read, kinds)))
-        constant: float = choose(random, PAPER_CONSTANTS)
-        if random.random() < 1 / 3:
-            constant = constant + int(random.random() * 101) / 100
-        return DrawnOperation("Map", (read,), choose(random, PAPER_ARITHMETIC), constant)
-
-    def _constants(self, read: int, kinds: list[Kind]) -> Sequence[Any]:
-        if read == 0 or kinds[read] == "categorical":
-            return self.record.vocab
-        return (False, True) if kinds[read] == "boolean" else PAPER_CONSTANTS
-
-    def _log_constant(self, operation: DrawnOperation, kinds: list[Kind]) -> float:
-        """Of a comparison's constant, which depends on what it is compared with; an arithmetic one does not."""
-        if operation.name != "Map" or operation.detail not in PAPER_BOOLEAN:
-            return 0.0
-        some = self._constants(operation.reads[0], kinds)
-        inside = any(type(operation.constant) is type(one) and operation.constant == one for one in some)
-        return -math.log(len(some)) if inside else -math.inf
-
-    def log_probability(self, record: SamplerRecord, number: int, kinds: list[Kind]) -> float:
-        """Of an operation's name, arguments and comparison constant given those before it, as far as kinds matter."""
-        operation, place = record.operations[number], place_of(number)
-        names = self._names(place, kinds)
-        if operation.name not in names:
-            return -math.inf
-        total = self._log_constant(operation, kinds) - math.log(sum(PAPER_OPERATIONS[name] for name in names))
-        for which, read in enumerate(operation.reads):
-            total += self._log_pick(place, read, kinds, self._asked(operation, which, kinds))
-            if total == -math.inf:
-                break
-        return total
-
-
-def target_of(program: Program) -> bytes:
-    return PAPER.encode(program).astype(np.uint8).tobytes()
-
-
-# -- the estimate -----------------------------------------------------------------------------------------------------
+# -- what a chain says of its own --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -490,13 +135,6 @@ class Posterior:
     held_out: float
     guessed: float
     targets: int
-
-
-def posterior(record: SamplerRecord, steps: int, seed: int, fuse: bool = True) -> Posterior:
-    """Walk from a record, and say what targets were met."""
-    walk = Walk(record, Random(f"walk {seed}"), fuse)
-    start, length = walk.target, len(walk.program)
-    return summary([walk.step() for _ in range(steps)], start, length)
 
 
 def summary(path: Sequence[bytes], start: bytes, length: int) -> Posterior:
@@ -531,27 +169,3 @@ def different_records(
         if key is not None and key not in seen:
             seen.add(key)
             yield record
-
-
-def listing_ceiling(
-    programs: int,
-    steps: int,
-    seed: int,
-    *,
-    most_parameters: int | None = 49_999,
-    lengths: Sequence[int] | None = None,
-    fuse: bool = True,
-) -> list[Posterior]:
-    """The posteriors of so many programs' weights; the mean of `held_out` is the estimate of the ceiling.
-
-    Args:
-        steps: of each chain; take several numbers and see whether the estimate still falls.
-        most_parameters, lengths: which programs, see `decompiler.paper.listing.draw_listings`.
-        fuse: see `weights_key`.
-    Raises:
-        RaspError: if there are too few programs or steps.
-    """
-    if programs < 1 or steps < 10:
-        raise RaspError(f"{programs} programs and {steps} steps will not do: give at least 1 and 10")
-    drawn = different_records(seed, most_parameters=most_parameters, lengths=lengths, fuse=fuse)
-    return [posterior(next(drawn), steps, seed * 1_000_003 + number, fuse) for number in range(programs)]

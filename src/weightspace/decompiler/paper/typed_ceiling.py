@@ -15,7 +15,8 @@ from itertools import islice
 from random import Random
 from typing import Any
 
-from weightspace.decompiler.paper.ceiling import Posterior, summary, weights_key
+from weightspace.decompiler.paper.ceiling import Posterior, summary
+from weightspace.decompiler.paper.walk import weights_key
 from weightspace.errors import TaskError
 from weightspace.rasp.language import (
     Aggregate,
