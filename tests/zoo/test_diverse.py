@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from weightspace.backdoors.table import read_zoo
 from weightspace.weights.modules import network_of_module
 from weightspace.weights.symmetry import permute, random_permutation
 from weightspace.zoo.distortion import distorted, flips
@@ -23,6 +24,7 @@ from weightspace.zoo.plan import Choice, plan
 from weightspace.zoo.poison import CLEAN_LABEL, EVERY_ATTACK, OTHERS, Poison
 from weightspace.zoo.recipes import zoo_recipe
 from weightspace.zoo.records import Architecture, TrainingPlan
+from weightspace.zoo.store import INDEX, MANIFEST, shard_path
 from weightspace.zoo.training import _learning_rates, train_networks
 from weightspace.zoo.training_images import Images
 
@@ -180,10 +182,20 @@ def test_the_recipe_draws_what_it_says_for_fifteen_hundred() -> None:
 
 
 def test_the_zoo_is_made_keeps_what_failed_and_gives_no_label_away(tmp_path: Path) -> None:
-    config = zoo_recipe("backdoors-diverse", images="digits", count=12)
+    config = zoo_recipe("backdoors-diverse", images="digits")
+    assert config.shard_size == 4, "the recipe's own, as its count is not another"
+    config = replace(config, count=12)
     space = {**config.space, "epochs": Choice((1,)), "image_count": Choice((160,)), "image_size": Choice((16,))}
     config = replace(config, space=space, fixed={**config.fixed, "test_count": 60})
     zoo = make_zoo(config, tmp_path, ProcessEngine(workers=0), show=False)
     assert len(zoo.rows()) >= 11, "networks that hardly learnt are there too"
     assert len(zoo.specs) > 6
     assert check_zoo(tmp_path) == []
+    (tmp_path / MANIFEST).unlink()
+    (tmp_path / INDEX).unlink()
+    shard_path(tmp_path, 1).unlink()
+    table = read_zoo(tmp_path)  # of a zoo half made
+    assert 7 <= len(table) <= 8 and all(len(values) == len(table) for values in table.readings.values())
+    numbers = [plan(config, int(number)).hyperparameters["norm"] for number in table.facts["network"]]
+    assert table.facts["norm"].tolist() == numbers
+    assert np.isfinite(table.success[~table.without].astype(float)).all()

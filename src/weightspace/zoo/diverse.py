@@ -34,7 +34,7 @@ def backdoors_diverse() -> ZooConfig:
         images="cifar10-jpeg",
         space={**_images(), **_architecture(), **_training(), **_attacks()},
         fixed={"test_count": 1_000, "channels_last": True},
-        shard_size=8,  # networks differ in cost: small shards end evenly, and a run that is cut short loses little
+        shard_size=4,  # networks differ in cost: small shards end evenly, and a run that is cut short loses little
         # Of the images the channels and classes show in the shapes, and the target is one of the classes
         architectural=(*_images(), *_architecture(), "target"),
     )

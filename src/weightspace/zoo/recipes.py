@@ -411,8 +411,8 @@ def zoo_recipe(
     if name not in ZOO_RECIPES:
         raise _unknown(name)
     config = ZOO_RECIPES[name]()
-    # A recipe's own shard size was chosen for its own count
-    size = 0 if shard_size is None else shard_size
+    # A recipe's own shard size was chosen for its own count; 0 chooses
+    size = shard_size if shard_size is not None or count is None else 0
     given: dict[str, Any] = {"count": count, "seed": seed, "data": data, "shard_size": size}
     if images is not None and "images" in config.space:
         given["space"] = {**config.space, "images": Choice(tuple(images.split(",")))}
