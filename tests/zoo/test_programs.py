@@ -286,8 +286,8 @@ def test_the_command_line_makes_checks_and_describes_programs(
     assert "tracr_compat" in capsys.readouterr().out
     assert main(["zoo", "make", "rasp-typed", "--out", where, "--epochs", "3"]) == 2
     assert "--epochs says nothing of a zoo of programs" in capsys.readouterr().err
-    assert main(["zoo", "make", "rasp-typed", "--out", where, "--mode", "none"]) == 2
-    assert "mode is fixed or tracr_compat, not 'none'" in capsys.readouterr().err
+    assert main(["zoo", "make", "rasp-typed", "--out", where, "--mode", "loose"]) == 2
+    assert "mode is fixed or tracr_compat, not 'loose'" in capsys.readouterr().err
     assert main(["zoo", "make", "digits-small", "--out", where, "--mode", "fixed"]) == 2
     assert main(["train", where, "--out", str(tmp_path / "run")]) == 2
     assert "holds programs" in capsys.readouterr().err
