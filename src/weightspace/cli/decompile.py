@@ -70,9 +70,9 @@ def decompile(
     seconds = seconds_of(budget)
     check_destinations(file, {"--out": out, "--html": html})
     tokens = None if vocab is None else vocabulary(vocab)
-    from weightspace.transformers.loading import is_trained
+    from weightspace.transformers.origin import is_trained_file
 
-    if is_trained(file):
+    if is_trained_file(file):
         return _trained(file, tokens, seconds, inputs, task, offset, out, html, verbose, json)
     if inputs is not None or task is not None or offset:
         return fail(

@@ -15,6 +15,7 @@ from weightspace.files.checkpoints import outlines
 from weightspace.transformers.families import bert, gguf, gpt2, llama, transformer_lens
 from weightspace.transformers.forward import ACTIVATIONS
 from weightspace.transformers.gguf_header import gguf_header
+from weightspace.transformers.origin import is_trained_file
 from weightspace.transformers.settings import Settings
 from weightspace.transformers.shape import TransformerShape
 from weightspace.transformers.source import FileSource, MemorySource, Source, check_parts, path_of
@@ -67,12 +68,7 @@ def is_trained(source: str | Path | Mapping[str, Any]) -> bool:
     """Whether there is anything but what our compiler or Tracr names so."""
     if isinstance(source, Mapping):
         return recognised(source)
-    path = Path(source)
-    if not path.is_file():
-        return path.is_dir()
-    if path.suffix == ".npz":
-        return False
-    return not any(name.endswith("token_embed/embeddings") for name in outlines(path)[0].shapes)
+    return is_trained_file(source)
 
 
 def load_trained(
