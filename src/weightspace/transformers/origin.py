@@ -12,6 +12,10 @@ def is_trained_file(source: str | Path) -> bool:
     path = Path(source)
     if not path.is_file():
         return path.is_dir()
-    if path.suffix == ".npz":
+    if path.suffix in (".npz", ".pkl"):
         return False
-    return not any(name.endswith("token_embed/embeddings") for name in outlines(path)[0].shapes)
+    names = [name for outline in outlines(path) for name in outline.shapes]
+    if any("token_embed" in name for name in names):
+        return False
+    # a state dict of TransformerLens without norms: compiled transformers have none
+    return not ("embed.W_E" in names and not any(".ln1." in name or name.startswith("ln_final") for name in names))
