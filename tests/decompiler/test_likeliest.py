@@ -2,6 +2,7 @@
 
 from random import Random
 
+# pyright: basic, reportOptionalIterable=false, reportOptionalMemberAccess=false, reportArgumentType=false, reportCallIssue=false
 import numpy as np
 import pytest
 

@@ -45,7 +45,7 @@ def examples():
 def small(reader="graph", steps=2, **options):
     training = TrainingConfig(steps=steps, batch_size=4, learning_rate=3e-3, evaluate_every=steps, checkpoint_every=1)
     shape = {"width": 16, "rounds": 1, "message": 4, "depth": 1, "heads": 2, "part": 2, "group": 1, "half": False}
-    return ListingConfig(reader=reader, training=training, **{**shape, **options})
+    return ListingConfig(reader=reader, training=training, **{**shape, **options})  # pyright: ignore[reportArgumentType]
 
 
 def test_examples_are_of_their_split_and_hold_nothing_but_parameters(examples):

@@ -56,7 +56,12 @@ def test_false_hypotheses_are_rejected_and_power_says_how_many() -> None:
 
 def test_a_mutant_differs_in_one_thing() -> None:
     hypothesis = scrub(PROGRAM, TRANSFORMER, inputs=39, pairs=4).hypothesis
-    values = {"tokens": (0, 1, 2), "indices": (0, 1, 2), "more": (1, 2, 3), "count": (1, 2, 3)}
+    values: dict[str, tuple[int, ...]] = {"tokens": (0, 1, 2), "indices": (0, 1, 2), "more": (1, 2, 3)}
+    values |= {"count": (1, 2, 3), "sum": (1, 2, 3, 4, 6, 9)}
+        "indices": (0, 1, 2),
+        "more": (1, 2, 3),
+        "count": (1, 2, 3),
+    }
     values["sum"] = (1, 2, 3, 4, 6, 9)
     before = str(hypothesis.program).splitlines()
     for number in range(20):

@@ -23,7 +23,7 @@ def answers(**changes: Any) -> SingleAnswers:
 
 def results(found: SingleAnswers) -> Results:
     share = {"accuracy": 1.0, "low": 0.5, "high": 1.0, "chance": 0.5, "majority": 0.5}
-    row = Row(target="activation", predictor="meta-model", n=2, **share)
+    row = Row(target="activation", predictor="meta-model", n=2, **share)  # pyright: ignore[reportArgumentType]
     return Results(task="t", rows=(row,), answers={"activation": found})
 
 
