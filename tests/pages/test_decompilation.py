@@ -12,20 +12,12 @@ from tests.pages import chromium
 from weightspace.decompiler.page import write_decompilation
 from weightspace.decompiler.proof.verify import behaviour, certify, distance, permuted
 from weightspace.decompiler.result import Decompilation
+from weightspace.experiments.comparison import DEMO_PROGRAM
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.interpreter import evaluate
 from weightspace.rasp.program import Program
 
-SORT = """\
-vocab = [1, 2, 3, 4, 5]
-max_seq_len = 5
-keys = SequenceMap(5 * (x - 1) + y, tokens, indices)
-smaller = Select(PRED_LT, keys, keys)
-place = SelectorWidth(smaller)
-there = Select(PRED_EQ, place, indices)
-return Aggregate(there, tokens)
-"""
 SHARE = """\
 vocab = ['</script>', "it's", 'two words', '<b>']
 max_seq_len = 4
@@ -52,7 +44,7 @@ def written(text: str, path: Path, seed: int = 5, guess: str = "") -> Program:
 
 @pytest.fixture(scope="session")
 def sort_page(folder: Path) -> Path:
-    written(SORT, folder / "sort.html")
+    written(DEMO_PROGRAM, folder / "sort.html")
     return folder / "sort.html"
 
 
@@ -75,7 +67,7 @@ def answers(page: Any, line: str = "answer") -> list[str]:
 
 
 def test_a_typed_input_gives_the_interpreters_answer(window: Any, sort_page: Path) -> None:
-    page, program = window(sort_page), Program.parse(SORT)
+    page, program = window(sort_page), Program.parse(DEMO_PROGRAM)
     for typed in ("3 1 2", "52413", "5,5,1,1", "4"):
         page.fill("#input", typed)
         wanted = evaluate(program, [int(letter) for letter in typed if letter.isdigit()])
@@ -157,8 +149,8 @@ def test_the_address_keeps_line_and_input_and_a_sent_address_shows_the_same(wind
 def test_a_best_guess_is_drawn_in_the_programs_own_weights_and_begins_with_the_counterexample(
     window: Any, folder: Path
 ) -> None:
-    guess = SORT.replace("PRED_LT", "PRED_GT")
-    written(SORT, folder / "guess.html", guess=guess)
+    guess = DEMO_PROGRAM.replace("PRED_LT", "PRED_GT")
+    written(DEMO_PROGRAM, folder / "guess.html", guess=guess)
     page = window(folder / "guess.html")
     assert "these are the compiled program's weights" in page.inner_text("main")
     typed = [int(word) for word in page.input_value("#input").split()]

@@ -12,10 +12,12 @@ def is_trained_file(source: str | Path) -> bool:
     path = Path(source)
     if not path.is_file():
         return path.is_dir()
-    if path.suffix in (".npz", ".pkl"):
+    if path.suffix == ".npz":
         return False
-    names = [name for outline in outlines(path) for name in outline.shapes]
+    # of nested dictionaries, as Haiku has them, each is a part of its own
+    names = [".".join([*map(str, outline.part), name]) for outline in outlines(path) for name in outline.shapes]
     if any("token_embed" in name for name in names):
         return False
     # a state dict of TransformerLens without norms: compiled transformers have none
-    return not ("embed.W_E" in names and not any(".ln1." in name or name.startswith("ln_final") for name in names))
+    lens = any(name.endswith("embed.W_E") for name in names)
+    return not lens or any(".ln1." in name or "ln_final" in name for name in names)
