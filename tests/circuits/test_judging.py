@@ -9,12 +9,13 @@ import pytest
 
 from weightspace.circuits.alignment import Alignment
 from weightspace.circuits.hypothesis import Component, Hypothesis
-from weightspace.circuits.interchanging import Tally, draw_pairs, interchange_accuracy, random_component
+from weightspace.circuits.interchanging import draw_pairs, interchange_accuracy, random_component
 from weightspace.circuits.judging import judge
 from weightspace.circuits.locating import locate_aligned
 from weightspace.circuits.scrubbing import causal_scrubbing
 from weightspace.decompiler.compiled_hypothesis import aligned, true_hypothesis
 from weightspace.errors import NetworkError
+from weightspace.evaluation.metrics import Tally
 from weightspace.rasp.batch import all_inputs
 from weightspace.rasp.compiler.assemble import compile_program
 from weightspace.rasp.program import Program

@@ -12,7 +12,7 @@ from weightspace.circuits.alignment import Alignment, Rows
 from weightspace.circuits.hypothesis import Component
 from weightspace.circuits.readouts import Answers, same_answers
 from weightspace.errors import NetworkError
-from weightspace.evaluation.metrics import Interval, wilson_interval
+from weightspace.evaluation.metrics import Tally
 from weightspace.rasp.language import Expression, Selector, indices, tokens, walk
 from weightspace.rasp.program import Program
 
@@ -21,34 +21,6 @@ EVERY_PAIR = 512
 """Up to so many pairs of one length are all taken."""
 POOL = 8
 """So many times as many pairs are drawn to find those on which the program's answer changes."""
-
-
-@dataclass(frozen=True)
-class Tally:
-    """How many of n were right."""
-
-    right: int
-    n: int
-
-    @property
-    def share(self) -> float | None:
-        """None of nothing."""
-        return self.right / self.n if self.n else None
-
-    @property
-    def interval(self) -> Interval | None:
-        """Wilson's, 95%."""
-        return wilson_interval(self.right, self.n) if self.n else None
-
-    def __str__(self) -> str:
-        found = self.interval
-        if found is None:
-            return "nothing to count"
-        return f"{found.estimate:.3f} ({found.low:.3f} to {found.high:.3f}, n = {self.n})"
-
-    @classmethod
-    def of(cls, right: Bool[np.ndarray, ...]) -> Tally:
-        return cls(int(right.sum()), right.size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,10 @@ import numpy as np
 
 from weightspace.circuits.alignment import Alignment
 from weightspace.circuits.hypothesis import Hypothesis
-from weightspace.circuits.interchanging import PAIRS, Interchange, Tally, draw_pairs, interchange_accuracy
+from weightspace.circuits.interchanging import PAIRS, Interchange, draw_pairs, interchange_accuracy
 from weightspace.circuits.readouts import same_answers
 from weightspace.circuits.scrubbing import Scrubbing, causal_scrubbing
+from weightspace.evaluation.metrics import Tally
 
 Fault = Literal["behaviour", "interchange", "scrubbing"]
 FAULTS: tuple[Fault, ...] = ("behaviour", "interchange", "scrubbing")

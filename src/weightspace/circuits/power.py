@@ -13,11 +13,12 @@ import numpy as np
 
 from weightspace.circuits.alignment import Alignment
 from weightspace.circuits.hypothesis import Hypothesis
-from weightspace.circuits.interchanging import Tally, draw_pairs
+from weightspace.circuits.interchanging import draw_pairs
 from weightspace.circuits.judging import FAULTS, Fault, Judgement, judge
 from weightspace.circuits.mutants import CHANGES, Change, Mutant, mutant
 from weightspace.circuits.readouts import same_answers
 from weightspace.errors import NetworkError
+from weightspace.evaluation.metrics import Tally
 
 Truth = Literal["other answers", "other when swapped", "place", "the same"]
 """How a mutant differs from the true hypothesis: the program answers otherwise on some input; it answers the same, and

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from weightspace.circuits.alignment import Alignment, Rows
 from weightspace.circuits.hypothesis import Component, Hypothesis
-from weightspace.circuits.interchanging import Tally
 from weightspace.circuits.readouts import same_answers
 from weightspace.errors import NetworkError
+from weightspace.evaluation.metrics import Tally
 from weightspace.rasp.language import Expression, indices, tokens
 from weightspace.transformers.places import Place, Replacement
 

@@ -352,6 +352,35 @@ def wilson_interval(right: int, n: int, level: float = 0.95) -> Interval:
     return Interval(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
 
 
+@dataclass(frozen=True)
+class Tally:
+    """How many of n were right."""
+
+    right: int
+    n: int
+
+    @property
+    def share(self) -> float | None:
+        """None of nothing."""
+        return self.right / self.n if self.n else None
+
+    @property
+    def interval(self) -> Interval | None:
+        """Wilson's, 95%."""
+        return wilson_interval(self.right, self.n) if self.n else None
+
+    def __str__(self) -> str:
+        found = self.interval
+        if found is None:
+            return "nothing to count"
+        return f"{found.estimate:.3f} ({found.low:.3f} to {found.high:.3f}, n = {self.n:,})"
+
+    @classmethod
+    def of(cls, right: np.ndarray) -> Tally:
+        """Of truths, of any shape."""
+        return cls(int(right.sum()), right.size)
+
+
 def _known(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Checked float64 probabilities (m, classes) and labels (m,) of the networks with a known label."""
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from weightspace.circuits.interchanging import Tally
 from weightspace.circuits.power import Trial, format_power, power
 from weightspace.decompiler.scrub import INPUTS, PAIRS, Scrub, scrub
 from weightspace.errors import PlaceError
+from weightspace.evaluation.metrics import Tally
 from weightspace.files.atomic import write_atomically
 from weightspace.files.progress import progress
 from weightspace.rasp.compiler.assemble import compile_program

@@ -26,9 +26,10 @@ from weightspace.decompiler.trained.entry import INPUTS, decompile_file
 from weightspace.decompiler.trained.exhaustive import Compared, of_language, of_questions
 from weightspace.decompiler.trained.inputs import read_inputs
 from weightspace.decompiler.trained.opening import INDEX, opened
-from weightspace.decompiler.trained.result import MATCH, MECHANISM, Share, TrainedDecompilation
+from weightspace.decompiler.trained.result import MATCH, MECHANISM, TrainedDecompilation
 from weightspace.decompiler.trained.search import search
 from weightspace.errors import NetworkError, UnreadableError
+from weightspace.evaluation.metrics import Tally
 from weightspace.evaluation.tables import markdown_table
 from weightspace.experiments.trained_baselines import Baseline, automaton, counts_tree, labels_of, last_tokens
 from weightspace.experiments.trained_controls import shuffled_heads, untrained
@@ -135,7 +136,7 @@ def _row(folder: Path, seconds: float) -> dict[str, Any]:
     return row
 
 
-def _share(share: Share) -> list[int]:
+def _share(share: Tally) -> list[int]:
     return [share.right, share.n]
 
 

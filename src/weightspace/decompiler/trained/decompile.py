@@ -22,8 +22,9 @@ from weightspace.decompiler.trained.drawing import (
 )
 from weightspace.decompiler.trained.exhaustive import MOST, Compared, of_language, of_questions, over_alphabet
 from weightspace.decompiler.trained.inside import held_sops
-from weightspace.decompiler.trained.result import Held, Share, TrainedDecompilation
+from weightspace.decompiler.trained.result import Held, TrainedDecompilation
 from weightspace.decompiler.trained.search import Found, search
+from weightspace.evaluation.metrics import Tally
 from weightspace.rasp.program import Program
 from weightspace.rasp.readable import count_lines, readable_text
 
@@ -106,7 +107,7 @@ def decompile_trained(
         best = _refined(asked, best, on, off, strings, held_out, settings)
     lap("choice")
     if best is None:
-        nothing = Share(0, 0)
+        nothing = Tally(0, 0)
         return TrainedDecompilation(None, asked.kind, nothing, nothing, nothing, None, seconds=clock.now() - start)
     program, held = best.program, ()
     if settings.locate:
@@ -241,15 +242,15 @@ def agreeing(asked: Asked, answers: Answers, strings: Strings) -> np.ndarray:
     return np.asarray(same(asked.kind, strings, asked.given(strings), answers(strings)).all(1))
 
 
-def agreement(asked: Asked, answers: Answers, strings: Strings) -> Share:
+def agreement(asked: Asked, answers: Answers, strings: Strings) -> Tally:
     """At how many places network and program agree."""
     if not len(strings):
-        return Share(0, 0)
+        return Tally(0, 0)
     equal = same(asked.kind, strings, asked.given(strings), answers(strings))
-    return Share(int((equal & strings.asked).sum()), int(strings.asked.sum()))
+    return Tally(int((equal & strings.asked).sum()), int(strings.asked.sum()))
 
 
-def _matches(asked: Asked, answers: Answers, rest: Strings, settings: Settings) -> tuple[Share, Share]:
+def _matches(asked: Asked, answers: Answers, rest: Strings, settings: Settings) -> tuple[Tally, Tally]:
     """How often they agree on inputs not searched on, given ones and ones drawn anew: short and long."""
     right, sizes = agreeing(asked, answers, rest), sizes_of(rest)
     short, long = right[sizes <= SHORT], right[sizes > SHORT]
@@ -257,8 +258,8 @@ def _matches(asked: Asked, answers: Answers, rest: Strings, settings: Settings) 
     fresh = drawn_anew(asked, answers, rest, wanted, settings.seed + 2) if wanted else rest.take(slice(0, 0))
     more = agreeing(asked, answers, fresh) if len(fresh) else np.zeros(0, bool)
     return (
-        Share(int(short.sum() + more.sum()), len(short) + len(more)),
-        Share(int(long.sum()), len(long)),
+        Tally(int(short.sum() + more.sum()), len(short) + len(more)),
+        Tally(int(long.sum()), len(long)),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from weightspace.decompiler.trained.exhaustive import Compared
-from weightspace.evaluation.metrics import Interval, wilson_interval
+from weightspace.evaluation.metrics import Tally
 from weightspace.notebook import card
 from weightspace.rasp.program import Program
 from weightspace.rasp.readable import count_lines, readable_text
@@ -25,29 +25,6 @@ IN_LANGUAGE = 0.75
 """Share of inputs given on which the network has to be right for `equal_on_all`."""
 MECHANISM = 0.95
 """Agreement off the distribution from which a program is taken for what the network computes, if it is located too."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """How many of some inputs, or places."""
-
-    right: int
-    n: int
-
-    @property
-    def share(self) -> float | None:
-        return self.right / self.n if self.n else None
-
-    @property
-    def interval(self) -> Interval | None:
-        """Wilson's, 95%."""
-        return wilson_interval(self.right, self.n) if self.n else None
-
-    def __str__(self) -> str:
-        found = self.interval
-        return (
-            "none" if found is None else f"{found.estimate:.3f} ({found.low:.3f} to {found.high:.3f}, n = {self.n:,})"
-        )
 
 
 @dataclass(frozen=True)
@@ -97,9 +74,9 @@ class TrainedDecompilation:
 
     program: Program | None
     kind: Literal["sets", "answers"]
-    match: Share
-    longer: Share
-    off: Share
+    match: Tally
+    longer: Tally
+    off: Tally
     every: Compared | None
     alphabet: Compared | None = None
     held: tuple[Held, ...] = ()
