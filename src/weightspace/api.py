@@ -15,6 +15,7 @@ from weightspace.errors import NetworkError, RaspError, TaskError, ZooError
 
 if TYPE_CHECKING:
     from weightspace.backdoors.detector import Detector
+    from weightspace.backdoors.general_detector import GeneralDetector
     from weightspace.backdoors.verdict import Scan
     from weightspace.circuits.hypothesis import Hypothesis
     from weightspace.decompiler.proof.certificate import Certificate
@@ -669,7 +670,7 @@ def _trained(source: Any, config: str | Path | Mapping[str, Any] | None) -> Trai
 def scan(
     targets: str | Path | Network | Sequence[str | Path | Network],
     *,
-    detector: Detector | str | Path | None = None,
+    detector: Detector | GeneralDetector | str | Path | None = None,
     false_alarms: float = 0.05,
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
@@ -682,7 +683,7 @@ def scan(
     Args:
         targets: files, folders (everything below them), hf://OWNER/NAME@REVISION, or networks, which are judged as the
             files that they would be saved as.
-        detector: the one that comes with the package unless given.
+        detector: for one architecture or a general one, in place of that of its kind which comes with the package.
         false_alarms: share of clean networks that may be called suspicious, up to 0.5.
         include, exclude: globs that choose among the files of folders and repositories.
         allow: a file of SHA-256 hashes, one a line, of files that are known and not judged.
@@ -698,7 +699,7 @@ def scan(
     'suspicious'
     """
     from weightspace.backdoors.allow_list import read_allow_list
-    from weightspace.backdoors.detector import Detector
+    from weightspace.backdoors.general_detector import detectors_for
     from weightspace.backdoors.scan import scan
     from weightspace.weights.network import Network
 
@@ -709,7 +710,7 @@ def scan(
         "results": None if cache is None else Path(cache),
     }
     several = list(targets) if isinstance(targets, Sequence) and not isinstance(targets, str) else [targets]
-    judge = detector if isinstance(detector, Detector) else Detector.load(detector)
+    judge, general = detectors_for(detector)
     with tempfile.TemporaryDirectory() as folder:
         names = []
         for number, target in enumerate(several):
@@ -720,7 +721,7 @@ def scan(
                 names.append(str(target))
             else:
                 raise NetworkError(f"{type(target).__name__} cannot be scanned: give a path or a Network")
-        found = scan(names, judge, false_alarms=false_alarms, show=show, **options)
+        found = scan(names, judge, general=general, false_alarms=false_alarms, show=show, **options)
     numbered = enumerate(zip(names, several, strict=True), 1)
     given = {name: f"network {number}" for number, (name, one) in numbered if isinstance(one, Network)}
     findings = (replace(finding, file=given.get(finding.file, finding.file)) for finding in found.findings)

@@ -11,10 +11,9 @@ from tests.metamodels.test_invariants import network
 from weightspace.backdoors.nearness import Nearness
 from weightspace.backdoors.neuron_set import NeuronSet
 from weightspace.backdoors.table import READINGS, NetworkTable, read_networks, read_plain
-from weightspace.backdoors.table_methods import METHODS, RankedLinear, Rules, Tuned, area
+from weightspace.backdoors.table_methods import METHODS, Mean, RankedLinear, Rules, Tuned, area
 from weightspace.errors import NetworkError, TaskError
 from weightspace.experiments.diverse import (
-    Mean,
     crossed,
     left_out,
     methods_of,
@@ -169,11 +168,11 @@ def test_p_values_are_even_among_networks_like_those_that_calibrate_and_small_fo
     scores = np.random.default_rng(0).normal(size=len(table))
     half = np.arange(len(good)) % 2 == 0
     near = Nearness.of(table.select(good[half]), scores[good[half]])
-    p = near.p_values(table.select(good[~half]), scores[good[~half]])
+    p = near.p_values(table.select(good[~half]), scores[good[~half], None])
     assert 0.3 < p.mean() < 0.7 and p.min() > 0
-    assert near.p_values(table.select(good[:5]), np.full(5, 100.0)).max() < 0.2
-    assert near.p_values(table.select(good[:5]), np.full(5, -100.0)).min() == pytest.approx(1)
-    assert np.mean(near.typicality(table.select(good[~half])) > 0.05) > 0.7
+    assert near.p_values(table.select(good[:5]), np.full((5, 1), 100.0)).max() < 0.2
+    assert near.p_values(table.select(good[:5]), np.full((5, 1), -100.0)).min() == pytest.approx(1)
+    assert np.mean(near.distance(table.select(good[~half])) <= 1) > 0.7
 
 
 def test_networks_unlike_all_others_are_not_typical(table: NetworkTable) -> None:
@@ -182,7 +181,7 @@ def test_networks_unlike_all_others_are_not_typical(table: NetworkTable) -> None
     other = planted(20, seed=2)
     odd = other.select(np.flatnonzero(other.facts["norm"] == "none"))
     same = other.select(np.flatnonzero(other.facts["norm"] != "none"))
-    assert near.typicality(odd).max() < 0.05 < near.typicality(same).mean()
+    assert near.distance(odd).min() > 1 > near.distance(same).mean()
 
 
 def test_kinds_weigh_by_how_near_they_are(table: NetworkTable) -> None:
@@ -190,5 +189,5 @@ def test_kinds_weigh_by_how_near_they_are(table: NetworkTable) -> None:
     good = table.select(np.flatnonzero(table.without))
     kind = good.facts["norm"] == "batch"
     scores = np.where(kind, 5.0, 0.0) + np.linspace(0, 1, len(good))
-    p = Nearness.of(good, scores).p_values(good, np.full(len(good), 5.5))
+    p = Nearness.of(good, scores).p_values(good, np.full((len(good), 1), 5.5))
     assert p[kind].min() > p[~kind].max()

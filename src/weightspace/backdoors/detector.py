@@ -37,7 +37,11 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a detector says of one network: see `backdoors.verdict.Finding`."""
+    """What a detector says of one network: see `backdoors.verdict.Finding`.
+
+    Attributes:
+        near: of a detector for many architectures, in a sentence: which networks it knows that are like this one.
+    """
 
     score: float
     probability: float
@@ -45,6 +49,7 @@ class Judgement:
     distance: float
     layers: tuple[Blame, ...]
     neurons: tuple[Blame, ...]
+    near: str = ""
 
 
 class Detector:
@@ -144,7 +149,7 @@ class Detector:
             if layer:
                 layers[layer] = layers.get(layer, 0.0) + float(value)
                 neurons[neuron] = float(value)
-        return _shares(layers), _shares(neurons)
+        return shares(layers), shares(neurons)
 
     @cached_property
     def _names(self) -> list[tuple[str, str]]:
@@ -219,6 +224,7 @@ class Detector:
         return Detector(model, *loaded)
 
 
-def _shares(amounts: Mapping[str, float]) -> tuple[Blame, ...]:
+def shares(amounts: Mapping[str, float]) -> tuple[Blame, ...]:
+    """Amounts of blame by name as shares of their sum, the greatest first."""
     total = sum(amounts.values()) or 1.0
     return tuple(Blame(name, amounts[name] / total) for name in sorted(amounts, key=lambda n: -amounts[n]))

@@ -1,11 +1,11 @@
-"""Answers with a guarantee, calibrated on the nearest networks: conformal p-values, and who is typical at all."""
+"""Answers with a guarantee, calibrated on the nearest networks: conformal p-values, and who is near enough at all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from weightspace.backdoors.table import NetworkTable
 from weightspace.backdoors.table_methods import rank_knots, ranked
@@ -15,6 +15,8 @@ NEIGHBOURS = 5
 """Nearest networks whose mean distance says how typical one is."""
 REACH = 40
 """A network's neighbour of this rank has about .6 of the weight of the nearest."""
+BEYOND = 0.01
+"""Share of networks like the calibrating ones that lie beyond a distance of 1."""
 DESCRIBED = [
     number
     for number, name in enumerate(invariant_names())
@@ -31,48 +33,60 @@ class Nearness:
         knots: of the scale of ranks, (k, numbers).
         places: (n, numbers) of the calibrating networks on that scale.
         scores: (n,) what the method said of each, by a fit that had not seen it.
-        alone: (n,) sorted mean distances of each to its nearest neighbours among the others.
+        fits: (n,) which fit that was, 0 where there is one.
+        limit: mean distance to the nearest neighbours that a share `BEYOND` of the calibrating networks exceed.
     """
 
     knots: Float[np.ndarray, "q k"]
     places: Float[np.ndarray, "n k"]
     scores: Float[np.ndarray, " n"]
-    alone: Float[np.ndarray, " n"]
+    fits: Int[np.ndarray, " n"]
+    limit: float
 
     @staticmethod
-    def of(good: NetworkTable, scores: Float[np.ndarray, " n"]) -> Nearness:
+    def of(good: NetworkTable, scores: Float[np.ndarray, " n"], fits: Int[np.ndarray, " n"] | None = None) -> Nearness:
         """Calibrated on networks without backdoor, at least a dozen, with the scores of fits that had not seen them."""
         x = good.readings["invariants"][:, DESCRIBED]
         knots = rank_knots(x)
         places = ranked(x, knots)
-        between = _distances(places, places)
+        between = distances(places, places)
         np.fill_diagonal(between, np.inf)
-        return Nearness(knots, places, scores, np.sort(np.sort(between, 1)[:, :NEIGHBOURS].mean(1)))
+        alone = np.sort(between, 1)[:, :NEIGHBOURS].mean(1)
+        numbers = np.zeros(len(scores), np.int64) if fits is None else fits
+        return Nearness(knots, places, scores, numbers, float(np.quantile(alone, 1 - BEYOND)))
 
-    def p_values(self, table: NetworkTable, scores: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+    def p_values(self, table: NetworkTable, scores: Float[np.ndarray, "m f"]) -> Float[np.ndarray, " m"]:
         """(m,) of each network the weighted share of calibrating networks that look at least as suspicious, itself
         counted (Tibshirani et al. 2019): the nearer one is, the more it weighs.
 
-        If near networks are exchangeable with it, at most a share p of networks without backdoor get p or less.
+        A calibrating network and the one asked about are compared by the fit that had seen neither (cross-conformal,
+        Vovk 2015). If near networks are exchangeable with it, about a share p of networks without backdoor get p or
+        less, and at most twice as many.
+
+        Args:
+            scores: (m, fits) what every fit says of each network.
         """
         away = self._away(table)
         reach = np.sort(away, 1)[:, min(REACH, away.shape[1]) - 1, None] + 1e-9
         weight = np.exp(-0.5 * (away / reach) ** 2)
         itself = weight.max(1)
-        above = (weight * (self.scores >= scores[:, None])).sum(1)
+        above = (weight * (self.scores >= scores[:, self.fits])).sum(1)
         return (above + itself) / (weight.sum(1) + itself)
 
-    def typicality(self, table: NetworkTable) -> Float[np.ndarray, " m"]:
-        """(m,) share of the calibrating networks that lie at least as far from their neighbours: called out of scope
-        below 1%, so are 1% of networks of the zoo."""
-        away = np.sort(self._away(table), 1)[:, :NEIGHBOURS].mean(1)
-        farther = len(self.alone) - np.searchsorted(self.alone, away)
-        return (farther + 1) / (len(self.alone) + 1)
+    def distance(self, table: NetworkTable) -> Float[np.ndarray, " m"]:
+        """(m,) mean distance to the nearest calibrating networks, 1 being the limit: a share `BEYOND` of networks like
+        these lie beyond it."""
+        return np.sort(self._away(table), 1)[:, :NEIGHBOURS].mean(1) / max(self.limit, 1e-12)
+
+    def located(self, table: NetworkTable) -> Float[np.ndarray, "m k"]:
+        """(m, numbers) where networks lie on the scale of the calibrating ones."""
+        return ranked(table.readings["invariants"][:, DESCRIBED], self.knots)
 
     def _away(self, table: NetworkTable) -> Float[np.ndarray, "m n"]:
-        return _distances(ranked(table.readings["invariants"][:, DESCRIBED], self.knots), self.places)
+        return distances(self.located(table), self.places)
 
 
-def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def distances(x: Float[np.ndarray, "m k"], y: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "m n"]:
+    """Root mean square differences of all pairs of rows."""
     squares = np.square(x).sum(1)[:, None] + np.square(y).sum(1) - 2 * x @ y.T
     return np.sqrt(np.maximum(squares, 0) / x.shape[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -145,6 +145,17 @@ class NeuronSet:
         sets = self._sets(_known(table))
         with torch.no_grad():
             return torch.stack([reader(sets) for reader in self.fitted]).mean(0).double().numpy()
+
+    def blame(self, one: NetworkTable) -> Float[np.ndarray, " t"]:
+        """(neurons of all layers, then classes) how much each raises the answer on a network, to first order: the
+        gradient with respect to its numbers, times how far these are from the median, 0 or more."""
+        sets = self._sets(_known(one))
+        neurons, classes = (tokens.detach().requires_grad_(True) for tokens in (sets.neurons, sets.classes))
+        given = replace(sets, neurons=neurons, classes=classes)
+        odds = torch.stack([reader(given) for reader in self.fitted]).mean(0).sum()
+        gradients = torch.autograd.grad(odds, (neurons, classes))
+        both = [(gradient * tokens).sum(2)[0] for gradient, tokens in zip(gradients, (neurons, classes), strict=True)]
+        return torch.cat(both).detach().clamp(min=0).double().numpy()
 
     def _sets(self, known: Sequence[Invariants]) -> Sets:
         tokens = max(sum(map(len, one.neurons)) for one in known)

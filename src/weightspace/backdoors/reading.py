@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from weightspace.backdoors.detector import Detector
+from weightspace.backdoors.general_detector import GeneralDetector
 from weightspace.backdoors.ordinary import LFS, LOOKED_AT, archive_kind, ordinary_kind, promises_weights
 from weightspace.backdoors.ours import of_a_zoo, ours
 from weightspace.backdoors.result_cache import Kept, ResultCache
@@ -37,12 +39,14 @@ class Waiting:
     Attributes:
         facts: what a finding says of the file whatever the verdict.
         key: under which the result is kept; None if it is not.
+        general: whether the general detector judges it.
     """
 
     facts: dict[str, Any]
     networks: tuple[Network, ...]
     notes: tuple[str, ...]
     key: str | None
+    general: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,10 @@ class Passed:
 
 @dataclass
 class Reader:
-    """Reads files for one detector.
+    """Reads files for a detector of one architecture, and for a general one where there is one.
 
     Attributes:
+        general: judges what the detector does not know.
         allowed: SHA-256 hashes of files that are not judged.
         results: what was said before.
         joined: real paths of the shards of models that were read by their index.
@@ -74,6 +79,7 @@ class Reader:
     allowed: frozenset[str] = frozenset()
     results: ResultCache | None = None
     joined: set[str] = field(default_factory=set)
+    general: GeneralDetector | None = None
 
     def look(self, entry: Entry, path: Path) -> Finding | Waiting | Known | Passed:
         """One file's networks, or what is said of it; whatever is wrong with it stops nothing."""
@@ -138,13 +144,18 @@ class Reader:
             parts = outlines(path)
         except UnreadableError as error:
             return _unread(entry, path, kinds, facts, error)
-        known: list[tuple[Outline, Match]] = []
+        known: list[tuple[Outline, tuple[str, ...]]] = []
+        matches: list[Match] = []
         refused: NetworkError | None = None
         for part in parts:
             try:
-                known.append((part, self.detector.matched(part)))
+                matches.append(self.detector.matched(part))
+                known.append((part, matches[-1].names))
             except NetworkError as error:
                 refused = refused or error
+        general: tuple[Network, ...] = ()
+        if not known and self.general is not None:
+            known, general, refused = self._for_general(parts, self.general, refused)
         if not known:
             if os.path.realpath(path) in self.joined:
                 return Passed()
@@ -157,14 +168,30 @@ class Reader:
             if any(note.startswith("It is an adapter") for note in notes):
                 cause = "that are adapters of other networks"
             return Known(facts, Kept(reason=text, cause=cause, notes=notes))
-        notes = _notes(known)
-        networks = tuple(self.detector.network(read(part, found.names), found.names) for part, found in known)
+        notes = _notes(known, matches)
+        networks = general or tuple(self.detector.network(read(part, names), names) for part, names in known)
         try:
             for network in networks:
                 network.check_finite()
         except NetworkError as error:
             return _said(facts, "unreadable", _sentence(error))
-        return Waiting(facts, networks, notes, key)
+        return Waiting(facts, networks, notes, key, bool(general))
+
+    @staticmethod
+    def _for_general(
+        parts: Sequence[Outline], general: GeneralDetector, refused: NetworkError | None
+    ) -> tuple[list[tuple[Outline, tuple[str, ...]]], tuple[Network, ...], NetworkError | None]:
+        """The state dicts of a file that a general detector can judge, with their networks; and why others are not."""
+        known, networks = [], []
+        for part in parts:
+            try:
+                names = general.matched(part)
+                networks.append(general.network(read(part, names)))
+                known.append((part, names))
+            except NetworkError as error:
+                if refused is not None:
+                    refused = NetworkError(f"{refused}; and for the general detector {error}")
+        return known, tuple(networks), refused
 
     def _hash(self, path: Path) -> str | None:
         """The SHA-256 of a file; None of one that is too large to be hashed without need."""
@@ -227,10 +254,10 @@ def _unread(
     return _said(facts, "unreadable", _sentence(error, path))
 
 
-def _notes(known: list[tuple[Outline, Match]]) -> tuple[str, ...]:
-    """What a reader must know of the state dicts that the detector knows."""
-    notes = list(dict.fromkeys(note for part, found in known for note in (*part.notes, *found.notes)))
-    odd = sorted({part.dtypes[array] for part, found in known for array in found.names} - {"F32"})
+def _notes(known: Sequence[tuple[Outline, tuple[str, ...]]], matches: Sequence[Match]) -> tuple[str, ...]:
+    """What a reader must know of the state dicts that a detector knows."""
+    notes = list(dict.fromkeys(note for found in (*(part for part, _ in known), *matches) for note in found.notes))
+    odd = sorted({part.dtypes[array] for part, names in known for array in names} - {"F32"})
     if odd:
         notes.append(f"Its weights are {' and '.join(odd)}; the detector was trained on F32.")
     if len(known) > 1:

@@ -13,9 +13,10 @@ from typing import Any
 
 from weightspace import __version__
 from weightspace.backdoors.detector import Detector, Judgement
+from weightspace.backdoors.general_detector import GeneralDetector
 from weightspace.backdoors.verdict import Blame
 
-FORMAT = 1
+FORMAT = 2
 LARGEST = 2**24
 """Bytes of the largest entry that is read."""
 
@@ -29,6 +30,7 @@ class Kept:
         farthest: of each, the array that is farthest from the training networks, in words; empty of one in scope.
         reason, cause: why the file is out of scope, if there is no judgement.
         notes: what else a reader must know.
+        general: whether it was the general detector that judged.
     """
 
     judgements: tuple[Judgement, ...] = ()
@@ -36,6 +38,7 @@ class Kept:
     reason: str = ""
     cause: str = ""
     notes: tuple[str, ...] = ()
+    general: bool = False
 
 
 class ResultCache:
@@ -45,18 +48,18 @@ class ResultCache:
 
     Args:
         folder: made if need be.
-        detector: by which files are judged.
+        detector, general: by which files are judged.
     Attributes:
         failed: why an entry could not be written, once one could not.
     """
 
-    def __init__(self, folder: Path, detector: Detector) -> None:
+    def __init__(self, folder: Path, detector: Detector, general: GeneralDetector | None = None) -> None:
         self.folder, self.failed = folder, ""
-        self._detector = detector_hash(detector)
+        self._detector = [detector_hash(detector), "" if general is None else general.digest()]
 
     def key(self, name: str, hashes: Sequence[str]) -> str:
         """What a file is known by: the hashes of all that is read for it, the end of its name, detector and version."""
-        facts = [FORMAT, __version__, self._detector, Path(name).suffix.lower(), *hashes]
+        facts = [FORMAT, __version__, *self._detector, Path(name).suffix.lower(), *hashes]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def get(self, key: str) -> Kept | None:
@@ -123,8 +126,9 @@ def _kept(record: dict[str, Any]) -> Kept:
             *(float(one[name]) for name in ("score", "probability", "p_value", "distance")),
             layers=tuple(Blame(str(b["name"]), float(b["share"])) for b in one["layers"]),
             neurons=tuple(Blame(str(b["name"]), float(b["share"])) for b in one["neurons"]),
+            near=str(one["near"]),
         )
         for one in record["judgements"]
     ]
     texts = (tuple(map(str, record["farthest"])), str(record["reason"]), str(record["cause"]))
-    return Kept(tuple(judgements), *texts, notes=tuple(map(str, record["notes"])))
+    return Kept(tuple(judgements), *texts, notes=tuple(map(str, record["notes"])), general=bool(record["general"]))

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from weightspace.backdoors.detector import AT_ONCE, Detector
+from weightspace.backdoors.detector import AT_ONCE, Detector, Judgement
+from weightspace.backdoors.general_detector import GeneralDetector
 from weightspace.backdoors.reading import ANOTHER, Known, Passed, Reader, Waiting
 from weightspace.backdoors.result_cache import Kept, ResultCache
 from weightspace.backdoors.targets import INDEX_NAME, LEFT_OUT, Choice, Entry, entries_of
 from weightspace.backdoors.verdict import FAILING, Finding, Scan, Verdict
 from weightspace.files.hub import SCHEME
 from weightspace.files.progress import progress
+from weightspace.weights.network import Network
 
 BLAMED = 8
 """Neurons that a finding names."""
 FAR = "whose weights are too far from those that the detector was trained on"
+UNLIKE = "that are unlike the networks which the general detector was made with"
 
 
 def scan(
     targets: Sequence[str],
     detector: Detector,
     *,
+    general: GeneralDetector | None = None,
     false_alarms: float = 0.05,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -43,6 +47,7 @@ def scan(
 
     Args:
         targets: paths, or hf://OWNER/NAME@REVISION.
+        general: judges networks of other architectures, and those that are too far from the detector's.
         false_alarms: the share of clean networks that may be called suspicious, above 0 to 0.5.
         include, exclude: globs that choose among the files of folders and repositories; see `targets.Choice`.
         allowed: SHA-256 hashes of files that are not judged.
@@ -62,8 +67,8 @@ def scan(
         )
     start = time.perf_counter()
     entries = list(entries_of(targets, Choice(tuple(include), tuple(exclude)), cache))
-    kept = None if results is None else ResultCache(results, detector)
-    scanner = _Scanner(Reader(detector, allowed, kept), false_alarms)
+    kept = None if results is None else ResultCache(results, detector, general)
+    scanner = _Scanner(Reader(detector, allowed, kept, general=general), false_alarms)
     # An index first, so that the shards that it speaks for are known before they are looked at
     order = sorted(range(len(entries)), key=lambda number: not entries[number].name.endswith(INDEX_NAME))
     with progress("scanning", len(entries), "files", show and len(entries) > AT_ONCE) as advance:
@@ -78,7 +83,8 @@ def scan(
     seconds = time.perf_counter() - start
     clean = tuple(detector.calibration.clean.tolist())
     passed, failed = dict(scanner.passed), tuple(failing)
-    return Scan(findings, detector.card, false_alarms, seconds, passed, left_out, failed, notes, clean)
+    cards = (detector.card, {} if general is None else general.card)
+    return Scan(findings, cards[0], false_alarms, seconds, passed, left_out, failed, notes, clean, cards[1])
 
 
 class _Scanner:
@@ -120,19 +126,36 @@ class _Scanner:
     def judge(self) -> None:
         """Judge the networks of all files that wait for it."""
         began = time.perf_counter()
-        detector = self.reader.detector
-        judged = iter(detector.judge([network for file in self._waiting.values() for network in file.networks]))
-        said = {number: tuple(next(judged) for _ in file.networks) for number, file in self._waiting.items()}
+        said = self._judged()
         seconds = (time.perf_counter() - began) / max(1, len(said))
-        for number, judgements in said.items():
+        for number, kept in said.items():
             file = self._waiting[number]
-            pairs = zip(file.networks, judgements, strict=True)
-            farthest = tuple(detector.farthest(network) if one.distance > 1 else "" for network, one in pairs)
-            kept = Kept(judgements, farthest, notes=file.notes)
             if self.reader.results is not None and file.key is not None:
                 self.reader.results.put(file.key, kept)
             self.findings[number] = _finding(file.facts, kept, self.false_alarms, seconds)
         self._waiting.clear()
+
+    def _judged(self) -> dict[int, Kept]:
+        """What is said of each file that waits: by the detector of its architecture, and by the general one of others
+        and of those whose networks are all too far."""
+        detector, general = self.reader.detector, self.reader.general
+        own = {number: file for number, file in self._waiting.items() if not file.general}
+        said = _shared_out(own, detector.judge(_networks(own)))
+        found: dict[int, Kept] = {}
+        for number, judgements in said.items():
+            pairs = zip(own[number].networks, judgements, strict=True)
+            farthest = tuple(detector.farthest(network) if one.distance > 1 else "" for network, one in pairs)
+            found[number] = Kept(judgements, farthest, notes=own[number].notes)
+        if general is None:
+            return found
+        far = {number for number, judgements in said.items() if all(one.distance > 1 for one in judgements)}
+        others = {number: file for number, file in self._waiting.items() if file.general or number in far}
+        for number, judgements in _shared_out(others, general.judge(_networks(others))).items():
+            if number in far and all(one.distance > 1 for one in judgements):
+                continue  # the detector of its own architecture says more about why
+            farthest = tuple("" for _ in judgements)
+            found[number] = Kept(judgements, farthest, notes=others[number].notes, general=True)
+        return found
 
     def check_targets(self, targets: Sequence[str], entries: Sequence[Entry]) -> None:
         """That each folder and repository holds something that is told of.
@@ -152,6 +175,16 @@ class _Scanner:
             self.findings[len(entries) + number] = Finding(target, "unreadable", reason)
 
 
+def _networks(files: Mapping[int, Waiting]) -> list[Network]:
+    return [network for file in files.values() for network in file.networks]
+
+
+def _shared_out(files: Mapping[int, Waiting], judged: Sequence[Judgement]) -> dict[int, tuple[Judgement, ...]]:
+    """Judgements of `_networks`, file by file."""
+    left = iter(judged)
+    return {number: tuple(next(left) for _ in file.networks) for number, file in files.items()}
+
+
 def _finding(facts: dict[str, Any], kept: Kept, false_alarms: float, seconds: float = 0.0) -> Finding:
     """What is said of a file: of its most suspicious network in scope, or of the nearest if none is."""
     known = {**facts, "notes": (*facts["notes"], *kept.notes), "seconds": seconds}
@@ -161,6 +194,15 @@ def _finding(facts: dict[str, Any], kept: Kept, false_alarms: float, seconds: fl
     place = min(range(len(judgements)), key=lambda i: (judgements[i].distance > 1, judgements[i].p_value))
     judgement = judgements[place]
     known["distance"] = judgement.distance
+    known["judged_by"] = "general" if kept.general else "special"
+    if kept.general and judgement.near:
+        known["notes"] = (*known["notes"], judgement.near)
+    if judgement.distance > 1 and kept.general:
+        reason = (
+            f"It is unlike the networks that the general detector was made with: {judgement.distance:.1f} times as far "
+            "from the nearest as it may judge."
+        )
+        return Finding(verdict="out_of_scope", reason=reason, cause=UNLIKE, **known)
     if judgement.distance > 1:
         reason = (
             f"Its weights are {judgement.distance:.1f} times as far from the training networks as this detector may "
@@ -175,7 +217,7 @@ def _finding(facts: dict[str, Any], kept: Kept, false_alarms: float, seconds: fl
         p_value=judgement.p_value,
         layers=judgement.layers,
         neurons=judgement.neurons[:BLAMED],
-        score=judgement.score,
+        score=None if kept.general else judgement.score,  # the two are not on one scale
         **known,
     )
 

@@ -86,13 +86,19 @@ def counted(scan: Scan) -> list[str]:
 
 def scope_of(scan: Scan) -> Sequence[str]:
     """What the detector was trained on, and what that means, in sentences."""
-    facts = scan.detector
-    if not facts:
-        return []
-    return [
-        f"Judged by a detector of {facts['architecture']}, trained on {facts['networks']:,} of them "
-        f"({facts['images']}), backdoored by {facts['attacks']}.",
-        f"On average at most {scan.false_alarms:.1%} of clean networks are called suspicious, by "
-        f"{facts['calibration']} that were kept apart; of backdoored ones whose attack works, {facts['detected']} at "
-        "5%. A network that was trained in another way may fool it: clean means that nothing was seen.",
-    ]
+    by = {finding.judged_by for finding in scan.findings}
+    cards = {"special": scan.detector, "general": scan.general}
+    told: list[str] = []
+    for kind, facts in cards.items():
+        if not facts or (kind not in by and (kind == "general" or "general" in by)):
+            continue
+        which = "the general detector" if kind == "general" else "a detector"
+        many = " and more" if kind == "general" else ""
+        told += [
+            f"Judged by {which} of {facts['architecture']}{many}, trained on {facts['networks']:,} of them "
+            f"({facts['images']}), backdoored by {facts['attacks']}.",
+            f"On average at most {scan.false_alarms:.1%} of clean networks are called suspicious, by "
+            f"{facts['calibration']} that were kept apart; of backdoored ones whose attack works, {facts['detected']} "
+            "at 5%. A network that was trained in another way may fool it: clean means that nothing was seen.",
+        ]
+    return told

@@ -134,16 +134,23 @@ def _sets(held: Mapping[str, np.ndarray]) -> list[Invariants]:
     ]
 
 
-def read_networks(networks: Iterable[Network], facts: Mapping[str, Sequence[Any]]) -> NetworkTable:
-    """Networks read in every way, see `READINGS`, with facts of each by name."""
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in READINGS}
+def read_networks(
+    networks: Iterable[Network], facts: Mapping[str, Sequence[Any]], ways: Sequence[str] | None = None
+) -> NetworkTable:
+    """Networks read in some ways, or in every one of `READINGS`, with facts of each by name.
+
+    The fact `weights` is how many each has.
+    """
+    chosen = {name: READINGS[name] for name in (READINGS if ways is None else ways)}
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in chosen}
     sets: list[Invariants] = []
+    sizes: list[int] = []
     for network in networks:
+        sizes.append(network.spec.size)
         sets.append(invariants(network))
-        rows["invariants"].append(invariant_row(sets[-1]))
-        for name, read in READINGS.items():
-            if read is not None:
-                rows[name].append(read(network))
+        for name, read in chosen.items():
+            rows[name].append(invariant_row(sets[-1]) if read is None else read(network))
+    facts = {**facts, "weights": sizes}
     columns = {name: np.array([*values, None], object)[:-1] for name, values in facts.items()}
     return NetworkTable({name: np.stack(found).astype(np.float32) for name, found in rows.items()}, columns, sets)
 

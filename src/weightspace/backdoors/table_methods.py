@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from weightspace.backdoors.table import NetworkTable
+from weightspace.backdoors.trees import Trees
 
 Matrix = Float[np.ndarray, "n k"]
 Labels = Bool[np.ndarray, " n"]
@@ -45,8 +46,8 @@ class Boosted:
     leaves: int = 7
     share: float = 0.3
     least: int = 8
-    trees: int = 150
-    booster: Any = None
+    rounds: int = 150
+    trees: Trees | None = None
 
     def fit(self, x: Matrix, bad: Labels) -> Boosted:
         import lightgbm
@@ -67,11 +68,12 @@ class Boosted:
             "num_threads": 1,
             "verbose": -1,
         }
-        self.booster = lightgbm.train(options, lightgbm.Dataset(x, bad.astype(float)), self.trees)
+        self.trees = Trees.of(lightgbm.train(options, lightgbm.Dataset(x, bad.astype(float)), self.rounds))
         return self
 
     def scores(self, x: Matrix) -> Float[np.ndarray, " n"]:
-        return np.asarray(self.booster.predict(x, raw_score=True))
+        assert self.trees is not None, "fit comes first"
+        return self.trees.scores(x)
 
 
 @dataclass(eq=False)
@@ -80,19 +82,21 @@ class RankedLinear:
 
     strength: float = 0.01
     knots: Matrix | None = None
-    model: Any = None
+    coefficients: Float[np.ndarray, " k"] | None = None
+    intercept: float = 0.0
 
     def fit(self, x: Matrix, bad: Labels) -> RankedLinear:
         from sklearn.linear_model import LogisticRegression
 
         self.knots = rank_knots(x)
         model = LogisticRegression(C=self.strength, max_iter=500, class_weight="balanced")
-        self.model = model.fit(ranked(x, self.knots), bad)
+        model.fit(ranked(x, self.knots), bad)
+        self.coefficients, self.intercept = np.asarray(model.coef_)[0], float(np.asarray(model.intercept_)[0])
         return self
 
     def scores(self, x: Matrix) -> Float[np.ndarray, " n"]:
-        assert self.knots is not None, "fit comes first"
-        return self.model.decision_function(ranked(x, self.knots))
+        assert self.knots is not None and self.coefficients is not None, "fit comes first"
+        return ranked(x, self.knots) @ self.coefficients + self.intercept
 
 
 def rank_knots(x: Matrix) -> Float[np.ndarray, "q k"]:
@@ -134,13 +138,15 @@ class Tuned:
 
     Args:
         readings: names of `NetworkTable.readings`, side by side.
-        together: whether the best trees and the best linear model answer together, by the mean of their ranks.
+        together: whether the best trees and the best linear model answer together, by the mean of what they say, each
+            on the scale of the training networks.
     """
 
     readings: tuple[str, ...]
     together: bool = False
     candidates: Sequence[Callable[[], Learner]] = CANDIDATES
-    chosen: list[tuple[Learner, Float[np.ndarray, " m"]]] = field(default_factory=list)
+    chosen: list[tuple[Learner, float, float]] = field(default_factory=list)
+    """The best, and of its answers to the training networks mean and deviation."""
 
     def fit(self, table: NetworkTable, bad: Labels) -> Tuned:
         x = self._matrix(table)
@@ -151,16 +157,15 @@ class Tuned:
             kinds.setdefault(type(self.candidates[number]()), int(number))
         best = list(kinds.values())[: 2 if self.together else 1]
         fitted = [self.candidates[number]().fit(x, bad) for number in best]
-        self.chosen = [(one, np.sort(one.scores(x))) for one in fitted]
+        said = [one.scores(x) for one in fitted]
+        self.chosen = [(one, float(s.mean()), float(s.std()) + 1e-12) for one, s in zip(fitted, said, strict=True)]
         return self
 
     def scores(self, table: NetworkTable) -> Float[np.ndarray, " n"]:
         x = self._matrix(table)
-        said = [one.scores(x) for one, _ in self.chosen]
-        if len(said) == 1:
-            return said[0]
-        scaled = [(s - known.mean()) / (known.std() + 1e-12) for s, (_, known) in zip(said, self.chosen, strict=True)]
-        return np.mean(scaled, axis=0)
+        if len(self.chosen) == 1:
+            return self.chosen[0][0].scores(x)
+        return np.mean([(one.scores(x) - mean) / deviation for one, mean, deviation in self.chosen], axis=0)
 
     def _matrix(self, table: NetworkTable) -> Matrix:
         return np.concatenate([table.readings[name] for name in self.readings], 1)
@@ -173,6 +178,27 @@ class Tuned:
             scores = make().fit(x[~apart], bad[~apart]).scores(x[apart])
             said[apart] = scores.argsort().argsort() / len(scores)  # fits of several parts have scales of their own
         return area(said[bad], said[~bad])
+
+
+@dataclass(eq=False)
+class Mean:
+    """Several methods by the mean of their answers, each on the scale of the networks it was trained on."""
+
+    parts: Sequence[TableMethod]
+    scale: Sequence[tuple[float, float]] = ()
+
+    def fit(self, table: NetworkTable, bad: Labels) -> Mean:
+        self.scale = []
+        for part in self.parts:
+            said = part.fit(table, bad).scores(table)
+            self.scale = [*self.scale, (float(said.mean()), float(said.std()) + 1e-12)]
+        return self
+
+    def scores(self, table: NetworkTable) -> Float[np.ndarray, " n"]:
+        said = [
+            (part.scores(table) - mean) / spread for part, (mean, spread) in zip(self.parts, self.scale, strict=True)
+        ]
+        return np.mean(said, axis=0)
 
 
 @dataclass(eq=False)

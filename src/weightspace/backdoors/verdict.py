@@ -71,6 +71,7 @@ class Finding:
         layers, neurons: what is to blame, the most suspicious first.
         notes: what else a reader must know, a sentence each.
         seconds: reading and judging, on average of the files judged together.
+        judged_by: `special`, the detector of this one architecture, or `general`; empty of what was not judged.
     """
 
     file: str
@@ -87,6 +88,7 @@ class Finding:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     score: float | None = None
+    judged_by: str = ""
 
     def __post_init__(self) -> None:
         """Names come from files: what is no printable text is escaped, so that none can pass for a verdict."""
@@ -119,6 +121,7 @@ class Scan:
         failing: the verdicts that fail it.
         notes: what else a reader must know, a sentence each.
         clean_scores: log-odds of the clean networks by which the detector is calibrated, in ascending order.
+        general: scope and figures of the detector for other architectures; empty if there was none.
     """
 
     findings: tuple[Finding, ...]
@@ -130,6 +133,7 @@ class Scan:
     failing: tuple[Verdict, ...] = FAILING
     notes: tuple[str, ...] = ()
     clean_scores: tuple[float, ...] = ()
+    general: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         counted = ", ".join(f"{number} {worded(verdict)}" for verdict, number in self.counts.items())
@@ -175,6 +179,7 @@ class Scan:
             "seconds": self.seconds,
             "notes": list(self.notes),
             "detector": dict(self.detector),
+            "general_detector": dict(self.general),
             "findings": [finding.to_json() for finding in self.findings],
         }
 

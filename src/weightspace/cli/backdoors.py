@@ -47,7 +47,8 @@ def scan(
     Args:
         targets: files, folders (everything below them) or hf://OWNER/NAME@REVISION.
         fpr: share of clean networks that may be called suspicious.
-        detector: a detector that `weightspace backdoors train` made; the one that comes with the package unless given.
+        detector: one that `weightspace backdoors train` made, in place of that of its kind, for one architecture or
+            for many, which comes with the package.
         include: of folders and repositories only what fits one of these globs, such as "*.pt" or "runs/*/last".
         exclude: what fits one of these globs is left out.
         allow: a file of SHA-256 hashes, one a line and comments after #, of files that are known and not judged.
@@ -62,7 +63,7 @@ def scan(
         weightspace scan checkpoints hf://OWNER/NAME@REVISION --sarif scan.sarif --html scan.html
     """
     from weightspace.backdoors.allow_list import read_allow_list
-    from weightspace.backdoors.detector import Detector
+    from weightspace.backdoors.general_detector import detectors_for
     from weightspace.backdoors.page import write_sarif, write_scan
     from weightspace.backdoors.scan import scan as judge
     from weightspace.backdoors.summary import summary
@@ -72,9 +73,11 @@ def scan(
         check_destinations(source, {"--sarif": sarif, "--html": html})
     if cache is not None and cache.exists() and not cache.is_dir():
         raise ValueError(f"--cache {cache} is a file: name a folder")
+    special, general = detectors_for(detector)
     found = judge(
         targets,
-        Detector.load(detector),
+        special,
+        general=general,
         false_alarms=fpr,
         include=include,
         exclude=exclude,
@@ -291,19 +294,31 @@ def train(
 ) -> int:
     """Train a detector on a zoo, calibrate it on networks kept apart, and score it on the test split.
 
+    Of one architecture, or, from a table of networks of many, a general one.
+
     Args:
-        zoo: made by `weightspace zoo make backdoors-small`.
-        steps: instead of the recipe's.
+        zoo: made by `weightspace zoo make backdoors-small`; or a table with neurons, an .npz that `weightspace
+            backdoors read` made.
+        steps: instead of the recipe's; of a zoo.
         out: folder of checkpoints and detector.safetensors.
         json: print JSON.
 
     Examples:
         weightspace backdoors train zoos/backdoors-small
-        weightspace backdoors train zoos/backdoors-small --steps 500 --out runs/brief
+        weightspace backdoors train runs/diverse.npz --out runs/general
     """
+    from weightspace.backdoors.general_training import train_general
+    from weightspace.backdoors.table import NetworkTable
     from weightspace.backdoors.training import train_detector
     from weightspace.zoo.store import Zoo
 
+    if zoo.suffix == ".npz":
+        if steps is not None:
+            raise ValueError("--steps is of detectors for one architecture: leave it out")
+        general = train_general(NetworkTable.load(zoo))
+        out.mkdir(parents=True, exist_ok=True)
+        general.save(out / "detector.safetensors")
+        return say_facts(general.card, json)
     return say_facts(train_detector(Zoo.open(zoo), out, steps=steps).card, json)
 
 

@@ -7,23 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
+from weightspace.backdoors.general_detector import FALSE_ALARMS
+from weightspace.backdoors.general_training import FOLDS, Crossed, best_method, cross_fitted, out_of_fold_p
 from weightspace.backdoors.nearness import Nearness
 from weightspace.backdoors.neuron_set import NeuronSet
 from weightspace.backdoors.table import NetworkTable
-from weightspace.backdoors.table_methods import METHODS, TableMethod, Tuned, area
-from weightspace.errors import TaskError
+from weightspace.backdoors.table_methods import METHODS, TableMethod, area
 from weightspace.evaluation.metrics import Interval, bootstrap_interval
 from weightspace.evaluation.tables import markdown_table
 from weightspace.files.progress import progress
 from weightspace.zoo.poison import CONTROLS, EVERY_ATTACK, LABEL_NOISE, TRIGGER_ONLY
 
 Make = Callable[[], TableMethod]
-FOLDS = 5
-FALSE_ALARMS = 0.05
-ODD = 0.01
-"""Typicality below which a network is not judged."""
 LEAST = 6
 """Networks of each side below which nothing is said."""
 RESAMPLES = 1_000
@@ -33,33 +30,12 @@ AXES = ("initialisation", "optimiser", "norm", "images", "activation", "convolut
 """Of the recipe, of which one value at a time is left out of training."""
 
 
-@dataclass(eq=False)
-class Mean:
-    """Two methods by the mean of their answers, each on the scale of the networks it was trained on."""
-
-    parts: Sequence[TableMethod]
-    scale: Sequence[tuple[float, float]] = ()
-
-    def fit(self, table: NetworkTable, bad: Bool[np.ndarray, " n"]) -> Mean:
-        self.scale = []
-        for part in self.parts:
-            said = part.fit(table, bad).scores(table)
-            self.scale = [*self.scale, (float(said.mean()), float(said.std()) + 1e-12)]
-        return self
-
-    def scores(self, table: NetworkTable) -> Float[np.ndarray, " n"]:
-        said = [
-            (part.scores(table) - mean) / spread for part, (mean, spread) in zip(self.parts, self.scale, strict=True)
-        ]
-        return np.mean(said, axis=0)
-
-
 def methods_of(table: NetworkTable) -> dict[str, Make]:
     """The methods that a table allows: those that read neurons only where it keeps them."""
     if table.sets is None:
         return dict(METHODS)
     ours: dict[str, Make] = {
-        "invariants and set of neurons": lambda: Mean([Tuned(("invariants",), together=True), NeuronSet()]),
+        "invariants and set of neurons": best_method,
         "set of neurons": NeuronSet,
     }
     return ours | dict(METHODS)
@@ -71,16 +47,14 @@ class Answers:
 
     Attributes:
         scores: by method, (n,), as ranks among the networks without backdoor that the same fit judged.
-        raw: by method, (n,), as the fits said them.
-        fold: (n,) which fit.
-        outside: by method, the mean of what all fits say of networks from elsewhere, if there are any.
+        crossed: by method, the fits and what they said.
+        outside: by method, (m, folds) what all fits say of networks from elsewhere, if there are any.
     """
 
     table: NetworkTable
     scores: Mapping[str, Float[np.ndarray, " n"]]
-    raw: Mapping[str, Float[np.ndarray, " n"]]
-    fold: np.ndarray
-    outside: Mapping[str, Float[np.ndarray, " m"]]
+    crossed: Mapping[str, Crossed]
+    outside: Mapping[str, Float[np.ndarray, "m f"]]
 
 
 def learnable(table: NetworkTable) -> np.ndarray:
@@ -101,28 +75,22 @@ def crossed(
     Raises:
         TaskError: if either side has fewer than ten networks.
     """
-    bad = table.backdoored
-    if min(bad.sum(), table.clean.sum()) < 2 * FOLDS:
-        raise TaskError(
-            f"{int(bad.sum())} networks with a backdoor that works and {int(table.clean.sum())} clean ones are too few "
-            f"to be cut into {FOLDS} parts: make more of the zoo"
-        )
-    fold = np.random.default_rng(seed).permutation(len(table)) % FOLDS
-    scores, raw = ({name: np.empty(len(table)) for name in methods} for _ in range(2))
-    outside = {} if others is None else {name: np.zeros(len(others)) for name in methods}
-    rows = learnable(table)
+    crosses: dict[str, Crossed] = {}
     with progress("random split", len(methods) * FOLDS, "fits", show) as advance:
+        for name, make in methods.items():
+            crosses[name] = cross_fitted(table, make, seed=seed, advance=advance)
+    fold = next(iter(crosses.values())).fold
+    scores = {name: np.empty(len(table)) for name in methods}
+    for name, found in crosses.items():
         for number in range(FOLDS):
-            training = table.select(rows[fold[rows] != number])
-            apart = np.flatnonzero(fold == number)
-            for name, make in methods.items():
-                fitted = make().fit(training, training.backdoored)
-                raw[name][apart] = fitted.scores(table.select(apart))
-                scores[name][apart] = _ranked(raw[name][apart], table.without[apart])
-                if others is not None:
-                    outside[name] += fitted.scores(others) / FOLDS
-                advance(1, note=name)
-    return Answers(table, scores, raw, fold, outside)
+            apart = fold == number
+            scores[name][apart] = _ranked(found.own[apart], table.without[apart])
+    outside = {
+        name: np.stack([fit.scores(others) for fit in found.fits], 1)
+        for name, found in crosses.items()
+        if others is not None
+    }
+    return Answers(table, scores, crosses, outside)
 
 
 def _ranked(said: np.ndarray, good: np.ndarray) -> np.ndarray:
@@ -247,17 +215,12 @@ def guarantee_table(answers: Answers, others: NetworkTable | None) -> str:
     without backdoor and the backdoors found, with the stated 5%; calibrated on the nearest networks of other folds."""
     table = answers.table
     lines = []
-    for name, raw in answers.raw.items():
-        p, typical = np.empty(len(table)), np.empty(len(table))
-        for number in range(FOLDS):
-            apart, known = np.flatnonzero(answers.fold == number), (answers.fold != number) & table.without
-            near = Nearness.of(table.select(np.flatnonzero(known)), raw[known])
-            asked = table.select(apart)
-            p[apart], typical[apart] = near.p_values(asked, raw[apart]), near.typicality(asked)
-        cells = _judged(table, p, typical)
+    for name, crossed in answers.crossed.items():
+        cells = _judged(table, *out_of_fold_p(table, crossed))
         if others is not None:
-            near = Nearness.of(table.select(np.flatnonzero(table.without)), raw[table.without])
-            cells += _judged(others, near.p_values(others, answers.outside[name]), near.typicality(others))
+            good = table.without
+            near = Nearness.of(table.select(np.flatnonzero(good)), crossed.own[good], crossed.fold[good])
+            cells += _judged(others, near.p_values(others, answers.outside[name]), near.distance(others))
         lines.append([name, *cells])
     heads = ["judged", "false alarms", "found"]
     return markdown_table(
@@ -265,8 +228,8 @@ def guarantee_table(answers: Answers, others: NetworkTable | None) -> str:
     )
 
 
-def _judged(table: NetworkTable, p: np.ndarray, typical: np.ndarray) -> list[str]:
-    judged = typical > ODD
+def _judged(table: NetworkTable, p: np.ndarray, far: np.ndarray) -> list[str]:
+    judged = far <= 1
     found = [f"{judged.mean():.0%} of {len(table)}"]
     for rows in (table.without & judged, table.backdoored & judged):
         if rows.sum() < LEAST:
@@ -312,7 +275,9 @@ def tables(
         "each attack that works, all trained on, against clean": attack_table(answers),
     }
     if others is not None:
-        found[f"outside: {len(others)} networks of a plain script"] = split_table(others, answers.outside)
+        found[f"outside: {len(others)} networks of a plain script"] = split_table(
+            others, {name: said.mean(1) for name, said in answers.outside.items()}
+        )
     found["stated false alarms of 5%, answers calibrated on the nearest networks"] = guarantee_table(answers, others)
     for axis in axes:
         if axis in table.facts:

@@ -12,9 +12,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from weightspace import __version__
-from weightspace.errors import NetworkError
+from weightspace.errors import NetworkError, WeightspaceError
 from weightspace.files.atomic import write_atomically
-from weightspace.files.tensors import METADATA_KEY, read_safetensors
+from weightspace.files.tensors import METADATA_KEY, read_header, read_safetensors
 from weightspace.train.config import TrainingConfig
 
 FORMAT = 1
@@ -63,6 +63,16 @@ def read_model(path: Path, kind: str, made_by: str) -> tuple[dict[str, Tensor], 
             "the version that wrote it"
         )
     return {name: torch.from_numpy(array) for name, array in arrays.items()}, record
+
+
+def kind_of(path: Path) -> str | None:
+    """What `write_model` was told that a file is; None of another file, or of none."""
+    try:
+        record = json.loads(read_header(path).metadata.get(METADATA_KEY, "null"))
+    except (WeightspaceError, OSError, ValueError, RecursionError):
+        return None
+    found = record.get("kind") if isinstance(record, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def training_of(options: Mapping[str, Any]) -> TrainingConfig:
