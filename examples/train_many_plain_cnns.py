@@ -1,7 +1,8 @@
 """Many networks of `train_plain_cnn.py`, each with choices of its own: the outside test of detectors of backdoors.
 
     python examples/train_many_plain_cnns.py FOLDER --data cifar.npz gtsrb.npz --count 200
-    weightspace backdoors outside FOLDER
+    weightspace backdoors read FOLDER --neurons --out outside.npz
+    weightspace backdoors anywhere TABLE.npz --outside outside.npz
 
 Half are clean. A run that was stopped goes on where it was.
 """

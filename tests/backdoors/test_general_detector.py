@@ -115,7 +115,7 @@ def test_a_damaged_file_or_another_one_is_refused(detector: GeneralDetector, tmp
         if broken is None:
             continue
         save_file({**arrays, name: broken}, tmp_path / "broken.safetensors", metadata)
-        with pytest.raises(NetworkError, match="train|damaged"):
+        with pytest.raises(NetworkError, match=r"train|damaged"):
             GeneralDetector.load(tmp_path / "broken.safetensors")
     save_file({"a": np.zeros(3, np.float32)}, tmp_path / "other.safetensors")
     with pytest.raises(NetworkError, match="general detector"):

@@ -13,6 +13,14 @@ def counted(chosen: np.ndarray) -> Column:
     return np.cumsum(chosen, axis=1, dtype=np.int16)
 
 
+def occurrences(tokens: np.ndarray, asked: np.ndarray) -> Column:
+    """At how many places up to here the token stands that is asked for here."""
+    found = np.zeros(tokens.shape, np.int16)
+    for token in np.unique(asked[asked >= 0]):
+        found += np.where(asked == token, counted(tokens == token), np.int16(0))
+    return found
+
+
 def latest(chosen: np.ndarray) -> Column:
     """The last place up to here at which `chosen` holds; -1 where there is none."""
     places = np.arange(chosen.shape[1], dtype=np.int16)

@@ -43,6 +43,7 @@ class Grammar(TokenOperators):
                 self._tests,
                 self._earlier,
                 self._counts,
+                self._occurrences,
                 self._balances,
                 self._interleaved,
                 self._matches,
@@ -77,6 +78,17 @@ class Grammar(TokenOperators):
                 self.pool.add(
                     "number", columns.counted(chosen & self.real), cost + (0 if cost == 1 else 0.5), "count",
                     lambda f=feature, h=holds: self._count_node(f, h),
+                )  # fmt: skip
+
+    def _occurrences(self, cost: int) -> None:
+        """How often a token nearby, or one that was matched, has been seen."""
+        if self.kind == "sets" or not 1 <= cost <= 4:
+            return
+        for feature in self.pool.of("token", cost - 1, cost - 1, None if self.few else self.quota // 8):
+            if feature.operator in ("input", "earlier token", "match", "commonest"):
+                self.pool.add(
+                    "number", columns.occurrences(self.codes, feature.values), cost, "occurrences",
+                    lambda f=feature: SelectorWidth(Select(tokens, f.node, "EQ")),
                 )  # fmt: skip
 
     def _count_node(self, feature: Feature, holds: bool) -> SOp:

@@ -12,6 +12,7 @@ from weightspace.decompiler.trained.answering import value_of
 from weightspace.decompiler.trained.asked import EOS, SPECIAL, Asked, Strings
 from weightspace.decompiler.trained.grammar import Grammar
 from weightspace.decompiler.trained.naming import named
+from weightspace.decompiler.trained.relabelling import as_tokens, relabelled
 from weightspace.decompiler.trained.trees import Fit, Leaf, Table, Tree, fitted, varied
 from weightspace.rasp.choices import NextTokens
 from weightspace.rasp.language import walk
@@ -85,7 +86,10 @@ def search(
     line = float(np.clip(weights.sum() / 1_500, 0.5, 1.5)) if line is None else line
     table = Table(pool.features["bool"], weights)
     if asked.kind == "answers":
-        ends = sorted((Leaf(feature) for feature in pool.features["token"]), key=lambda leaf: leaf.cost)
+        tokens, numbers = pool.features["token"], pool.features["number"]
+        renamed = relabelled([*tokens, *numbers], asked.vocab, given, weights)
+        known = [*tokens, *as_tokens(numbers, asked.vocab, given, weights), *renamed]
+        ends = sorted((Leaf(feature) for feature in known), key=lambda leaf: leaf.cost)
         fits = fitted(table, given, _constants(asked, given[both.asked]), ends, depth=depth, line=line)
         programs = [
             Found(

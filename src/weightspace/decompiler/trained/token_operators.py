@@ -274,6 +274,13 @@ class TokenOperators:
                     "token", np.where(found >= 0, table[found], -1), 2, "order",
                     lambda w=which: self._nearest_node(w),
                 )  # fmt: skip
+        if cost == 1:
+            special = tuple(text for text in self.vocab if text in SPECIAL)
+            letters = np.isin(self.codes, self.letters)
+            self.pool.add(
+                "token", columns.commonest(self.token.values, letters, len(self.vocab)), cost, "commonest",
+                lambda: pick("commonest", Select(tokens, tokens, f"x not in {special!r}"), tokens, NOTHING),
+            )  # fmt: skip
         if cost in (2, 3):
             for feature in self.pool.of("bool", cost - 1, cost - 1, self.quota // 8):
                 self.pool.add(
