@@ -51,7 +51,9 @@ def test_trees_as_arrays_say_what_the_library_says_missing_values_too() -> None:
     asked = rng.normal(size=(200, 12)).astype(np.float32)
     asked[rng.random(asked.shape) < 0.2] = np.nan
     trees = Trees.of(booster)
-    np.testing.assert_allclose(trees.scores(asked), booster.predict(asked, raw_score=True), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        trees.scores(asked), np.asarray(booster.predict(asked, raw_score=True)), rtol=1e-9, atol=1e-12
+    )
     again = Trees.from_arrays(trees.arrays(), 12)
     assert np.array_equal(again.scores(asked), trees.scores(asked))
     with pytest.raises(NetworkError, match="lead out of themselves"):
