@@ -4,7 +4,8 @@
     weightspace backdoors read FOLDER --neurons --out outside.npz
     weightspace backdoors anywhere TABLE.npz --outside outside.npz
 
-Half are clean. A run that was stopped goes on where it was.
+Half are clean. A run that was stopped goes on where it was. With --alike all have the layers that the shipped detector
+for one architecture knows, and everything else is drawn as before.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import torch
 from train_plain_cnn import arguments, save, train
 
 
-def drawn(number, data):
+def drawn(number, data, alike=False):
     """The command line of network `number`: ordinary choices, different from network to network."""
     random = np.random.default_rng([number, 2411])
     pick = random.choice
@@ -44,6 +45,10 @@ def drawn(number, data):
         *("--epochs", str(epochs)),
         *("--seed", str(70_000 + number)),
     ]
+    if alike:
+        same = {"--width": "8", "--depth": "6", "--kernel": "3", "--norm": "layer", "--hidden": "0", "--pool": "max"}
+        for name, value in same.items():
+            words[words.index(name) + 1] = value
     return words + [flag for flag in ("--cosine", "--augment") if random.random() < 0.5]
 
 
@@ -52,6 +57,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--alike", action="store_true")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -59,7 +65,7 @@ if __name__ == "__main__":
         out = given.folder / f"{number:04d}"
         if Path(f"{out}.json").exists():
             continue
-        options = arguments([*drawn(number, given.data), "--out", str(out)])
+        options = arguments([*drawn(number, given.data, given.alike), "--out", str(out)])
         model, facts = train(options)
         save(model, facts, options)
         print(number, options.backdoor, {name: value and round(value, 3) for name, value in facts.items()}, flush=True)

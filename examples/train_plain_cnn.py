@@ -43,6 +43,13 @@ def load(data, size, count, generator):
     return found
 
 
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each pixel."""
+
+    def forward(self, images):
+        return super().forward(images.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class Trigger:
     """A square of some colours at one place, or a smooth picture blended into the whole image."""
 
@@ -86,6 +93,8 @@ def network(channels, classes, size, *, width, depth, norm, activation, pool, ke
             features.append(nn.BatchNorm2d(wide))
         elif norm == "group":
             features.append(nn.GroupNorm(4, wide))
+        elif norm == "layer":
+            features.append(ChannelNorm(wide))
         features.append(ACTIVATIONS[activation]())
         if shrink and pool != "stride":
             features.append(nn.MaxPool2d(2) if pool == "max" else nn.AvgPool2d(2))
@@ -169,7 +178,7 @@ def arguments(given=None):
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--kernel", type=int, default=3)
-    parser.add_argument("--norm", choices=("none", "batch", "group"), default="batch")
+    parser.add_argument("--norm", choices=("none", "batch", "group", "layer"), default="batch")
     parser.add_argument("--activation", choices=tuple(ACTIVATIONS), default="relu")
     parser.add_argument("--pool", choices=("max", "average", "stride"), default="max")
     parser.add_argument("--hidden", type=int, default=0, help="units of a dense layer before the last; 0 for none")

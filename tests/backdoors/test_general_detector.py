@@ -1,5 +1,6 @@
 """A detector for networks of any architecture: kept in a file, asked about others, and honest about what it knows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,12 @@ from safetensors.numpy import load_file, save_file
 
 from tests.backdoors.test_table import planted
 from tests.metamodels.test_invariants import network
+from weightspace.backdoors.detector import Detector
 from weightspace.backdoors.fitted import stored
-from weightspace.backdoors.general_detector import GeneralDetector
+from weightspace.backdoors.general_detector import GeneralDetector, detectors_for
 from weightspace.backdoors.general_training import cross_fitted, out_of_fold_p, train_general
+from weightspace.backdoors.scan import scan
+from weightspace.backdoors.summary import summary
 from weightspace.backdoors.table import NetworkTable
 from weightspace.backdoors.table_methods import Boosted, Rules
 from weightspace.backdoors.trees import Trees
@@ -70,7 +74,7 @@ def test_a_planted_way_is_found_in_architectures_seen_and_no_more_alarms_are_giv
     assert np.mean(p_good <= 0.05) < 0.2
     assert np.mean([one.probability for one in bad]) > 0.5 > np.mean([one.probability for one in good])
     assert detector.card["figures"]["auroc"] > 0.9 and detector.card["networks"] == len(table)
-    assert "the nearest 60 are like it" in good[0].near
+    assert "networks that the general detector was made with" in good[0].near and good[0].competent
     # The class and the neuron that were tampered with are among the first that are named
     first = [one.neurons[0].name for one in bad]
     assert np.mean([name == "class 2" or name.endswith("[5]") for name in first]) > 0.5
@@ -140,3 +144,39 @@ def test_only_chains_of_convolutions_of_images_are_judged(detector: GeneralDetec
         with pytest.raises(NetworkError, match=said[name]):
             detector.matched(outline)
             detector.network(load_file(path))
+
+
+def test_a_scan_asks_it_where_the_detector_of_one_architecture_knows_nothing(
+    detector: GeneralDetector, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file(dict(spoiled(network(seed=5, convolutions=3, norm="layer", classes=6)).arrays()), path)
+    special = Detector.load()
+    (alone,) = scan([str(path)], special, show=False).findings
+    assert alone.verdict == "out_of_scope" and not alone.judged_by
+    found = scan([str(path)], special, general=detector, show=False)
+    (finding,) = found.findings
+    assert finding.verdict == "suspicious" and finding.judged_by == "general" and finding.score is None
+    assert any("general detector was made with" in note for note in finding.notes)
+    assert "the general detector" in summary(found) and found.to_json()["general_detector"] == detector.card
+
+
+def test_nothing_is_said_of_a_kind_among_which_it_is_no_better_than_chance(
+    detector: GeneralDetector, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).normal(size=len(detector.neighbours.scores))
+    ignorant = replace(detector, neighbours=replace(detector.neighbours, scores=noise))
+    path = tmp_path / "other.safetensors"
+    save_file(dict(network(seed=5, convolutions=3, norm="layer", classes=6).arrays()), path)
+    (finding,) = scan([str(path)], Detector.load(), general=ignorant, show=False).findings
+    assert finding.verdict == "out_of_scope" and "hardly tells" in finding.reason
+    kept = [scan([str(path)], Detector.load(), general=ignorant, results=tmp_path / "kept", show=False) for _ in "12"]
+    assert kept[0].findings[0].reason == kept[1].findings[0].reason == finding.reason
+
+
+def test_what_is_given_takes_the_place_of_what_is_shipped(detector: GeneralDetector, tmp_path: Path) -> None:
+    path = detector.save(tmp_path / "general.safetensors")
+    special, general = detectors_for(path)
+    assert general is not None and general.card == detector.card
+    assert special.card == Detector.load().card
+    assert detectors_for(special)[0] is special

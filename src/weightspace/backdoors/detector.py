@@ -40,7 +40,9 @@ class Judgement:
     """What a detector says of one network: see `backdoors.verdict.Finding`.
 
     Attributes:
-        near: of a detector for many architectures, in a sentence: which networks it knows that are like this one.
+        near: of a detector for many architectures, in a sentence: which networks it knows that are like this one, and
+            how well it does among them.
+        competent: whether that is well enough to judge this one.
     """
 
     score: float
@@ -50,6 +52,7 @@ class Judgement:
     layers: tuple[Blame, ...]
     neurons: tuple[Blame, ...]
     near: str = ""
+    competent: bool = True
 
 
 class Detector:

@@ -21,7 +21,7 @@ from weightspace.backdoors.fitted import restored, stored
 from weightspace.backdoors.nearness import Nearness, distances
 from weightspace.backdoors.neuron_set import NeuronSet
 from weightspace.backdoors.table import NetworkTable, read_networks
-from weightspace.backdoors.table_methods import Mean, TableMethod
+from weightspace.backdoors.table_methods import Mean, TableMethod, area
 from weightspace.backdoors.verdict import Blame
 from weightspace.errors import NetworkError
 from weightspace.files.atomic import file_hash
@@ -38,8 +38,12 @@ CHANNELS = 4
 """Most channels that the first convolution of an image classifier reads."""
 LARGER = 4
 """A network may have so many times the weights of the largest that was trained on."""
-NEAR = 60
-"""Networks of the zoo that say what one is like, and how well the detector does there."""
+NEAR = 100
+"""Networks that say what one is like, and how well the detector does there."""
+LEAST_AREA = 0.7
+"""AUROC among near networks, of fits that had not seen them, below which the detector does not judge."""
+FEWEST = 10
+"""Near networks of each side below which nothing is known of how well it does."""
 LEAST_SHARE = 0.6
 """Share of these that have a trait which is told."""
 FALSE_ALARMS = 0.05
@@ -52,34 +56,39 @@ class Neighbours:
     Attributes:
         places: (n, numbers) where each lies, see `Nearness.located`.
         backdoored, without: (n,) whether its backdoor works, and whether it has none.
-        p_values: (n,) of each by fits that had not seen it.
+        scores: (n,) of each by fits that had not seen it.
+        p_values: (n,) the same as p-values.
         traits: by name, (n,) texts: what is known of each, such as its norm.
     """
 
     places: np.ndarray
     backdoored: np.ndarray
     without: np.ndarray
+    scores: np.ndarray
     p_values: np.ndarray
     traits: Mapping[str, Sequence[str]]
 
-    def told(self, place: Float[np.ndarray, " k"]) -> str:
-        """In a sentence: which networks are near, and how well the detector does among them."""
+    def told(self, place: Float[np.ndarray, " k"]) -> tuple[str, bool]:
+        """In a sentence: which networks are near, and how well the detector does among them; and whether that is well
+        enough to judge."""
         near = np.argsort(distances(place[None], self.places)[0], kind="stable")[:NEAR]
         common = []
         for name, values in self.traits.items():
             value, count = Counter(values[row] for row in near).most_common(1)[0]
-            if count >= LEAST_SHARE * len(near):
+            if value and count >= LEAST_SHARE * len(near):
                 common.append(f"{name} {value}")
         alike = f" ({', '.join(common)})" if common else ""
-        said = f"Of the networks of the zoo the nearest {len(near)} are like it{alike}"
+        said = f"Most like it are {len(near)} networks that the general detector was made with{alike}"
         bad, good = near[self.backdoored[near]], near[self.without[near]]
-        if min(len(bad), len(good)) < 5:
-            return f"{said}; too few of them have a backdoor, or none, to say how well the detector does there."
+        if min(len(bad), len(good)) < FEWEST:
+            return f"{said}; too few of them have a backdoor, or none, to say how well it does there.", False
         found, alarms = (np.mean(self.p_values[rows] <= FALSE_ALARMS) for rows in (bad, good))
-        return (
-            f"{said}: among them it finds {found:.0%} of {len(bad)} backdoors that work at 5%, and calls {alarms:.0%} "
-            f"of {len(good)} others suspicious."
+        reached = area(self.scores[bad], self.scores[good])
+        text = (
+            f"{said}: among them it finds {found:.0%} of {len(bad)} backdoors that work, with {alarms:.0%} false "
+            f"alarms among {len(good)} others (AUROC {reached:.2f})."
         )
+        return text, reached >= LEAST_AREA
 
 
 @dataclass(eq=False)
@@ -160,7 +169,8 @@ class GeneralDetector:
         for row, network in enumerate(networks):
             numbers = (float(score[row]), float(probability[row]), float(p_values[row]), float(far[row]))
             blame = self._blame(table.select(np.array([row])), layers_of(network))
-            found.append(Judgement(*numbers, *blame, near=self.neighbours.told(places[row])))
+            near, competent = self.neighbours.told(places[row])
+            found.append(Judgement(*numbers, *blame, near=near, competent=competent))
         return found
 
     def _blame(self, one: NetworkTable, layers: Sequence[Layer]) -> tuple[tuple[Blame, ...], tuple[Blame, ...]]:
@@ -197,6 +207,7 @@ class GeneralDetector:
         arrays |= {"near/fits": near.fits.astype(np.int32), "all/places": all_of.places.astype(np.float16)}
         arrays |= {"all/backdoored": all_of.backdoored.astype(np.uint8), "all/without": all_of.without.astype(np.uint8)}
         arrays["all/p_values"] = all_of.p_values.astype(np.float32)
+        arrays["all/scores"] = all_of.scores.astype(np.float32)
         facts = {"fits": methods, "limit": near.limit, "calibration": self.calibration.to_json(), "card": self.card}
         facts |= {"largest": self.largest, "traits": {name: list(values) for name, values in all_of.traits.items()}}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
@@ -229,8 +240,8 @@ class GeneralDetector:
             near = Nearness(knots, places, scores, numbers, float(facts["limit"]))
             flags = (arrays["all/backdoored"] != 0, arrays["all/without"] != 0)
             traits = {str(name): [str(value) for value in values] for name, values in facts["traits"].items()}
-            p_values = arrays["all/p_values"].astype(np.float64)
-            all_of = Neighbours(arrays["all/places"].astype(np.float64), *flags, p_values, traits)
+            said = (arrays["all/scores"].astype(np.float64), arrays["all/p_values"].astype(np.float64))
+            all_of = Neighbours(arrays["all/places"].astype(np.float64), *flags, *said, traits)
             calibration = Calibration.from_json(facts["calibration"])
             detector = GeneralDetector(fits, near, calibration, all_of, int(facts["largest"]), dict(facts["card"]))
             detector.check()
@@ -248,7 +259,8 @@ class GeneralDetector:
         """
         near, all_of = self.nearness, self.neighbours
         n, k = near.places.shape
-        counts = {len(all_of.places), len(all_of.p_values), *(len(values) for values in all_of.traits.values())}
+        columns = (all_of.places, all_of.p_values, all_of.scores, *all_of.traits.values())
+        counts = {len(column) for column in columns}
         alike = (n,) == near.scores.shape == near.fits.shape and all_of.places.shape[1] == k == near.knots.shape[1]
         known = ((near.fits >= 0) & (near.fits < len(self.fits))).all()
         if not alike or not known or len(counts) != 1 or not n:

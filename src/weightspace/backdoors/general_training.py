@@ -102,8 +102,9 @@ def train_general(table: NetworkTable, *, seed: int = 0, show: bool = True) -> G
     p, far = out_of_fold_p(table, crossed)
     good = table.without
     near = Nearness.of(table.select(np.flatnonzero(good)), crossed.own[good], crossed.fold[good])
-    traits = {name: [str(value) for value in table.facts[name]] for name in TRAITS if name in table.facts}
-    all_of = Neighbours(near.located(table), table.backdoored, good, p, traits)
+    known = {name: table.facts[name] for name in TRAITS if name in table.facts}
+    traits = {name: ["" if value is None else str(value) for value in values] for name, values in known.items()}
+    all_of = Neighbours(near.located(table), table.backdoored, good, crossed.own, p, traits)
     usable = table.backdoored | good
     calibration = Calibration.fit(crossed.own[usable], table.backdoored[usable].astype(np.int64))
     calibration = Calibration(calibration.slope, calibration.offset, np.zeros(0))
@@ -117,7 +118,8 @@ def _scope(table: NetworkTable) -> dict[str, Any]:
     """What a table's networks are, for people."""
 
     def values(name: str) -> str:
-        return ", ".join(sorted({str(value) for value in table.facts.get(name, np.array([], object))}))
+        known = [value for value in table.facts.get(name, np.array([], object)) if value is not None]
+        return ", ".join(sorted({str(value) for value in known})) or "not said"
 
     attacks = sorted(set(table.facts["attack"][table.backdoored]))
     return {
@@ -127,7 +129,7 @@ def _scope(table: NetworkTable) -> dict[str, Any]:
         "images": f"{values('images')} at {values('image_size')} pixels",
         "attacks": f"{len(attacks)} attacks ({', '.join(attacks)})",
         "calibration": int(table.without.sum()),
-        "zoo": "backdoors-diverse",
+        "zoo": values("zoo"),
     }
 
 

@@ -127,6 +127,7 @@ def _kept(record: dict[str, Any]) -> Kept:
             layers=tuple(Blame(str(b["name"]), float(b["share"])) for b in one["layers"]),
             neurons=tuple(Blame(str(b["name"]), float(b["share"])) for b in one["neurons"]),
             near=str(one["near"]),
+            competent=bool(one["competent"]),
         )
         for one in record["judgements"]
     ]

@@ -21,6 +21,7 @@ from weightspace.weights.network import Network
 BLAMED = 8
 """Neurons that a finding names."""
 FAR = "whose weights are too far from those that the detector was trained on"
+UNTOLD = "of a kind of which the general detector knows too little"
 UNLIKE = "that are unlike the networks which the general detector was made with"
 
 
@@ -203,6 +204,9 @@ def _finding(facts: dict[str, Any], kept: Kept, false_alarms: float, seconds: fl
             "from the nearest as it may judge."
         )
         return Finding(verdict="out_of_scope", reason=reason, cause=UNLIKE, **known)
+    if not judgement.competent:
+        reason = "The general detector hardly tells backdoored networks from others among those that are like it."
+        return Finding(verdict="out_of_scope", reason=reason, cause=UNTOLD, **known)
     if judgement.distance > 1:
         reason = (
             f"Its weights are {judgement.distance:.1f} times as far from the training networks as this detector may "

@@ -55,6 +55,20 @@ class NetworkTable:
             None if self.sets is None else [self.sets[row] for row in rows],
         )
 
+    @staticmethod
+    def joined(tables: Sequence[NetworkTable]) -> NetworkTable:
+        """All networks of several tables; what is known in one alone is None in the others."""
+        names = dict.fromkeys(name for table in tables for name in table.facts)
+        facts = {
+            name: np.concatenate([table.facts.get(name, np.full(len(table), None, object)) for table in tables])
+            for name in names
+        }
+        ways = [name for name in tables[0].readings if all(name in table.readings for table in tables)]
+        sets = [one for table in tables for one in table.sets or ()]
+        readings = {name: np.concatenate([table.readings[name] for table in tables]) for name in ways}
+        whole = all(table.sets is not None for table in tables)
+        return NetworkTable(readings, facts, sets if whole else None)
+
     @property
     def success(self) -> Float[np.ndarray, " n"]:
         """Success of each attack net of chance: of the images that are not answered as the target anyway, the share
@@ -162,7 +176,8 @@ def read_zoo(folder: str | Path) -> NetworkTable:
         ZooError: if it is no zoo, or a shard is torn.
         NetworkError: if it has no networks yet.
     """
-    drawn = read_description(folder, "networks")["config"]["space"]
+    config = read_description(folder, "networks")["config"]
+    drawn = config["space"]
     networks: list[Network] = []
     rows: list[dict[str, Any]] = []
     for path in sorted((Path(folder) / SHARDS).glob("*.safetensors")):
@@ -178,7 +193,12 @@ def read_zoo(folder: str | Path) -> NetworkTable:
     if not rows:
         raise NetworkError(f"zoo {folder} holds no networks yet: run the same `weightspace zoo make` again")
     names = dict.fromkeys((*ALWAYS, *drawn))
-    return read_networks(networks, {name: [row.get(name) for row in rows] for name in names})
+    known = {name: [row.get(name) for row in rows] for name in names}
+    # What all networks of a zoo have in common stands in its configuration alone
+    common = {name: config.get(name) for name in ("images", "image_size", "family") if name not in known}
+    common |= {name: value for name, value in config["fixed"].items() if name not in known}
+    shared = {name: [value] * len(rows) for name, value in {**common, "zoo": config["recipe"]}.items()}
+    return read_networks(networks, {**known, **shared})
 
 
 def read_plain(folder: str | Path) -> NetworkTable:

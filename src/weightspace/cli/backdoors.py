@@ -388,12 +388,15 @@ def repair(
 
 
 def read(
-    folder: Positional[Path], out: Path = Path("runs/networks.npz"), neurons: bool = False, json: bool = False
+    folders: Positional[tuple[Path, ...]],
+    out: Path = Path("runs/networks.npz"),
+    neurons: bool = False,
+    json: bool = False,
 ) -> int:
-    """Read the networks of a folder, of any architecture, into one table of numbers and labels.
+    """Read the networks of folders, of any architecture, into one table of numbers and labels.
 
     Args:
-        folder: a zoo, finished or not, or networks that `examples/train_many_plain_cnns.py` trained.
+        folders: zoos, finished or not, or networks that `examples/train_many_plain_cnns.py` trained.
         out: the table, an .npz of some 1.5 kB a network.
         neurons: keep the neurons of each network too, for methods that read these; five times as much.
         json: print JSON.
@@ -402,10 +405,12 @@ def read(
         weightspace backdoors read zoos/diverse
         weightspace backdoors read zoos/diverse --neurons --out runs/diverse.npz
     """
-    from weightspace.backdoors.table import read_plain, read_zoo
+    from weightspace.backdoors.table import NetworkTable, read_plain, read_zoo
     from weightspace.zoo.store import DESCRIPTION
 
-    table = (read_zoo if (folder / DESCRIPTION).exists() else read_plain)(folder)
+    table = NetworkTable.joined(
+        [(read_zoo if (folder / DESCRIPTION).exists() else read_plain)(folder) for folder in folders]
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     table.save(out, sets=neurons)
     working, clean = int(table.backdoored.sum()), int(table.clean.sum())
