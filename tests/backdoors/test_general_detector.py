@@ -12,7 +12,7 @@ from tests.metamodels.test_invariants import network
 from weightspace.backdoors.detector import Detector
 from weightspace.backdoors.fitted import stored
 from weightspace.backdoors.general_detector import GeneralDetector, detectors_for
-from weightspace.backdoors.general_training import cross_fitted, out_of_fold_p, train_general
+from weightspace.backdoors.general_training import cross_fitted, evaluate_general, out_of_fold_p, train_general
 from weightspace.backdoors.scan import scan
 from weightspace.backdoors.summary import summary
 from weightspace.backdoors.table import NetworkTable
@@ -180,3 +180,14 @@ def test_what_is_given_takes_the_place_of_what_is_shipped(detector: GeneralDetec
     assert general is not None and general.card == detector.card
     assert special.card == Detector.load().card
     assert detectors_for(special)[0] is special
+
+
+def test_figures_on_outsiders_count_only_what_is_judged(detector: GeneralDetector) -> None:
+    others = planted(40, seed=8)
+    found = evaluate_general(detector, others)
+    assert found["networks"] == [int(others.backdoored.sum()), int(others.without.sum())]
+    assert found["auroc"][0] > 0.8 and found["judged"][0] > 0.5
+    assert sum(found["judged networks"]) <= len(others)
+    ignorant = replace(detector, nearness=replace(detector.nearness, limit=1e-9))
+    none = evaluate_general(ignorant, others)
+    assert none["judged"][0] == 0 and none["too far"] == len(others) and none["found"] == []

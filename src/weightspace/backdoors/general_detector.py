@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -161,16 +161,23 @@ class GeneralDetector:
         for network in networks:
             network.check_finite()
         table = read_networks(networks, {"attack": ["unknown"] * len(networks)}, ways=("invariants",))
-        said = np.stack([fit.scores(table) for fit in self.fits], 1)
-        p_values, far = self.nearness.p_values(table, said), self.nearness.distance(table)
-        score, places = said.mean(1), self.nearness.located(table)
-        probability = self.calibration.probability(score)
         found = []
-        for row, network in enumerate(networks):
+        for row, (network, said) in enumerate(zip(networks, self.judge_table(table), strict=True)):
+            layers, neurons = self._blame(table.select(np.array([row])), layers_of(network))
+            found.append(replace(said, layers=layers, neurons=neurons))
+        return found
+
+    def judge_table(self, table: NetworkTable) -> list[Judgement]:
+        """Each network of a table that keeps neurons, as `judge`, without blame."""
+        said = np.stack([fit.scores(table) for fit in self.fits], 1)
+        score = said.mean(1)
+        p_values, far = self.nearness.p_values(table, said), self.nearness.distance(table)
+        probability, places = self.calibration.probability(score), self.nearness.located(table)
+        found = []
+        for row in range(len(table)):
             numbers = (float(score[row]), float(probability[row]), float(p_values[row]), float(far[row]))
-            blame = self._blame(table.select(np.array([row])), layers_of(network))
             near, competent = self.neighbours.told(places[row])
-            found.append(Judgement(*numbers, *blame, near=near, competent=competent))
+            found.append(Judgement(*numbers, layers=(), neurons=(), near=near, competent=competent))
         return found
 
     def _blame(self, one: NetworkTable, layers: Sequence[Layer]) -> tuple[tuple[Blame, ...], tuple[Blame, ...]]:

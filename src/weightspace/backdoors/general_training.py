@@ -16,10 +16,11 @@ from weightspace.backdoors.neuron_set import NeuronSet
 from weightspace.backdoors.table import NetworkTable
 from weightspace.backdoors.table_methods import Mean, TableMethod, Tuned, area
 from weightspace.errors import TaskError
-from weightspace.evaluation.metrics import bootstrap_interval
+from weightspace.evaluation.metrics import Interval, bootstrap_interval
 from weightspace.files.progress import progress
 
 FOLDS = 5
+RESAMPLES = 1_000
 TRAITS = (
     "norm", "activation", "images", "classes", "image_size", "convolutions", "width", "kernel", "pooling", "residual",
     "head", "initialisation", "optimiser",
@@ -112,6 +113,51 @@ def train_general(table: NetworkTable, *, seed: int = 0, show: bool = True) -> G
     low, high = card["figures"]["detected interval"]
     card["detected"] = f"{card['figures']['detected']:.0%} [{low:.0%}, {high:.0%}]"
     return GeneralDetector(crossed.fits, near, calibration, all_of, int(max(table.facts["weights"])), card)
+
+
+def evaluate_general(detector: GeneralDetector, table: NetworkTable) -> dict[str, Any]:
+    """How a general detector does on networks from elsewhere, with 95% intervals over networks.
+
+    Returns:
+        how many are judged; AUROC of those whose backdoor works against clean ones, of all and of those judged; and of
+        the judged how many of either side are called suspicious at 5%.
+    """
+    said = detector.judge_table(table)
+    judged = np.array([one.distance <= 1 and one.competent for one in said])
+    score, p = (np.array([getattr(one, name) for one in said]) for name in ("score", "p_value"))
+    bad, good = table.backdoored, table.without
+
+    def rate(values: np.ndarray) -> list[float]:
+        if not len(values):
+            return []
+        found = bootstrap_interval(values.astype(float), seed=0, proportion=True)
+        return [found.estimate, found.low, found.high]
+
+    def reached(among: np.ndarray) -> list[float]:
+        if min((bad & among).sum(), (good & among).sum()) < 2:
+            return []
+        found = area_interval(score[bad & among], score[good & among])
+        return [found.estimate, found.low, found.high]
+
+    return {
+        "networks": [int(bad.sum()), int(good.sum())],
+        "judged": rate(judged[bad | good]),
+        "judged networks": [int((bad & judged).sum()), int((good & judged).sum())],
+        "too far": int(np.sum([one.distance > 1 for one in said])),
+        "auroc": reached(np.ones(len(table), bool)),
+        "auroc of judged": reached(judged),
+        "false alarms": rate(p[good & judged] <= FALSE_ALARMS),
+        "found": rate(p[bad & judged] <= FALSE_ALARMS),
+    }
+
+
+def area_interval(bad: np.ndarray, good: np.ndarray, seed: int = 0) -> Interval:
+    """AUROC with its 95% interval by bootstrap over the networks of each side."""
+    rng = np.random.default_rng(seed)
+    draws = [area(rng.choice(bad, len(bad)), rng.choice(good, len(good))) for _ in range(RESAMPLES)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    estimate = area(bad, good)
+    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
 
 
 def _scope(table: NetworkTable) -> dict[str, Any]:

@@ -325,9 +325,12 @@ def train(
 def evaluate(zoo: Positional[Path], detector: Path | None = None, fpr: float = 0.05, json: bool = False) -> int:
     """The figures of a detector's card, on a zoo's test networks; and how far rewrites that compute the same move it.
 
+    Of a general detector: how it does on the networks of a table.
+
     Args:
-        zoo: of the networks that the detector was made for.
-        detector: the one that comes with the package unless given.
+        zoo: of the networks that the detector was made for; for a general one a table with neurons, an .npz that
+            `weightspace backdoors read` made.
+        detector: the one of its kind that comes with the package unless given.
         fpr: share of clean networks that may be called suspicious.
         json: print JSON.
 
@@ -336,9 +339,14 @@ def evaluate(zoo: Positional[Path], detector: Path | None = None, fpr: float = 0
         weightspace backdoors evaluate zoos/mine --detector runs/detector/detector.safetensors
     """
     from weightspace.backdoors.detector import Detector
+    from weightspace.backdoors.general_detector import GeneralDetector
+    from weightspace.backdoors.general_training import evaluate_general
+    from weightspace.backdoors.table import NetworkTable
     from weightspace.backdoors.training import evaluate_detector, rewriting_effect
     from weightspace.zoo.store import Zoo
 
+    if zoo.suffix == ".npz":
+        return say_facts(evaluate_general(GeneralDetector.load(detector), NetworkTable.load(zoo)), json)
     judge, networks = Detector.load(detector), Zoo.open(zoo)
     figures = evaluate_detector(judge, networks, false_alarms=fpr)
     return say_facts({**figures, "rewritten": rewriting_effect(judge, networks, false_alarms=fpr)}, json)

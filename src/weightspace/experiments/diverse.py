@@ -10,11 +10,18 @@ import numpy as np
 from jaxtyping import Float
 
 from weightspace.backdoors.general_detector import FALSE_ALARMS
-from weightspace.backdoors.general_training import FOLDS, Crossed, best_method, cross_fitted, out_of_fold_p
+from weightspace.backdoors.general_training import (
+    FOLDS,
+    Crossed,
+    area_interval,
+    best_method,
+    cross_fitted,
+    out_of_fold_p,
+)
 from weightspace.backdoors.nearness import Nearness
 from weightspace.backdoors.neuron_set import NeuronSet
 from weightspace.backdoors.table import NetworkTable
-from weightspace.backdoors.table_methods import METHODS, TableMethod, area
+from weightspace.backdoors.table_methods import METHODS, TableMethod
 from weightspace.evaluation.metrics import Interval, bootstrap_interval
 from weightspace.evaluation.tables import markdown_table
 from weightspace.files.progress import progress
@@ -23,7 +30,6 @@ from weightspace.zoo.poison import CONTROLS, EVERY_ATTACK, LABEL_NOISE, TRIGGER_
 Make = Callable[[], TableMethod]
 LEAST = 6
 """Networks of each side below which nothing is said."""
-RESAMPLES = 1_000
 BINS = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 0.9), (0.9, 1.0))
 """Ranges of success net of chance."""
 AXES = ("initialisation", "optimiser", "norm", "images", "activation", "convolutions", "width", "pooling", "head")
@@ -140,15 +146,6 @@ def left_out(
                 }
             advance(1, note=str(value))
     return found
-
-
-def area_interval(bad: np.ndarray, good: np.ndarray, seed: int = 0) -> Interval:
-    """AUROC with its 95% interval by bootstrap over the networks of each side."""
-    rng = np.random.default_rng(seed)
-    draws = [area(rng.choice(bad, len(bad)), rng.choice(good, len(good))) for _ in range(RESAMPLES)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    estimate = area(bad, good)
-    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
 
 
 # -- tables ---------------------------------------------------------------------------------------------------------
