@@ -196,7 +196,7 @@ def figures(table: NetworkTable, crossed: Crossed, p: np.ndarray, far: np.ndarra
             continue
         said = table.facts[name].astype(str)
         by_trait[name] = {}
-        for value in sorted(set(said)):
+        for value in sorted(set(said) - {"None"}):
             here = said == value
             if min((bad & here).sum(), (clean & here).sum()) >= 10:
                 own = area(crossed.own[bad & here], crossed.own[clean & here])
