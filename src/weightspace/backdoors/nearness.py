@@ -23,6 +23,8 @@ DESCRIBED = [
     if name.startswith("network") or (name.endswith(", 50%") and name.startswith(("last layer", "all layer")))
 ]
 """Of the invariants, the kind of network: sizes, and the typical neuron; not the odd ones, by which backdoors show."""
+WEIGHTS = np.array([2.0 if invariant_names()[number].startswith("network") else 1.0 for number in DESCRIBED])
+"""Sizes and kinds of layers, which are few, count as much together as the numbers of the typical neuron."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ class Nearness:
         """Calibrated on networks without backdoor, at least a dozen, with the scores of fits that had not seen them."""
         x = good.readings["invariants"][:, DESCRIBED]
         knots = rank_knots(x)
-        places = ranked(x, knots)
+        places = ranked(x, knots) * WEIGHTS
         between = distances(places, places)
         np.fill_diagonal(between, np.inf)
         alone = np.sort(between, 1)[:, :NEIGHBOURS].mean(1)
@@ -80,7 +82,7 @@ class Nearness:
 
     def located(self, table: NetworkTable) -> Float[np.ndarray, "m k"]:
         """(m, numbers) where networks lie on the scale of the calibrating ones."""
-        return ranked(table.readings["invariants"][:, DESCRIBED], self.knots)
+        return ranked(table.readings["invariants"][:, DESCRIBED], self.knots) * WEIGHTS
 
     def _away(self, table: NetworkTable) -> Float[np.ndarray, "m n"]:
         return distances(self.located(table), self.places)

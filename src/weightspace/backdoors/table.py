@@ -170,7 +170,8 @@ def read_networks(
 
 
 def read_zoo(folder: str | Path) -> NetworkTable:
-    """The networks of a zoo that are there, finished or not, with what was drawn for each and what came of it.
+    """The networks of a zoo that are there, finished or not, with what was drawn for each and what came of it; those
+    with weights that are not finite are left out.
 
     Raises:
         ZooError: if it is no zoo, or a shard is torn.
@@ -188,8 +189,9 @@ def read_zoo(folder: str | Path) -> NetworkTable:
         last = {row["network"]: row for row in sorted(kept, key=lambda row: row.get("epoch") or 0)}
         for row in last.values():
             weights = np.array(shard.matrices[row["signature"]][row["row"]])
-            networks.append(Network(specs[row["signature"]], weights, {}))
-            rows.append(row)
+            if np.isfinite(weights).all():  # a training that diverged is no network
+                networks.append(Network(specs[row["signature"]], weights, {}))
+                rows.append(row)
     if not rows:
         raise NetworkError(f"zoo {folder} holds no networks yet: run the same `weightspace zoo make` again")
     names = dict.fromkeys((*ALWAYS, *drawn))
@@ -202,7 +204,8 @@ def read_zoo(folder: str | Path) -> NetworkTable:
 
 
 def read_plain(folder: str | Path) -> NetworkTable:
-    """The networks that `examples/train_many_plain_cnns.py` trained, of which no layer or recipe is the zoo's.
+    """The networks that `examples/train_many_plain_cnns.py` trained, of which no layer or recipe is the zoo's; those with
+    weights that are not finite are left out.
 
     Raises:
         NetworkError: if there are none.
@@ -210,8 +213,8 @@ def read_plain(folder: str | Path) -> NetworkTable:
     found = sorted(path for path in Path(folder).glob("*.json") if path.with_suffix(".safetensors").exists())
     if not found:
         raise NetworkError(f"{folder} holds no networks with their .json beside them")
-    records = [json.loads(path.read_bytes()) for path in found]
-    networks = [load_state_dict(path.with_suffix(".safetensors")) for path in found]
+    read = [(json.loads(path.read_bytes()), load_state_dict(path.with_suffix(".safetensors"))) for path in found]
+    records, networks = zip(*(pair for pair in read if np.isfinite(pair[1].weights).all()), strict=True)
     names = list(dict.fromkeys(name for record in records for name in record))
     facts = {name: [record.get(name) for record in records] for name in names}
     facts["attack"] = [CLEAN if kind == "none" else f"plain {kind}" for kind in facts.pop("backdoor")]

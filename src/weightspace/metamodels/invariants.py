@@ -52,7 +52,8 @@ class Invariants:
     Attributes:
         neurons: of each hidden layer, first to last, (neurons, NEURON_FEATURES).
         classes: (classes, CLASS_FEATURES), each number in deviations from the median over classes.
-        whole: (k,) of the network: how many layers, neurons and classes, which kinds, and sizes that training sets.
+        whole: (k,) of the network: how many layers, channels of the image, neurons and classes, which kinds, and sizes
+            that training sets.
     """
 
     neurons: tuple[Float[np.ndarray, "_ f"], ...]
@@ -171,7 +172,8 @@ def _whole(layers: Sequence[NormalLayer], normalised: float, batch: float) -> np
     neurons = np.mean([len(layer.kernel) for layer in layers[:-1]])
     spread = np.mean([layer.offset.std() for layer in layers[:-1]])
     return np.array([
-        len(layers), np.log(neurons), len(last.kernel), last.kernel.shape[2], normalised, batch,
+        len(layers), layers[0].kernel.shape[1], np.log(neurons), len(last.kernel), last.kernel.shape[2], normalised,
+        batch,
         np.log(size * np.sqrt(last.kernel[0].size) + 1e-10), np.log(last.offset.std() / size + 1e-3),
         np.log(spread + 1e-3),
     ])  # fmt: skip
@@ -183,7 +185,7 @@ SHARES = (0.0, 0.1, 0.5, 0.9, 1.0)
 """Quantiles over the neurons of a layer, or the classes."""
 PLACES = ("last", "second last", "third last", "first", "all")
 """Hidden layers that are described, counted from the classes, the first, and all together."""
-WHOLE = 9
+WHOLE = 10
 
 
 def invariant_names() -> list[str]:
