@@ -204,8 +204,8 @@ def read_zoo(folder: str | Path) -> NetworkTable:
 
 
 def read_plain(folder: str | Path) -> NetworkTable:
-    """The networks that `examples/train_many_plain_cnns.py` trained, of which no layer or recipe is the zoo's; those with
-    weights that are not finite are left out.
+    """The networks that `examples/train_many_plain_cnns.py` trained, of which no layer or recipe is the zoo's; those
+    with weights that are not finite are left out.
 
     Raises:
         NetworkError: if there are none.
