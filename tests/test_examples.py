@@ -12,12 +12,13 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TO_TRANSFORMER_LENS = EXAMPLES / "to_transformer_lens.py"
+IN_NNSIGHT = EXAMPLES / "interchange_in_nnsight.py"
 WITHOUT = """
 import runpy, sys
-sys.modules['transformer_lens'] = None
+sys.modules['transformer_lens'] = sys.modules['nnsight'] = None
 runpy.run_path(sys.argv.pop(1), run_name='__main__')
 """
-"""Runs a script as if the library were not installed, whether it is or not."""
+"""Runs a script as if neither library were installed, whether it is or not."""
 
 TWO_HEADS = """
 vocab = ['a', 'b', 'c']
@@ -92,3 +93,17 @@ def test_without_transformer_lens_the_example_says_what_to_install() -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("this needs TransformerLens: pip install ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(find_spec("nnsight") is None, reason="needs nnsight, which nothing else needs")
+def test_a_variable_is_put_into_another_input_in_nnsight() -> None:
+    done = run(IN_NNSIGHT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" sorted as if it were ") == 10
+
+
+def test_without_nnsight_the_example_says_what_to_install() -> None:
+    done = run("-c", WITHOUT, IN_NNSIGHT)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "this example needs nnsight: pip install nnsight\n"
