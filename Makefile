@@ -2,15 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DOCS_STAMP := .venv/.installed-docs
 
-.PHONY: setup demo hyperparameters test test-slow check format bench fuzz docs clean
+.PHONY: setup demo hyperparameters test test-slow check format bench fuzz docs docs-serve notebooks clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a program, a backdoor and a training told from weights, in seconds; a zoo and a meta-model in minutes"
 	@echo "make test    the default test suite"
 	@echo "make check   format, lint, types, floors, tests: exactly what CI runs"
-	@echo "also: hyperparameters setup format test-slow bench fuzz docs clean"
+	@echo "also: hyperparameters setup format test-slow bench fuzz docs docs-serve notebooks clean"
 
 setup: $(STAMP)
 
@@ -50,9 +51,21 @@ bench: setup
 fuzz: setup
 	$(BIN)/python -m fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
 
-docs: setup
+docs: setup $(DOCS_STAMP)
 	$(BIN)/python docs/list_files.py
 	$(BIN)/python -m pytest tests/test_docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site/index.html"
+
+docs-serve: setup $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+notebooks: setup $(DOCS_STAMP)
+	$(BIN)/python docs/run_notebooks.py
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $(DOCS_STAMP)
 
 clean:
-	rm -rf .venv demo build dist .pytest_cache .ruff_cache
+	rm -rf .venv demo site build dist .pytest_cache .ruff_cache
