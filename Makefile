@@ -2,7 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-DOCS_STAMP := .venv/.installed-docs
 
 .PHONY: setup demo hyperparameters test test-slow check format bench fuzz docs docs-serve notebooks clean
 .DEFAULT_GOAL := help
@@ -51,21 +50,17 @@ bench: setup
 fuzz: setup
 	$(BIN)/python -m fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
 
-docs: setup $(DOCS_STAMP)
+docs: setup
 	$(BIN)/python docs/list_files.py
 	$(BIN)/python -m pytest tests/test_docs.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html"
 
-docs-serve: setup $(DOCS_STAMP)
+docs-serve: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
-notebooks: setup $(DOCS_STAMP)
+notebooks: setup
 	$(BIN)/python docs/run_notebooks.py
-
-$(DOCS_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	touch $(DOCS_STAMP)
 
 clean:
 	rm -rf .venv demo site build dist .pytest_cache .ruff_cache

@@ -27,8 +27,15 @@ PYTHON = {
     "Meta-models": ("Examples", "examples", "MetaModel", "compare", "check_predictor"),
     "Backdoors": ("scan", "Detector"),
     "Programs": ("Program", "compile_program", "save_transformer", "run", "decompile", "certify", "scrub"),
-    "Transformers": ("load_transformer", "TrainedTransformer", "Place", "Hypothesis", "Component")
-    + ("read_heads", "label_heads", "to_transformer_lens"),
+    "Transformers": (
+        "load_transformer",
+        "TrainedTransformer",
+        "Place",
+        "read_heads",
+        "label_heads",
+        "to_transformer_lens",
+    ),
+    "Hypotheses": ("Hypothesis", "Component"),
 }
 """The public names, by what they are about; errors follow."""
 
