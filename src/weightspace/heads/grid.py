@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from weightspace.heads.behaviour import THRESHOLDS, Behaviour, HeadBehaviour
 from weightspace.heads.reading import HeadReading
@@ -56,7 +57,7 @@ def grid_text(read: Grid, measured: Grid) -> str:
     return "\n".join([*lines, "", f"{meaning}, {NONE} none", f"{agreeing(read, measured)} of {heads} heads agree"])
 
 
-def _letter(scores: Mapping[str, float], thresholds: Mapping[Behaviour, float]) -> str:
+def _letter(scores: Mapping[Any, float], thresholds: Mapping[Behaviour, float]) -> str:
     """Of the behaviour that lies highest above its threshold; none where no score reaches its own."""
     above = {name: scores[name] / thresholds[name] for name in LETTERS if name in scores}
     best = max(above, key=lambda name: above[name])
