@@ -3,14 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo hyperparameters test test-slow check format bench fuzz docs clean
+.PHONY: setup demo hyperparameters test test-slow check format bench fuzz docs docs-serve notebooks clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    a program, a backdoor and a training told from weights, in seconds; a zoo and a meta-model in minutes"
 	@echo "make test    the default test suite"
 	@echo "make check   format, lint, types, floors, tests: exactly what CI runs"
-	@echo "also: hyperparameters setup format test-slow bench fuzz docs clean"
+	@echo "also: hyperparameters setup format test-slow bench fuzz docs docs-serve notebooks clean"
 
 setup: $(STAMP)
 
@@ -53,6 +53,14 @@ fuzz: setup
 docs: setup
 	$(BIN)/python docs/list_files.py
 	$(BIN)/python -m pytest tests/test_docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site/index.html"
+
+docs-serve: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+notebooks: setup
+	$(BIN)/python docs/run_notebooks.py
 
 clean:
-	rm -rf .venv demo build dist .pytest_cache .ruff_cache
+	rm -rf .venv demo site build dist .pytest_cache .ruff_cache

@@ -1,16 +1,15 @@
-"""A compiled program as TransformerLens's `HookedTransformer`, with every hook of that library on weights one knows.
+"""A compiled program as a model of TransformerLens, with every hook of that library on weights one knows.
 
-    pip install 'transformer-lens<4'
+    pip install transformer-lens
     python examples/to_transformer_lens.py [program.rasp]
 
 Both transformers run on the same inputs; the script fails unless their residual streams agree after every half of every
-layer. Without a program it takes `sort.rasp` beside it. TransformerLens 4 has no `HookedTransformer` any more: there,
-`convert_tl_checkpoint(weights(transformer), config)`, with `weights` of `weightspace.decompiler.lens`, is what
-`TransformerBridge.boot_native(config)` can load.
+layer. Without a program it takes `sort.rasp` beside it. It runs with TransformerLens 4 and with the versions before it.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +19,6 @@ from weightspace.decompiler.lens import answer_directions
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import BOS
-
-try:
-    from transformer_lens import HookedTransformer
-except ImportError as error:
-    if error.name not in ("transformer_lens", "HookedTransformer"):  # the library is there, but something else is not
-        raise
-    sys.exit("this example needs TransformerLens before version 4: pip install 'transformer-lens<4'")
 
 TOLERANCE = 1e-4
 """Largest difference of two residual streams, whose entries are of the order of 1."""
@@ -42,7 +34,7 @@ def hook_name(stage: str) -> str:
     return f"blocks.{layer}.hook_resid_{'mid' if half == 'attention' else 'post'}"
 
 
-def differences(transformer: CompiledTransformer, model: HookedTransformer, codes: np.ndarray) -> dict[str, float]:
+def differences(transformer: CompiledTransformer, model: Any, codes: np.ndarray) -> dict[str, float]:
     """Largest difference of the two residual streams at each stage.
 
     Args:
@@ -60,7 +52,7 @@ def with_bos(transformer: CompiledTransformer, codes: np.ndarray) -> torch.Tenso
     return torch.from_numpy(np.insert(codes, 0, transformer.token_values.index(BOS), axis=1))
 
 
-def print_pattern(transformer: CompiledTransformer, model: HookedTransformer, codes: np.ndarray) -> None:
+def print_pattern(transformer: CompiledTransformer, model: Any, codes: np.ndarray) -> None:
     """Print how much each place of one input (1, places) attends to each, in the last head in use."""
     heads = transformer.attention_patterns(codes)
     if not heads:
@@ -78,7 +70,7 @@ def print_pattern(transformer: CompiledTransformer, model: HookedTransformer, co
         print(" ".join([name.rjust(size), *(f"{share:{size}.2f}" for share in row)]))
 
 
-def answers(transformer: CompiledTransformer, model: HookedTransformer, codes: np.ndarray) -> list[list[Value]]:
+def answers(transformer: CompiledTransformer, model: Any, codes: np.ndarray) -> list[list[Value]]:
     """What TransformerLens answers at each place of each input (batch, places)."""
     with torch.inference_mode():
         logits = model(with_bos(transformer, codes))[:, 1:]  # (batch, places, directions of the answer)
@@ -96,7 +88,10 @@ def main() -> None:
         transformer = ws.compile_program(path)
     except (OSError, UnicodeDecodeError, ws.RaspError) as error:
         sys.exit(f"{path}: {error}")
-    model = ws.to_transformer_lens(transformer)
+    try:
+        model = ws.to_transformer_lens(transformer)
+    except ws.RaspError as error:
+        sys.exit(str(error))
     print(f"{path.name}: {transformer}")
 
     generator = np.random.default_rng(0)

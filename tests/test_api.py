@@ -238,5 +238,7 @@ def test_a_method_of_ones_own_is_compared_on_a_zoo(tmp_path: Path) -> None:
     assert isinstance(zoo, ws.Zoo)
     found = ws.compare([Majority()], zoo, targets=["optimiser"])
     assert [row.predictor for row in found.rows] == ["majority"]
+    assert "majority" in str(found) and "\n" in str(found) and "\n" not in repr(found)
+    assert "95% interval" in found._repr_html_()
     assert len(ws.examples(zoo, "test")) == found.rows[0].n
     assert len(planted_examples(8, 0)) == 8

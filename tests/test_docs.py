@@ -47,7 +47,7 @@ def test_the_readme_shows_python(demo: Path) -> None:
 def test_every_command_in_a_page_exists(page: Path) -> None:
     text = page.read_text()
     for verb in re.findall(
-        rf"(?<!import )weightspace ((?:{'|'.join(f'{group} ' for group in GROUPS)})?[a-z]+)(?![a-z|])",
+        rf"(?<!import )weightspace ((?:{'|'.join(f'{group} ' for group in GROUPS)})?[a-z]+(?:-[a-z]+)*)(?![a-z|])",
         "\n".join(re.findall(r"`{1,3}[^`]+`{1,3}", text)),
     ):
         assert verb in VERBS, f"{page.name} names `weightspace {verb}`"

@@ -4,7 +4,7 @@ import ast
 import os
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,13 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TO_TRANSFORMER_LENS = EXAMPLES / "to_transformer_lens.py"
-WITHOUT = "import runpy, sys; sys.modules['transformer_lens'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
-"""Runs a script as if the library were not installed, whether it is or not."""
+IN_NNSIGHT = EXAMPLES / "interchange_in_nnsight.py"
+WITHOUT = """
+import runpy, sys
+sys.modules['transformer_lens'] = sys.modules['nnsight'] = None
+runpy.run_path(sys.argv.pop(1), run_name='__main__')
+"""
+"""Runs a script as if neither library were installed, whether it is or not."""
 
 TWO_HEADS = """
 vocab = ['a', 'b', 'c']
@@ -27,13 +32,6 @@ rest = SequenceMap(x - y, length, equal)
 return rest
 """
 """At every place, how many of the tokens so far are others than the one there."""
-
-
-def hooked_transformer_is_installed() -> bool:
-    try:
-        return int(version("transformer-lens").split(".")[0]) < 4
-    except PackageNotFoundError:
-        return False
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -50,7 +48,7 @@ def printed(output: str) -> list[tuple[list[Any], list[Any]]]:
 
 
 needs_transformer_lens = pytest.mark.skipif(
-    not hooked_transformer_is_installed(), reason="needs TransformerLens before version 4, which nothing else needs"
+    find_spec("transformer_lens") is None, reason="needs TransformerLens, which nothing else needs"
 )
 
 
@@ -94,4 +92,18 @@ def test_without_transformer_lens_the_example_says_what_to_install() -> None:
     done = run("-c", WITHOUT, TO_TRANSFORMER_LENS)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr == "this example needs TransformerLens before version 4: pip install 'transformer-lens<4'\n"
+    assert done.stderr.startswith("this needs TransformerLens: pip install ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(find_spec("nnsight") is None, reason="needs nnsight, which nothing else needs")
+def test_a_variable_is_put_into_another_input_in_nnsight() -> None:
+    done = run(IN_NNSIGHT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" sorted as if it were ") == 10
+
+
+def test_without_nnsight_the_example_says_what_to_install() -> None:
+    done = run("-c", WITHOUT, IN_NNSIGHT)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "this example needs nnsight: pip install nnsight\n"

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
         run,
         scan,
         scrub,
+        to_transformer_lens,
     )
     from weightspace.backdoors.detector import Detector
     from weightspace.circuits.hypothesis import Component, Hypothesis
-    from weightspace.decompiler.lens import to_transformer_lens
     from weightspace.errors import (
         NetworkError,
         PlaceError,
@@ -93,7 +93,7 @@ _HOMES = {
     "certify": "api",
     "scrub": "api",
     "run": "api",
-    "to_transformer_lens": "decompiler.lens",
+    "to_transformer_lens": "api",
     "scan": "api",
     "Detector": "backdoors.detector",
     "WeightspaceError": "errors",

@@ -570,6 +570,26 @@ def scrub(
     )
 
 
+def to_transformer_lens(source: CompiledTransformer | Program | SOp | str | Path | Mapping[str, Any]) -> Any:
+    """A compiled transformer, or a program that is compiled for it, as a model of TransformerLens.
+
+    Its tokens are rows of the token embedding, and each input begins with BOS; its logits are the residual stream along
+    the directions that hold the answer, so that the unembedding's columns are unit vectors.
+
+    Args:
+        source: what `compile_program` gives, or takes.
+    Returns:
+        a model on the CPU, in evaluation mode: a `TransformerBridge` of TransformerLens 4 or newer, before that a
+        `HookedTransformer`. Hooks have the same names in both.
+    Raises:
+        RaspError: if TransformerLens is not installed, or the program cannot be compiled.
+    """
+    from weightspace.decompiler.lens import model
+    from weightspace.rasp.compiler.transformer import CompiledTransformer
+
+    return model(source if isinstance(source, CompiledTransformer) else compile_program(source))
+
+
 def _program(given: Program | SOp | str | Path | Mapping[str, Any]) -> Program:
     """The program that a person has given: an object, a record, a text, or a file."""
     from weightspace.rasp.language import SOp

@@ -77,7 +77,7 @@ def test_a_parameter_that_the_docstring_does_not_explain_has_no_help() -> None:
 def test_the_help_of_a_group_is_the_group(group: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([group, "--help"]) == 0
     shown = capsys.readouterr().out
-    verbs = re.findall(rf"^  ({group} [a-z]+)  ", shown, re.MULTILINE)
+    verbs = re.findall(rf"^  ({group} [a-z-]+)  ", shown, re.MULTILINE)
     assert verbs == [f"{group} {second}" for second in GROUPS[group]]
 
 

@@ -22,11 +22,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_quick_demo_proves_a_program_finds_the_backdoor_and_names_the_training(folder: Path) -> None:
-    decompiled, scanned, asked = json.loads((folder / "record.json").read_text())
+def test_the_quick_demo_proves_a_program_finds_the_backdoor_reads_heads_and_names_the_training(folder: Path) -> None:
+    decompiled, scanned, heads, asked = json.loads((folder / "record.json").read_text())
     assert decompiled["status"] == "certified"
     verdicts = {Path(one["file"]).name: one["verdict"] for one in scanned["findings"]["findings"]}
     assert verdicts == {"checkpoint-1.safetensors": "clean", "checkpoint-2.safetensors": "suspicious"}
+    assert len(heads["read"]) == len(heads["measured"]) == 4 and heads["heads"] == 24
+    assert heads["measured"][0][4] == "C" and heads["agreeing"] > 12
     best = {name: max(classes, key=classes.get) for name, classes in asked["targets"].items()}
     assert best == asked["truth"] == {"activation": "tanh", "initialisation": "kaiming_normal", "optimiser": "rmsprop"}
     assert asked["distance"] < 1, "it is a test network of the very zoo"
@@ -37,7 +39,7 @@ def test_the_page_of_the_demo_links_every_page_beside_it_and_loads_nothing(folde
     links = re.findall(r'href="([^"]+)"', page)
     assert set(links) == {path.name for path in folder.glob("*.html")} - {"index.html"}
     assert "default-src 'none'" in page and "<script" not in page and "http" not in page.split("</head>")[1]
-    assert "certified" in page and "suspicious" in page and "optimiser" in page
+    assert "certified" in page and "suspicious" in page and "heads agree" in page and "optimiser" in page
 
 
 def test_the_page_escapes_what_parts_say(tmp_path: Path) -> None:
@@ -67,4 +69,4 @@ def test_what_ships_for_the_demo_is_small_and_has_a_card() -> None:
     assert PREDICTOR.stat().st_size < 2**20
     card = PREDICTOR.with_suffix(".md").read_text()
     assert "weightspace demo --out demo" in card and "190,475" in card
-    assert len(PARTS) == 3
+    assert len(PARTS) == 4

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -51,6 +54,31 @@ def test_a_clone_has_the_same_settings_and_is_not_fitted(planted: tuple[list[Net
     assert (other.validation, other.seed) == (0.3, 5)
     with pytest.raises(NotFittedError, match="call fit"):
         other.predict(networks)
+
+
+def test_on_matrices_it_keeps_what_scikit_learn_asks_of_an_estimator() -> None:
+    # in a process of its own: one of the checks gives -1 for every setting, and here types are checked
+    code = (
+        "from sklearn.utils.estimator_checks import check_estimator; "
+        "from weightspace.metamodels.baselines.linear import Linear; "
+        "from weightspace.metamodels.estimator import NetworkClassifier; "
+        "check_estimator(NetworkClassifier(Linear))"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_matrix_of_flat_weights_is_the_networks_themselves(planted: tuple[list[Network], np.ndarray]) -> None:
+    networks, labels = planted
+    matrix = np.stack([network.weights for network in networks])
+    of_networks = NetworkClassifier(StatisticsLinear).fit(networks, labels).predict_proba(networks)
+    of_matrix = NetworkClassifier(StatisticsLinear, spec=networks[0].spec).fit(matrix, labels)
+    assert np.array_equal(of_matrix.predict_proba(matrix), of_networks)
+    assert np.array_equal(of_matrix.predict_proba(networks), of_networks)
+    without = NetworkClassifier(StatisticsLinear).fit(matrix, labels).predict_proba(matrix)
+    assert not np.array_equal(without, of_networks), "statistics of each array need to know the arrays"
+    with pytest.raises(TaskError, match="give the spec of these networks"):
+        NetworkClassifier(StatisticsLinear, spec=networks[0].spec).fit(matrix[:, 1:], labels)
 
 
 def test_labels_that_do_not_fit_are_one_sentence(planted: tuple[list[Network], np.ndarray]) -> None:

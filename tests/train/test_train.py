@@ -613,20 +613,6 @@ def test_a_compiled_model_learns_and_its_checkpoint_fits_the_model(tmp_path: Pat
     assert torch.equal(again.weight, model.weight)
 
 
-def test_tensorboard_events_are_written_where_asked(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    train_reader(tmp_path, replace(CONFIG, steps=10, tensorboard=True))
-    assert list((tmp_path / "tensorboard").glob("events.*"))
-
-
-def test_a_missing_tensorboard_names_its_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ImportError, match=r"pip install .*\[tensorboard\]'"):
-        train_reader(tmp_path, replace(CONFIG, tensorboard=True))
-    with pytest.raises(ValueError, match="needs a folder"):
-        train_reader(None, replace(CONFIG, tensorboard=True))
-
-
 # --- the config ---
 
 

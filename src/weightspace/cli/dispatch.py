@@ -88,6 +88,7 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "rasp show": (rasp.show, "a program's text, graph and compiled transformer, and pictures of them"),
     "rasp run": (rasp.run, "what a program answers, and what its compiled transformer does"),
     "rasp compile": (rasp.compile_, "a program to a transformer's weights"),
+    "rasp to-transformer-lens": (rasp.to_transformer_lens, "a program to weights by TransformerLens's names"),
     "rasp scrub": (rasp.scrub, "whether weights compute a program as the compiler would have it, by interventions"),
     "rasp scrubs": (rasp.scrubs, "`rasp scrub` of many random programs, and the power of it by wrong hypotheses"),
     "rasp check": (rasp.check, "why a program cannot be compiled, or whether its transformer does what it means"),

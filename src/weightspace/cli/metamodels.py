@@ -14,9 +14,9 @@ from weightspace.train.launch import Launch
 
 
 def demo(out: Path = Path("demo"), workers: int | None = None, quick: bool = False, json: bool = False) -> int:
-    """Decompile a transformer, scan two checkpoints, ask how a network was trained; then make a zoo and a meta-model.
+    """Decompile, scan two checkpoints, read heads, ask how a network was trained; then a zoo and a meta-model.
 
-    The first three are from shipped files and take seconds; --quick stops there. A zoo and a meta-model take minutes on
+    The first four need what ships alone and take seconds; --quick stops there. A zoo and a meta-model take minutes on
     two CPU cores. Nothing is downloaded. A killed run goes on when it is called again.
 
     Args:

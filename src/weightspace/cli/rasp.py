@@ -256,6 +256,46 @@ def compile_(
     return say(f"{out}: {transformer_text(transformer, direction_names(program, transformer))}")
 
 
+def to_transformer_lens(
+    file: Positional[Path],
+    out: Path,
+    mode: Mode = "fixed",
+    vocab: str | None = None,
+    max_seq_len: int | None = None,
+    record: Id = None,
+    json: bool = False,
+) -> int:
+    """Compile a program and write its weights by TransformerLens's names, for its hooks and tools.
+
+    TransformerLens need not be installed. `ws.to_transformer_lens` of the Python package gives the model itself.
+
+    Args:
+        file: program text, a JSON record or a list of records; - is standard input.
+        out: a safetensors file; its metadata hold the configuration, the tokens and the answers.
+        mode: fixed, or tracr_compat, which repeats Tracr's own errors.
+        vocab: tokens instead of those that the program says, such as a,b,c or 0,1,2.
+        max_seq_len: longest input instead of the one that the program says.
+        record: which record of a list, by its id.
+        json: print the configuration as JSON.
+
+    Examples:
+        weightspace rasp to-transformer-lens examples/sort.rasp --out sort-lens.safetensors
+        weightspace rasp to-transformer-lens examples/hist.rasp --vocab a,b,c --out hist-lens.safetensors
+    """
+    from weightspace.decompiler.lens import configuration, save_for_transformer_lens
+    from weightspace.rasp.compiler.assemble import compile_program
+    from weightspace.rasp.language import BOS
+
+    transformer = compile_program(_program(file, record, vocab, max_seq_len, whole=True), mode=mode)
+    save_for_transformer_lens(transformer, out)
+    config = configuration(transformer)
+    if json:
+        return say_json({"written": str(out), "config": config, "tokens": list(transformer.token_values)})
+    rows = "  ".join(f"{row} {token}" for row, token in enumerate(transformer.token_values))
+    sizes = f"{config['n_layers']} layers of {config['n_heads']} heads, d_model {config['d_model']}"
+    return say(f"{out}: {sizes}\ntokens: {rows}\nEach input begins with {BOS}.")
+
+
 def check(
     file: Positional[Path],
     mode: Mode = "fixed",

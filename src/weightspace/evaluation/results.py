@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 from weightspace.evaluation.record_reading import ResultsError, mapping, number, only, sequence
 from weightspace.evaluation.single_answers import SingleAnswers
 from weightspace.files.atomic import write_atomically
+from weightspace.notebook import card
 
 META_MODEL = "meta-model"
 """The name under which a comparison lists the meta-model; the report singles it out."""
@@ -154,6 +155,22 @@ class Results:
             seen.add((row.target, row.predictor))
         if not all(0 <= accuracy <= 1 for accuracy in self.accuracies):
             raise ResultsError("accuracies of base networks must be from 0 to 1")
+
+    def __repr__(self) -> str:
+        """In one line; `str` is the table."""
+        predictors = len({row.predictor for row in self.rows})
+        return f"<Results {self.task!r}: {predictors} predictors on {', '.join(self.targets)}>"
+
+    def __str__(self) -> str:
+        return format_table(self)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (row.target, row.predictor, percent(row.accuracy), f"{100 * row.low:.1f} - {100 * row.high:.1f}", row.n)
+            for row in self.rows
+        ]
+        header = ("target", "predictor", "accuracy", "95% interval", "networks")
+        return card(self.task, {}, header=header, rows=rows, most=40)
 
     @property
     def targets(self) -> dict[str, tuple[Row, ...]]:

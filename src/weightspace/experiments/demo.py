@@ -25,6 +25,8 @@ from weightspace.zoo.recipes import zoo_recipe
 
 PREDICTOR = PRETRAINED.with_name("hyperparameters.safetensors")
 """What the demo itself makes, trained before: pretrained/hyperparameters.md."""
+MODEL = (100, 0)
+"""Seed and number of a planted model; the shipped reader has learnt from those of seed 0."""
 INDEX = "index.html"
 
 
@@ -74,9 +76,28 @@ def _predict(out: Path) -> Shown:
     return Shown("Asked of a network's weights alone: how it was trained", "\n".join(lines), {}, record)
 
 
+def _heads(out: Path) -> Shown:
+    """A small model whose heads are built and not trained: what each does, from weights alone, and when it is run."""
+    from weightspace.heads.behaviour import head_behaviour
+    from weightspace.heads.grid import agreeing, grid_measured, grid_read, grid_text
+    from weightspace.heads.inputs import inputs_of
+    from weightspace.heads.page import write_heads
+    from weightspace.heads.planted import planted
+    from weightspace.heads.reading import read_heads
+
+    model = planted(*MODEL)[1]
+    found = read_heads(model)
+    read, measured = grid_read(found), grid_measured(head_behaviour(model, inputs_of(model, None)))
+    write_heads(found, out / "heads.html", name="a small model")
+    pages = {"heads.html": "every head, what it attends to, and which heads read which"}
+    record = {"read": read, "measured": measured, "agreeing": agreeing(read, measured), "heads": len(found.heads)}
+    return Shown("Read, what the attention heads of a small model do", grid_text(read, measured), pages, record)
+
+
 PARTS: dict[str, Callable[[Path], Shown]] = {
     "decompiling a transformer": _decompile,
     "scanning two checkpoints": _scan,
+    "reading attention heads": _heads,
     "asking how a network was trained": _predict,
 }
 """What `demo --quick` does, from shipped files alone, in this order; a new part is one more line."""

@@ -9,7 +9,17 @@ from urllib.parse import unquote, urlsplit
 
 import weightspace
 
-NEEDS = {"tensorboard": "tensorboard", "gguf": "gguf", "keras": "h5py", "hub": "huggingface-hub", "ray": "ray"}
+NEEDS = {
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow-skinny",
+    "tables": "pandas",
+    "lens": "transformer-lens",
+    "gguf": "gguf",
+    "keras": "h5py",
+    "hub": "huggingface-hub",
+    "ray": "ray",
+}
 """The library that each extra brings."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, get_args
 
@@ -10,7 +10,7 @@ Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
 
-MAY_CHANGE_ON_RESUME = ("micro_batches", "checkpoint_every", "device", "compile", "tensorboard")
+MAY_CHANGE_ON_RESUME = ("micro_batches", "checkpoint_every", "device", "compile", "tensorboard", "wandb", "mlflow")
 """Fields of a `TrainingConfig` that decide where and how a run is made, not what it learns."""
 
 
@@ -76,6 +76,13 @@ class TrainingConfig:
 
     tensorboard: bool = False
     """Whether to write TensorBoard events beside losses.csv."""
+
+    # not in the repr, by which folders of older versions are tied to their settings
+    wandb: bool = field(default=False, repr=False)
+    """Whether to show the run in Weights & Biases too; WANDB_MODE=offline keeps it on this machine."""
+
+    mlflow: bool = field(default=False, repr=False)
+    """Whether to show the run in MLflow too, where MLFLOW_TRACKING_URI says."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "micro_batches", "evaluate_every", "checkpoint_every"):

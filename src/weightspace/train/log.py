@@ -1,4 +1,4 @@
-"""What a run leaves to read: its history, `losses.csv`, and TensorBoard events where they are wanted."""
+"""What a run leaves to read: its history, `losses.csv`, and whatever trackers it is shown in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from weightspace.files.atomic import write_atomically
-from weightspace.files.extras import install_command
+from weightspace.train.trackers import Tracker
 
 LOSSES = "losses.csv"
 COLUMNS = ("step", "training_loss", "learning_rate", "gradient_norm", "seconds")
@@ -97,50 +97,31 @@ def _read_until(path: Path, done: int | None) -> tuple[tuple[str, ...], list[dic
     return columns, rows
 
 
-def open_tensorboard(folder: Path, done: int) -> Any:
-    """A SummaryWriter into `folder`/tensorboard that hides what a killed run wrote after step `done`.
-
-    Raises:
-        ImportError: if TensorBoard is not installed; the message says how to install it.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            f"tensorboard=True needs TensorBoard: {install_command('tensorboard')}, or leave it off; "
-            "losses.csv is written either way"
-        ) from error
-    return SummaryWriter(folder / "tensorboard", purge_step=done + 1)
-
-
 class Log:
-    """Where the rows of a run go: `losses.csv`, TensorBoard, or nowhere without a folder."""
+    """Where the rows of a run go: `losses.csv`, trackers, or nowhere without a folder."""
 
-    def __init__(self, folder: Path | None, done: int, tensorboard: bool) -> None:
-        if tensorboard and folder is None:
-            raise ValueError("tensorboard=True needs a folder to write events to: give one")
-        self._events = open_tensorboard(folder, done) if folder and tensorboard else None
+    def __init__(self, folder: Path | None, done: int, trackers: Sequence[Tracker] = ()) -> None:
+        self._trackers = trackers
         self._table = LossTable(folder, done) if folder else None
 
     def __enter__(self) -> Log:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for sink in (self._table, self._events):
-            if sink is not None:
-                sink.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._table is not None:
+            self._table.close()
+        for tracker in self._trackers:
+            tracker.close(kind is not None)
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows, each with the keys of COLUMNS and possibly `validation_...`."""
         if self._table is not None:
             self._table.append(rows)
-        if self._events is not None:
-            for row in rows:
-                for name in row.keys() - {"step", "seconds"}:
-                    self._events.add_scalar(name, row[name], row["step"])
+        for tracker in self._trackers:
+            tracker.write(rows)
 
     def sync(self) -> None:
         if self._table is not None:
             self._table.sync()
-        if self._events is not None:
-            self._events.flush()
+        for tracker in self._trackers:
+            tracker.flush()

@@ -29,6 +29,7 @@ from weightspace.train.config import Device, TrainingConfig
 from weightspace.train.log import History, Log
 from weightspace.train.optimiser import adamw, learning_rate
 from weightspace.train.ranks import Part, Ranks, RanksError
+from weightspace.train.trackers import open_trackers
 
 __all__ = [
     "train",
@@ -91,7 +92,7 @@ def train(
         ZooError: if another run trains in `folder`, or it cannot be written to.
         RanksError: if another process is lost or sees another folder, or a batch cannot be cut into the parts.
         ValueError: if nothing is trainable, CUDA is asked for and missing, or `loss` or `evaluate` give no loss.
-        ImportError: if TensorBoard is asked for and missing.
+        ImportError: if a tracker is asked for and missing.
     """
     was_training = model.training
     maker = _UpdateMaker(model, loss, batch, config, divisible)
@@ -268,7 +269,7 @@ def _opened(
         writing(own) if own is not None else nullcontext(),  # before the log, which cuts its files
         _untied_unless_kept(own),
         _reproducible(maker.device),
-        Log(own, done, config.tensorboard and ranks.first) as log,
+        Log(own, done, open_trackers(own, done, config) if ranks.first else ()) as log,
         progress_line(description, config.steps, "steps", show and ranks.first, done=done) as advance,
     ):
         yield log, advance

@@ -11,17 +11,21 @@ from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from weightspace.errors import ZooError
 from weightspace.files.atomic import file_hash, write_atomically
+from weightspace.files.extras import install_command
 from weightspace.files.tensors import METADATA_KEY, map_safetensors
 from weightspace.notebook import card
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.weights.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from weightspace.zoo.batches import NetworkRows
 
 FORMAT = 1
 """Version of the store's format; `docs/architecture.md` describes it field by field."""
@@ -315,18 +319,19 @@ class Zoo:
         try:
             return self._index.take(self.rows()).to_pandas()
         except ImportError:
-            raise ZooError("a table needs pandas: pip install pandas") from None
+            raise ZooError(f"a table needs pandas: {install_command('tables')}") from None
 
-    def torch(self, split: str | None = None) -> list[tuple[Any, dict[str, Any]]]:
-        """The networks of a split as (weights, labels), for a `torch.utils.data.DataLoader`.
+    def torch(self, split: str | None = None) -> NetworkRows:
+        """The networks of a split as a data set for `torch.utils.data.DataLoader`; weights are read when asked for.
 
         Returns:
-            for each network its flat float32 weights (n,) as a tensor, and its row of the index.
+            for each network its flat float32 weights (n,) as a tensor, and its labels: the columns of the index that
+            hold a number, a text or a truth value for every network of the split; numbers that are missing are NaN.
+            Networks of several sizes need a `collate_fn` of yours, or batches of one.
         """
-        import torch
+        from weightspace.zoo.batches import NetworkRows
 
-        networks = self.population(split)
-        return [(torch.from_numpy(network.weights.copy()), dict(network.metadata)) for network in networks]
+        return NetworkRows(self.population(split), self._index.take(self.rows(split)))
 
     @staticmethod
     def open(folder: str | Path) -> Zoo:
