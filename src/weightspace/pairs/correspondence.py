@@ -12,7 +12,7 @@ from typing import Any
 from weightspace.circuits.hypothesis import Component, Hypothesis
 from weightspace.errors import NetworkError
 from weightspace.files.atomic import write_atomically
-from weightspace.rasp.language import Aggregate, Expression, Selector, SelectorWidth, SOp, indices, tokens
+from weightspace.rasp.language import Aggregate, Expression, SelectorWidth, SOp, indices, tokens, walk
 from weightspace.rasp.program import Program
 from weightspace.transformers.places import Place
 from weightspace.transformers.shape import TransformerShape
@@ -52,7 +52,7 @@ def slots_of(layers: int, heads: int) -> list[Slot]:
 
 @dataclass(frozen=True, eq=False)
 class Correspondence:
-    """A program and the component that holds each S-op that its output needs.
+    """A program and the component of each of its `operations`.
 
     Attributes:
         program: what is computed.
@@ -81,7 +81,7 @@ class Correspondence:
                 raise NetworkError(f"{name} counts what a head selects: say which in `helpers`")
         for name in (*self.slots, *self.helpers):
             if name not in needed:
-                raise NetworkError(f"the output needs no S-op {name!r}: it needs {', '.join(needed)}")
+                raise NetworkError(f"no component is wanted for {name!r}: the S-ops are {', '.join(needed)}")
         every = [*self.slots.values(), *self.helpers.values()]
         twice = {slot for slot in every if every.count(slot) > 1}
         if twice:
@@ -141,27 +141,36 @@ class Correspondence:
 
 
 def operations(program: Program) -> dict[str, SOp]:
-    """The S-ops that the output needs, without `tokens` and `indices`, each after what it reads."""
+    """The S-ops that have components: those that the output needs and the tokens decide, each after what it reads.
+
+    What follows from the places alone is the same on every input of one length: nothing could show where it is.
+    """
     needed = {id(node) for node in program.nodes}
     return {
         name: node
         for name, node in program.statements
-        if isinstance(node, SOp) and id(node) in needed and node is not tokens and node is not indices
+        if isinstance(node, SOp)
+        and id(node) in needed
+        and node is not tokens
+        and any(each is tokens for each in walk(node))
     }
 
 
 def reads(program: Program) -> dict[str, set[str]]:
     """For each S-op those that it reads, itself or by its selector."""
+    known = operations(program)
     found = {}
-    for name, node in operations(program).items():
+    for name, node in known.items():
         waiting: list[Expression] = list(node.children)
         found[name] = set()
         while waiting:
             child = waiting.pop()
-            if isinstance(child, Selector):
-                waiting += child.children
-            elif child is not tokens and child is not indices:
+            if child is tokens or child is indices:
+                continue
+            if program.name(child) in known:
                 found[name].add(program.name(child))
+            else:
+                waiting += child.children
     return found
 
 

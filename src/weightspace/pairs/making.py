@@ -1,0 +1,124 @@
+"""One network of a zoo of pairs: its program, plan and correspondence drawn, trained, and measured."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from weightspace.pairs.correspondence import Correspondence, drawn_correspondence, layers_needed, operations
+from weightspace.pairs.counterfactuals import Counterfactuals
+from weightspace.pairs.network import NetworkPlan, transformer_of
+from weightspace.pairs.programs import HAND_WRITTEN, check, drawn_program, hand_written
+from weightspace.pairs.soundness import Soundness, alignment, soundness
+from weightspace.pairs.training import Curriculum, Trained, trained
+from weightspace.rasp.program import Program
+
+HELD_OUT = 0.2
+"""The share of the inputs that nothing is trained on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A network that was trained, with everything that is known of it.
+
+    Attributes:
+        origin: `typed`, or the name of a program written by hand.
+        seen, unseen: how it keeps to its correspondence on the inputs of training and on those held out.
+    """
+
+    plan: NetworkPlan
+    origin: str
+    correspondence: Correspondence
+    trained: Trained
+    seen: Soundness
+    unseen: Soundness
+    interchange: bool
+
+    @property
+    def dropped(self) -> str | None:
+        """Why it does not count as sound; None if it does."""
+        for where, found in (("the inputs of training", self.seen), ("inputs held out", self.unseen)):
+            if not found.sound:
+                return (
+                    f"interchange accuracy {found.worst_interchange:.3f} and strictness {found.worst_strictness:.3f} "
+                    f"at worst on {where}"
+                )
+        return None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Everything but weights and correspondence, JSON-serialisable."""
+        program = self.correspondence.program
+        return {
+            "sound": self.dropped is None,
+            "dropped": self.dropped,
+            "loss": "interchange" if self.interchange else "behaviour",
+            "origin": self.origin,
+            "program": str(program),
+            "S-ops": len(operations(program)),
+            "layers needed": layers_needed(program, self.plan.heads),
+            "answers": list(self.trained.answer.values),
+            "plan": self.plan.to_record(),
+            "steps": self.trained.steps,
+            "seconds": round(self.trained.seconds, 2),
+            "seen": self.seen.to_record(),
+            "unseen": self.unseen.to_record(),
+        }
+
+
+def made(
+    seed: int, number: int, *, interchange: bool = True, changed: Mapping[str, Any] | None = None
+) -> Made:
+    """The network of a number in a zoo: a function of both alone, on one kind of processor.
+
+    The first numbers have the programs that are written by hand.
+
+    Args:
+        interchange: whether S-ops are swapped in training; else it learns behaviour alone.
+        changed: parts of the plan that are not drawn.
+    """
+    named = list(HAND_WRITTEN)
+    if number < len(named):
+        program, origin = hand_written(named[number]), named[number]
+    else:
+        program, origin = drawn_program(f"{seed} {number}"), "typed"
+    random = Random(f"pairs {seed} {number}")
+    plan = replace(NetworkPlan.drawn(random, _number(f"{seed} {number}")), **(changed or {}))
+    return paired(program, plan, random, origin=origin, interchange=interchange)
+
+
+def paired(
+    program: Program, plan: NetworkPlan, random: Random, *, origin: str = "given", interchange: bool = True
+) -> Made:
+    """A network trained on a program, each S-op in a component that is drawn at random.
+
+    Args:
+        program: with a vocabulary and a longest input, of which length all inputs are.
+    Raises:
+        NetworkError: if the program does not fit the network, or cannot be trained on.
+    """
+    check(program)
+    correspondence = drawn_correspondence(program, plan.layers, plan.heads, random)
+    counterfactuals = Counterfactuals.of(program)
+    generator = np.random.default_rng(plan.seed)
+    order = generator.permutation(len(counterfactuals.codes))
+    unseen, seen = np.split(order, [int(HELD_OUT * len(order))])
+    answer = counterfactuals.classes(generator)
+    curriculum = Curriculum(plan, correspondence, counterfactuals, answer, np.sort(seen), generator)
+    found = trained(curriculum, interchange=interchange)
+    transformer = transformer_of(plan, found.weights)
+    inputs = counterfactuals.inputs
+    measured = []
+    for rows in (seen, unseen):
+        aligned = alignment(transformer, correspondence, answer, [inputs[row] for row in np.sort(rows).tolist()])
+        measured.append(soundness(aligned, correspondence, plan.slots, seed=plan.seed))
+    return Made(plan, origin, correspondence, found, measured[0], measured[1], interchange)
+
+
+def _number(text: str) -> int:
+    return zlib.crc32(text.encode())
