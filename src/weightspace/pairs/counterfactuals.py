@@ -132,5 +132,3 @@ def _mixed(
     numbers = {value: number for number, value in enumerate(own.values)}
     table = np.array([*(numbers.setdefault(value, len(numbers)) for value in clean.values), -1])
     return BatchValues(np.where(where, table[clean.codes[source]], own.codes), tuple(numbers), own.lengths)
-
-

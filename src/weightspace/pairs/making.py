@@ -71,9 +71,7 @@ class Made:
         }
 
 
-def made(
-    seed: int, number: int, *, interchange: bool = True, changed: Mapping[str, Any] | None = None
-) -> Made:
+def made(seed: int, number: int, *, interchange: bool = True, changed: Mapping[str, Any] | None = None) -> Made:
     """The network of a number in a zoo: a function of both alone, on one kind of processor.
 
     The first numbers have the programs that are written by hand.

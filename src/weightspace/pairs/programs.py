@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 
 from weightspace.errors import NetworkError, RaspError
-from weightspace.pairs.counterfactuals import Counterfactuals
 from weightspace.pairs.correspondence import layers_needed, operations
+from weightspace.pairs.counterfactuals import Counterfactuals
 from weightspace.rasp.canonical import canonical_program
 from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample

@@ -26,6 +26,8 @@ SHOWN = 256
 """Pairs for each component by which it is looked at."""
 ENOUGH = 0.985
 """The least share of pairs, over components, with which training ends."""
+HOPELESS = 0.5
+"""With less after half of its steps training ends, too: it would not become sound."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +114,7 @@ class Curriculum:
         return self._examples(base, source, where, free)
 
     def shown(self, count: int) -> list[Examples]:
-        """For each S-op pairs whose answer changes where it alone is swapped, and for all free components some pairs."""
+        """For each S-op pairs whose answer changes where it alone is swapped; and pairs with free components swapped."""
         found = []
         names, length = self.counterfactuals.names, self.counterfactuals.codes.shape[1]
         nothing = np.zeros((1, len(self.plan.slots), length + 1), bool)
@@ -187,8 +189,10 @@ def trained(curriculum: Curriculum, *, interchange: bool = True) -> Trained:
         torch.nn.utils.clip_grad_norm_([flat.matrices, flat.vectors], 1.0)
         optimiser.step()
         step += 1
-        if step % LOOK == 0 and (least := _least(plan, flat.weights(), shown, interchange)) >= ENOUGH:
-            break
+        if step % LOOK == 0 or step == plan.steps:
+            least = _least(plan, flat.weights(), shown, interchange)
+            if least >= ENOUGH or (step >= plan.steps / 2 and least < HOPELESS):
+                break
     found = {name: each.detach().clone() for name, each in flat.weights().items()}
     return Trained(found, curriculum.answer, step, process_time() - began, least)
 

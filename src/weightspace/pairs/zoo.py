@@ -15,11 +15,11 @@ from safetensors.numpy import save
 from weightspace import __version__
 from weightspace.errors import NetworkError, ZooError
 from weightspace.files.atomic import write_atomically
-from weightspace.files.json_text import json_object
 from weightspace.files.lock import writing
 from weightspace.files.progress import progress
 from weightspace.files.workers import processes, result
 from weightspace.pairs.answers import AnswerClasses
+from weightspace.pairs.card import CORRESPONDENCE, DESCRIPTION, FACTS, SOUND, UNSOUND, describe, folders_of, read
 from weightspace.pairs.correspondence import Correspondence, Slot
 from weightspace.pairs.making import Made, made
 from weightspace.pairs.network import NetworkPlan, state_dict
@@ -29,8 +29,6 @@ from weightspace.transformers.trained import TrainedTransformer
 RECIPES = {"circuits-small": True, "circuits-behaviour": False}
 """By name whether S-ops are swapped in training."""
 COUNT = 500
-DESCRIPTION, FACTS, CORRESPONDENCE = "pairs.json", "network.json", "hypothesis.json"
-SOUND, UNSOUND = "sound", "unsound"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +69,7 @@ class Pair:
         """Raises NetworkError if the file is damaged or names a component that is not there."""
         path = self.folder / CORRESPONDENCE
         try:
-            found = Correspondence.from_record(_read(path))
+            found = Correspondence.from_record(read(path))
             found.check(self.transformer.shape)
         except NetworkError as error:
             raise NetworkError(f"{path}: {error}") from None
@@ -114,8 +112,8 @@ def _begin(folder: Path, recipe: str, seed: int) -> None:
         found = describe(folder)
         if {name: found.get(name) for name in wanted} != wanted:
             raise ZooError(
-                f"{folder} holds a zoo of the recipe {found.get('recipe')} with seed {found.get('seed')}: choose another "
-                "folder with --out"
+                f"{folder} holds a zoo of the recipe {found.get('recipe')} with seed {found.get('seed')}: choose "
+                "another folder with --out"
             )
         return
     if any(not path.name.startswith(".") for path in folder.iterdir()):
@@ -148,17 +146,6 @@ def _path(folder: Path, number: int) -> Path | None:
     return next((path for path in paths if (path / FACTS).exists()), None)
 
 
-def describe(folder: Path) -> dict[str, Any]:
-    """What a zoo was asked to be.
-
-    Raises:
-        ZooError: if it is no zoo of pairs.
-    """
-    if not (folder / DESCRIPTION).is_file():
-        raise ZooError(f"{folder} holds no zoo of pairs: make one with `weightspace zoo make circuits-small`")
-    return _read(folder / DESCRIPTION)
-
-
 def pairs_of(folder: Path, *, sound: bool | None = True) -> Iterator[Pair]:
     """The networks of a zoo in order.
 
@@ -167,19 +154,5 @@ def pairs_of(folder: Path, *, sound: bool | None = True) -> Iterator[Pair]:
     Raises:
         ZooError: if it is no zoo of pairs, or has none of them.
     """
-    describe(folder)
-    kinds = [kind for kind, is_sound in ((SOUND, True), (UNSOUND, False)) if sound in (None, is_sound)]
-    paths = [path for kind in kinds for path in (folder / kind).glob("[0-9]" * 5) if (path / FACTS).exists()]
-    if not paths:
-        raise ZooError(f"{folder} has no {' or '.join(kinds)} networks yet: make more with `weightspace zoo make`")
-    for path in sorted(paths, key=lambda path: path.name):
-        yield Pair(path, _read(path / FACTS))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json_object(path.read_bytes())
-    except OSError as error:
-        raise ZooError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
-    except ValueError as error:
-        raise ZooError(f"{path} is damaged ({error}): delete its folder and make the zoo again") from None
+    for path in folders_of(folder, sound=sound):
+        yield Pair(path, read(path / FACTS))
