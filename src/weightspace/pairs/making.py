@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -71,14 +70,10 @@ class Made:
         }
 
 
-def made(seed: int, number: int, *, interchange: bool = True, changed: Mapping[str, Any] | None = None) -> Made:
-    """The network of a number in a zoo: a function of both alone, on one kind of processor.
+def planned(seed: int, number: int) -> tuple[Program, str, NetworkPlan, Random]:
+    """The program of a number in a zoo, where it comes from, its network's plan, and what the rest is drawn with.
 
     The first numbers have the programs that are written by hand.
-
-    Args:
-        interchange: whether S-ops are swapped in training; else it learns behaviour alone.
-        changed: parts of the plan that are not drawn.
     """
     named = list(HAND_WRITTEN)
     if number < len(named):
@@ -86,7 +81,16 @@ def made(seed: int, number: int, *, interchange: bool = True, changed: Mapping[s
     else:
         program, origin = drawn_program(f"{seed} {number}"), "typed"
     random = Random(f"pairs {seed} {number}")
-    plan = replace(NetworkPlan.drawn(random, _number(f"{seed} {number}")), **(changed or {}))
+    return program, origin, NetworkPlan.drawn(random, zlib.crc32(f"{seed} {number}".encode())), random
+
+
+def made(seed: int, number: int, *, interchange: bool = True) -> Made:
+    """The network of a number in a zoo: a function of both alone, on one kind of processor.
+
+    Args:
+        interchange: whether S-ops are swapped in training; else it learns behaviour alone.
+    """
+    program, origin, plan, random = planned(seed, number)
     return paired(program, plan, random, origin=origin, interchange=interchange)
 
 
@@ -116,7 +120,3 @@ def paired(
         aligned = alignment(transformer, correspondence, answer, [inputs[row] for row in np.sort(rows).tolist()])
         measured.append(soundness(aligned, correspondence, plan.slots, seed=plan.seed))
     return Made(plan, origin, correspondence, found, measured[0], measured[1], interchange)
-
-
-def _number(text: str) -> int:
-    return zlib.crc32(text.encode())

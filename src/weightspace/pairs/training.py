@@ -114,7 +114,7 @@ class Curriculum:
         return self._examples(base, source, where, free)
 
     def shown(self, count: int) -> list[Examples]:
-        """For each S-op pairs whose answer changes where it alone is swapped; and pairs with free components swapped."""
+        """For each S-op pairs whose answer changes where it is swapped, and pairs with free components swapped."""
         found = []
         names, length = self.counterfactuals.names, self.counterfactuals.codes.shape[1]
         nothing = np.zeros((1, len(self.plan.slots), length + 1), bool)
@@ -136,7 +136,7 @@ class Curriculum:
         base: Int[np.ndarray, " examples"],
         source: Int[np.ndarray, " examples"],
         where: Places,
-        free: Bool[np.ndarray, "some components places"],
+        free: Bool[np.ndarray, "some components tokens"],
     ) -> Examples:
         """Examples of what is swapped by variable, and of free components."""
         count, _, length = where.shape
