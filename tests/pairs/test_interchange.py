@@ -100,7 +100,7 @@ def test_gradients_of_attention_and_of_swaps_are_those_of_finite_differences() -
     qkv = torch.randn(3, 2, 3, 4, 5, dtype=torch.double, requires_grad=True)
     assert gradcheck(_Attention.apply, qkv)
     value = torch.randn(2, 3, 4, 6, dtype=torch.double, requires_grad=True)
-    where = torch.rand(2, 1, 4, 3) < 0.5
+    where = torch.rand(2, 1, 4, 4) < 0.5
     assert gradcheck(lambda given: _Swapped.apply(given, where), value)
 
 

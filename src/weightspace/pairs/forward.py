@@ -25,7 +25,7 @@ def interchanged(
 ) -> Float[Tensor, "outputs places sequences"]:
     """Logits of sources, which are left alone, and of bases, whose components are swapped.
 
-    One pass for both: the first half of the sequences are the sources of those of the second half.
+    One pass for both: sources come first, and then a base for each source, once or several times over.
 
     Args:
         tokens: 1 where an input has a token.
@@ -103,17 +103,23 @@ def _dots(first: Tensor, second: Tensor) -> Tensor:
 
 
 class _Swapped(torch.autograd.Function):
-    """Values of which those of the second half of the sequences are, somewhere, those of the first."""
+    """Values of sources and then of bases, those of the bases somewhere replaced by those of their sources."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, where: Tensor) -> Tensor:
+        bases = where.shape[-1]
+        size = value.shape[-1] - bases
         ctx.save_for_backward(where)
-        source, base = value.chunk(2, -1)
-        return torch.cat([source, torch.where(where, source, base)], -1)
+        source, base = value.split([size, bases], -1)
+        many = where.unflatten(-1, (-1, size))
+        swapped = torch.where(many, source.unsqueeze(-2), base.unflatten(-1, (-1, size)))
+        return torch.cat([source, swapped.flatten(-2)], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (where,) = ctx.saved_tensors
-        source, base = grads[0].chunk(2, -1)
+        bases = where.shape[-1]
+        size = grads[0].shape[-1] - bases
+        source, base = grads[0].split([size, bases], -1)
         moved = base * where
-        return torch.cat([source + moved, base - moved], -1), None
+        return torch.cat([source + moved.unflatten(-1, (-1, size)).sum(-2), base - moved], -1), None

@@ -53,14 +53,14 @@ class NetworkPlan:
     @classmethod
     def drawn(cls, random: Random, seed: int) -> NetworkPlan:
         """Sizes and settings at random, whatever the program."""
-        width = random.choice((16, 24, 32, 32, 32, 48, 64))
+        width = random.choice((16, 24, 32, 32, 48, 64))
         return cls(
             seed=seed,
             layers=random.choice((4, 4, 5, 6)),
             width=width,
             heads=random.choice((2, 4, 4, 4)),
             head_size=8 if width < 48 else random.choice((8, 16)),
-            hidden=max(48, width) * random.choice((1, 2)),
+            hidden=random.choice((48, 64, 96)),
             norm=random.choice(("none", "none", "LN")),
             activation=random.choice(("relu", "gelu")),
             weight_decay=random.choice((0.0, 1e-4, 1e-3, 1e-2)),

@@ -22,7 +22,9 @@ POOL = 64
 """Batches of examples that are drawn at a time."""
 LOOK = 50
 """Steps between two looks at how good it is."""
-SHOWN = 256
+SHARED = 2
+"""Bases that have a source in common: who is a source costs as much as a base does."""
+SHOWN = 128
 """Pairs for each component by which it is looked at."""
 ENOUGH = 0.985
 """The least share of pairs, over components, with which training ends."""
@@ -54,25 +56,36 @@ class Examples:
     """Pairs of inputs with what is swapped, and what is right.
 
     Attributes:
-        sources, bases: (tokens, places, examples) 1 where an input has a token; the first place begins each input.
+        sources: (tokens, places, examples / r) 1 where an input has a token; the first place begins each input. Of each
+            batch the first 1 / r examples have these sources, and the following ones the same again.
+        bases: (tokens, places, examples).
         swaps: (components, places, examples).
         clean, expected: (places - 1, examples) the classes of the sources, and of the bases after the swaps.
     """
 
-    sources: Float[Tensor, "tokens places examples"]
+    sources: Float[Tensor, "tokens places sources"]
     bases: Float[Tensor, "tokens places examples"]
     swaps: Bool[Tensor, "components places examples"]
-    clean: Int[Tensor, "answers examples"]
+    clean: Int[Tensor, "answers sources"]
     expected: Int[Tensor, "answers examples"]
 
-    def part(self, rows: Tensor | slice) -> Examples:
-        """Some of them."""
+    def batch(self, number: int, size: int) -> Examples:
+        """The examples of one step."""
+        few = size * self.sources.shape[-1] // self.bases.shape[-1]
+        start, first = number * size, number * few
+        return self._part(slice(first, first + few), slice(start, start + size))
+
+    def only(self, chosen: Int[Tensor, " some"]) -> Examples:
+        """Some of examples that each have a source of their own."""
+        return self._part(chosen, chosen)
+
+    def _part(self, sources: Tensor | slice, bases: Tensor | slice) -> Examples:
         return Examples(
-            self.sources[..., rows],
-            self.bases[..., rows],
-            self.swaps[..., rows],
-            self.clean[:, rows],
-            self.expected[:, rows],
+            self.sources[..., sources],
+            self.bases[..., bases],
+            self.swaps[..., bases],
+            self.clean[:, sources],
+            self.expected[:, bases],
         )
 
 
@@ -105,13 +118,18 @@ class Curriculum:
         self.free = [number for slot, number in numbers.items() if slot not in correspondence.used]
         self.clean = counterfactuals.labels(answer, counterfactuals.values[counterfactuals.output])
 
-    def draw(self, count: int) -> Examples:
+    def draw(self, batches: int) -> Examples:
         """Random examples, in half of which random free components are swapped too."""
+        size = self.plan.batch
+        count, few = batches * size, size // SHARED
         base, source, where = self.counterfactuals.draw(self.random, count, self.rows)
+        sources = source[: batches * few].reshape(batches, few)
         strict = self.random.random((count, 1, 1)) < 0.5
-        components = len(self.plan.slots)
-        free = strict & (self.random.random((count, components, where.shape[2] + 1)) < 0.5)
-        return self._examples(base, source, where, free)
+        free = strict & (self.random.random((count, len(self.plan.slots), where.shape[2] + 1)) < 0.5)
+        found = self._examples(base, np.tile(sources, (1, SHARED)).ravel(), where, free)
+        flat = sources.ravel()
+        clean = torch.from_numpy(self.clean[flat].T.copy())
+        return Examples(self._tokens(flat), found.bases, found.swaps, clean, found.expected)
 
     def shown(self, count: int) -> list[Examples]:
         """For each S-op pairs whose answer changes where it is swapped, and pairs with free components swapped."""
@@ -125,7 +143,7 @@ class Curriculum:
             each = self._examples(base, source, where, nothing)
             changed = (each.expected != torch.from_numpy(self.clean[base].T)).any(0).nonzero()[:count, 0]
             if len(changed):
-                found.append(each.part(changed))
+                found.append(each.only(changed))
         base, source = self.rows[self.random.integers(0, len(self.rows), (2, count))]
         where = np.zeros((count, len(names), length), bool)
         every = self.random.random((count, len(self.plan.slots), length + 1)) < 0.5
@@ -177,15 +195,14 @@ def trained(curriculum: Curriculum, *, interchange: bool = True) -> Trained:
     optimiser = _optimiser(plan, flat)
     shown = curriculum.shown(SHOWN)
     least, step = 0.0, 0
-    examples = curriculum.draw(plan.batch * POOL)
+    examples = curriculum.draw(POOL)
     while step < plan.steps:
         if step and step % POOL == 0:
-            examples = curriculum.draw(plan.batch * POOL)
-        start = step % POOL * plan.batch
+            examples = curriculum.draw(POOL)
         for group in optimiser.param_groups:
             group["lr"] = plan.rate * _height(step, plan.steps)
         optimiser.zero_grad()
-        _loss(plan, flat.weights(), examples.part(slice(start, start + plan.batch)), interchange).backward()
+        _loss(plan, flat.weights(), examples.batch(step % POOL, plan.batch), interchange).backward()
         torch.nn.utils.clip_grad_norm_([flat.matrices, flat.vectors], 1.0)
         optimiser.step()
         step += 1
@@ -253,6 +270,6 @@ def _least(plan: NetworkPlan, weights: Weights, shown: list[Examples], interchan
         else:
             tokens = torch.cat([each.sources, each.bases], -1)
             answers = interchanged(plan, weights, tokens, each.swaps)[:, 1:].argmax(0)
-            right = (answers.chunk(2, -1)[1] == each.expected) | (each.expected < 0)
+            right = (answers[:, -each.bases.shape[-1] :] == each.expected) | (each.expected < 0)
         lowest = min(lowest, float(right.all(0).float().mean()))
     return lowest
