@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -14,10 +15,11 @@ from torch.nn import functional
 from tests.pairs.planted import PLAN, aligned, planted, program
 from weightspace.circuits.hypothesis import Component
 from weightspace.pairs.answers import AnswerClasses
-from weightspace.pairs.counterfactuals import Counterfactuals
+from weightspace.pairs.counterfactuals import Counterfactuals, rows_of
 from weightspace.pairs.forward import _Attention, _Swapped, interchanged
 from weightspace.pairs.network import NetworkPlan, first_weights, transformer_of
 from weightspace.pairs.programs import hand_written
+from weightspace.pairs.training import Curriculum
 from weightspace.rasp.batch import BatchValues
 from weightspace.rasp.interpreter import evaluate
 
@@ -101,7 +103,12 @@ def test_gradients_of_attention_and_of_swaps_are_those_of_finite_differences() -
     assert gradcheck(_Attention.apply, qkv)
     value = torch.randn(2, 3, 4, 6, dtype=torch.double, requires_grad=True)
     where = torch.rand(2, 1, 4, 4) < 0.5
-    assert gradcheck(lambda given: _Swapped.apply(given, where), value)
+    for chained in (False, True):
+        assert gradcheck(partial(_apply, where, chained), value)
+
+
+def _apply(where: torch.Tensor, chained: bool, value: torch.Tensor) -> torch.Tensor:
+    return _Swapped.apply(value, where, chained)
 
 
 def test_a_component_that_is_swapped_alone_gives_what_circuits_gives() -> None:
@@ -115,3 +122,38 @@ def test_a_component_that_is_swapped_alone_gives_what_circuits_gives() -> None:
     hot = functional.one_hot(tokens, 5).permute(2, 1, 0).float()
     answers = interchanged(replace(PLAN), made.trained.weights, hot, swaps)[:, 1:, 40:].argmax(0).t().numpy()
     assert np.array_equal(answers, alignment.swapped_answers(Component(PLAN.slots[number].place), base, source, where))
+
+
+def test_a_chain_of_swaps_is_a_swap_from_a_run_in_which_something_was_swapped() -> None:
+    torch.manual_seed(1)
+    plan = replace(PLAN, layers=3)
+    weights = first_weights(plan, 5, 5, 3)
+    hot = functional.one_hot(torch.randint(0, 5, (12, 5)), 5).permute(2, 1, 0).float()
+    swaps = torch.rand(len(plan.slots), 5, 8) < 0.4
+    chain = interchanged(plan, weights, hot, swaps, chained=True)
+    first = interchanged(plan, weights, hot[..., :8], swaps[..., :4])
+    assert torch.allclose(chain[..., :8], first, atol=1e-5)
+    shared = interchanged(plan, weights, hot, swaps)
+    assert torch.allclose(shared[..., :8], chain[..., :8], atol=1e-5)
+    assert not torch.allclose(shared[..., 8:], chain[..., 8:], atol=1e-3)
+
+
+def test_the_labels_of_a_chain_follow_the_chain() -> None:
+    found, random = Counterfactuals.of(program()), np.random.default_rng(0)
+    plan = replace(PLAN, chained=True)
+    answer = found.classes(random)
+    curriculum = Curriculum(plan, planted().correspondence, found, answer, np.arange(len(found.codes)), random)
+    examples = curriculum.draw(2)
+    few = plan.batch // 2
+    swaps = examples.swaps[[2, 4]].numpy()  # the planted components of both S-ops
+    assert [plan.slots[2], plan.slots[4]] == [planted().correspondence.slots[name] for name in found.names]
+    tokens = examples.bases.argmax(0).t()[:, 1:].numpy()
+    rows = tokens @ 4 ** np.arange(3, -1, -1)
+    clean = examples.sources.argmax(0).t()[:, 1:].numpy() @ 4 ** np.arange(3, -1, -1)
+    for batch in range(2):
+        first, second = (slice(batch * plan.batch + n * few, batch * plan.batch + (n + 1) * few) for n in (0, 1))
+        source = {name: rows_of(found.values[name], clean[batch * few : (batch + 1) * few]) for name in found.names}
+        then = found.followed(rows[first], source, swaps[:, 1:, first].transpose(2, 0, 1))
+        last = found.followed(rows[second], then, swaps[:, 1:, second].transpose(2, 0, 1))
+        for part, values in ((first, then), (second, last)):
+            assert np.array_equal(found.labels(answer, values["share"]), examples.expected[:, part].t().numpy())

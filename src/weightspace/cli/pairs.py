@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from weightspace.cli.arguments import Positional
 from weightspace.cli.output import say, say_json
 
 
@@ -42,3 +43,28 @@ def card(folder: Path, json: bool) -> int:
 
     found = card(folder)
     return say_json(found) if json else say(format_card(found))
+
+
+def judge(zoo: Positional[Path], count: int | None = None, mutants: int = 6, seed: int = 0, json: bool = False) -> int:
+    """Whether interventions accept the planted circuits of a zoo, and reject wrong ones: the power of the judgement.
+
+    Judged are each network's own correspondence; its program with S-ops at other components; programs of other
+    networks; and hypotheses that are wrong in one thing.
+
+    Args:
+        zoo: folder of a zoo of pairs, made with `zoo make circuits-small`.
+        count: at most so many sound networks, and so many others.
+        mutants: hypotheses a network that are wrong in one thing.
+        seed: of inputs, pairs and whatever is drawn.
+        json: print the figures as JSON.
+
+    Examples:
+        weightspace pairs judge zoos/circuits-small
+        weightspace pairs judge zoos/circuits-small --count 10 --json
+    """
+    from weightspace.pairs.acceptance import accept, format_acceptance
+
+    if mutants < 0 or (count is not None and count < 1):
+        raise ValueError(f"--count {count} --mutants {mutants}: give at least 1 network, and 0 mutants or more")
+    found = accept(zoo, count=count, mutants=mutants, seed=seed)
+    return say_json(found) if json else say(format_acceptance(found))

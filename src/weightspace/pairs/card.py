@@ -15,7 +15,7 @@ from weightspace.files.json_text import json_object
 
 DESCRIPTION, FACTS, CORRESPONDENCE = "pairs.json", "network.json", "hypothesis.json"
 SOUND, UNSOUND = "sound", "unsound"
-LABELS = ("layers", "width", "heads", "norm", "activation", "weight_decay")
+LABELS = ("layers", "width", "heads", "norm", "activation", "weight_decay", "chained")
 """Parts of a plan by which yields are reported."""
 
 

@@ -64,11 +64,24 @@ class Counterfactuals:
         Raises:
             RaspError: if the program has no answer on one of them.
         """
+        clean = {name: rows_of(self.values[name], source) for name in self.names}
+        return self.followed(base, clean, where)[self.output]
+
+    def followed(
+        self, base: Int[np.ndarray, " examples"], source: Mapping[str, BatchValues], where: Places
+    ) -> dict[str, BatchValues]:
+        """Every S-op on base inputs where some have at some places the values given; what depends on them follows.
+
+        Args:
+            source: of each S-op, in as many examples.
+        Raises:
+            RaspError: if the program has no answer on one of them.
+        """
         batch, put = _batch(self.program, self.codes[base]), dict[str, BatchValues]()
         for number, name in enumerate(self.names):
             own = evaluate_swapped(self.program, batch, put, [name])[name]
-            put[name] = _mixed(own, self.values[name], source, where[:, number])
-        return put[self.output]
+            put[name] = _mixed(own, source[name], where[:, number])
+        return put
 
     def classes(
         self, random: np.random.Generator, count: int = 20_000, rows: Int[np.ndarray, " some"] | None = None
@@ -103,7 +116,7 @@ class Counterfactuals:
             where = np.zeros((count, len(self.names), self.codes.shape[1]), bool)
             where[:, number] = True
             answer = AnswerClasses.of(self.output, (self.values[self.output], self.swapped(base, source, where)))
-            before = answer.of_values({self.output: _rows(self.values[self.output], base)})
+            before = answer.of_values({self.output: rows_of(self.values[self.output], base)})
             after = answer.of_values({self.output: self.swapped(base, source, where)})
             found.append(float((before != after).any(1).mean()))
         return found
@@ -118,17 +131,13 @@ def _batch(program: Program, codes: Int[np.ndarray, "inputs places"]) -> Batch:
     return Batch(codes, np.full(len(codes), codes.shape[1]), tuple(program.vocab or ()))
 
 
-def _rows(values: BatchValues, rows: Int[np.ndarray, " examples"]) -> BatchValues:
+def rows_of(values: BatchValues, rows: Int[np.ndarray, " examples"]) -> BatchValues:
+    """An S-op's values on some inputs."""
     return BatchValues(values.codes[rows], values.values, values.lengths[rows])
 
 
-def _mixed(
-    own: BatchValues,
-    clean: BatchValues,
-    source: Int[np.ndarray, " examples"],
-    where: Bool[np.ndarray, "examples places"],
-) -> BatchValues:
-    """An S-op's values, at some places those that it has on source inputs."""
+def _mixed(own: BatchValues, source: BatchValues, where: Bool[np.ndarray, "examples places"]) -> BatchValues:
+    """An S-op's values, at some places those of the sources."""
     numbers = {value: number for number, value in enumerate(own.values)}
-    table = np.array([*(numbers.setdefault(value, len(numbers)) for value in clean.values), -1])
-    return BatchValues(np.where(where, table[clean.codes[source]], own.codes), tuple(numbers), own.lengths)
+    table = np.array([*(numbers.setdefault(value, len(numbers)) for value in source.values), -1])
+    return BatchValues(np.where(where, table[source.codes], own.codes), tuple(numbers), own.lengths)

@@ -22,6 +22,7 @@ def interchanged(
     weights: Mapping[str, Tensor],
     tokens: Float[Tensor, "tokens places sequences"],
     swaps: Bool[Tensor, "components places pairs"] | None,
+    chained: bool = False,
 ) -> Float[Tensor, "outputs places sequences"]:
     """Logits of sources, which are left alone, and of bases, whose components are swapped.
 
@@ -30,6 +31,8 @@ def interchanged(
     Args:
         tokens: 1 where an input has a token.
         swaps: by component in the order of `plan.slots`, where a base's holds what the source's holds; None for none.
+        chained: whether the second bases have the first ones, as they are after their swaps, for their sources, and so
+            on; else all have the same sources.
     """
     shape = tokens.shape[1:]
     activate = torch.relu if plan.activation == "relu" else functional.gelu
@@ -40,12 +43,12 @@ def interchanged(
         qkv = _linear(weights, f"{layer}.qkv", _normal(weights, f"{layer}.norm1", stream))
         z = _Attention.apply(qkv.view(3, plan.heads, plan.head_size, *shape))
         if swaps is not None:
-            z = _Swapped.apply(z, swaps[first : first + plan.heads].unsqueeze(1))
+            z = _Swapped.apply(z, swaps[first : first + plan.heads].unsqueeze(1), chained)
         stream = stream + _linear(weights, f"{layer}.out", z.flatten(0, 1))
         hidden = _linear(weights, f"{layer}.first", _normal(weights, f"{layer}.norm2", stream))
         written = _linear(weights, f"{layer}.second", activate(hidden))
         if swaps is not None:
-            written = _Swapped.apply(written, swaps[first + plan.heads])
+            written = _Swapped.apply(written, swaps[first + plan.heads], chained)
         stream = stream + written
     return _linear(weights, "unembed", _normal(weights, "last", stream))
 
@@ -106,20 +109,23 @@ class _Swapped(torch.autograd.Function):
     """Values of sources and then of bases, those of the bases somewhere replaced by those of their sources."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, where: Tensor) -> Tensor:
-        bases = where.shape[-1]
-        size = value.shape[-1] - bases
+    def forward(ctx: Any, value: Tensor, where: Tensor, chained: bool) -> Tensor:
+        size = value.shape[-1] - where.shape[-1]
+        parts = list(value.split(size, -1))
+        for number, chosen in enumerate(where.split(size, -1), 1):
+            parts[number] = torch.where(chosen, parts[number - 1 if chained else 0], parts[number])
         ctx.save_for_backward(where)
-        source, base = value.split([size, bases], -1)
-        many = where.unflatten(-1, (-1, size))
-        swapped = torch.where(many, source.unsqueeze(-2), base.unflatten(-1, (-1, size)))
-        return torch.cat([source, swapped.flatten(-2)], -1)
+        ctx.chained = chained
+        return torch.cat(parts, -1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (where,) = ctx.saved_tensors
-        bases = where.shape[-1]
-        size = grads[0].shape[-1] - bases
-        source, base = grads[0].split([size, bases], -1)
-        moved = base * where
-        return torch.cat([source + moved.unflatten(-1, (-1, size)).sum(-2), base - moved], -1), None
+        size = grads[0].shape[-1] - where.shape[-1]
+        parts = list(grads[0].split(size, -1))
+        for number, chosen in reversed(list(enumerate(where.split(size, -1), 1))):
+            moved = parts[number] * chosen
+            source = number - 1 if ctx.chained else 0
+            parts[source] = parts[source] + moved
+            parts[number] = parts[number] - moved
+        return torch.cat(parts, -1), None, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -73,7 +73,7 @@ class Made:
 def planned(seed: int, number: int) -> tuple[Program, str, NetworkPlan, Random]:
     """The program of a number in a zoo, where it comes from, its network's plan, and what the rest is drawn with.
 
-    The first numbers have the programs that are written by hand.
+    The first numbers have the programs that are written by hand; every other network is trained on chains of swaps.
     """
     named = list(HAND_WRITTEN)
     if number < len(named):
@@ -81,7 +81,8 @@ def planned(seed: int, number: int) -> tuple[Program, str, NetworkPlan, Random]:
     else:
         program, origin = drawn_program(f"{seed} {number}"), "typed"
     random = Random(f"pairs {seed} {number}")
-    return program, origin, NetworkPlan.drawn(random, zlib.crc32(f"{seed} {number}".encode())), random
+    plan = NetworkPlan.drawn(random, zlib.crc32(f"{seed} {number}".encode()))
+    return program, origin, replace(plan, chained=number % 2 == 1), random
 
 
 def made(seed: int, number: int, *, interchange: bool = True) -> Made:

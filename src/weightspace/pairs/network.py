@@ -34,6 +34,7 @@ class NetworkPlan:
         weight_decay: of matrices.
         batch: pairs of inputs a step.
         steps: at most.
+        chained: whether half of the sources of swaps are runs in which something was swapped already.
     """
 
     seed: int
@@ -49,6 +50,7 @@ class NetworkPlan:
     weight_decay: float = 1e-3
     batch: int = 128
     steps: int = 2_000
+    chained: bool = False
 
     @classmethod
     def drawn(cls, random: Random, seed: int) -> NetworkPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import process_time
 
@@ -14,9 +15,10 @@ from torch.nn import functional
 
 from weightspace.pairs.answers import AnswerClasses
 from weightspace.pairs.correspondence import Correspondence
-from weightspace.pairs.counterfactuals import Counterfactuals, Places
+from weightspace.pairs.counterfactuals import Counterfactuals, Places, rows_of
 from weightspace.pairs.forward import interchanged
 from weightspace.pairs.network import NetworkPlan, Weights, first_weights
+from weightspace.rasp.batch import BatchValues
 
 POOL = 64
 """Batches of examples that are drawn at a time."""
@@ -126,10 +128,25 @@ class Curriculum:
         sources = source[: batches * few].reshape(batches, few)
         strict = self.random.random((count, 1, 1)) < 0.5
         free = strict & (self.random.random((count, len(self.plan.slots), where.shape[2] + 1)) < 0.5)
-        found = self._examples(base, np.tile(sources, (1, SHARED)).ravel(), where, free)
-        flat = sources.ravel()
-        clean = torch.from_numpy(self.clean[flat].T.copy())
-        return Examples(self._tokens(flat), found.bases, found.swaps, clean, found.expected)
+        if self.plan.chained:
+            labels = self._chained(base.reshape(batches, SHARED, few), sources, where)
+        else:
+            labels = self._labels(base, np.tile(sources, (1, SHARED)).ravel(), where)
+        return self._examples(base, sources.ravel(), where, free, labels)
+
+    def _chained(
+        self, base: Int[np.ndarray, "batches times few"], source: Int[np.ndarray, "batches few"], where: Places
+    ) -> Int[np.ndarray, "examples answers"]:
+        """Classes where the second bases of each batch have the first ones, after their swaps, for their sources."""
+        found = self.counterfactuals
+        by_turn = where.reshape(*base.shape, *where.shape[1:])
+        values: Mapping[str, BatchValues] = {name: rows_of(found.values[name], source.ravel()) for name in found.names}
+        labels = []
+        for turn in range(base.shape[1]):
+            chosen = by_turn[:, turn].reshape(-1, *where.shape[1:])
+            values = found.followed(base[:, turn].ravel(), values, chosen)
+            labels.append(found.labels(self.answer, values[found.output]).reshape(len(base), base.shape[2], -1))
+        return np.stack(labels, 1).reshape(-1, where.shape[2])
 
     def shown(self, count: int) -> list[Examples]:
         """For each S-op pairs whose answer changes where it is swapped, and pairs with free components swapped."""
@@ -140,21 +157,28 @@ class Curriculum:
             base, source = self.rows[self.random.integers(0, len(self.rows), (2, 8 * count))]
             where = np.zeros((8 * count, len(names), length), bool)
             where[:, number] = self.random.random((8 * count, length)) < self.random.choice((0.5, 1), (8 * count, 1))
-            each = self._examples(base, source, where, nothing)
+            each = self._examples(base, source, where, nothing, self._labels(base, source, where))
             changed = (each.expected != torch.from_numpy(self.clean[base].T)).any(0).nonzero()[:count, 0]
             if len(changed):
                 found.append(each.only(changed))
         base, source = self.rows[self.random.integers(0, len(self.rows), (2, count))]
         where = np.zeros((count, len(names), length), bool)
         every = self.random.random((count, len(self.plan.slots), length + 1)) < 0.5
-        return [*found, self._examples(base, source, where, every)]
+        return [*found, self._examples(base, source, where, every, self._labels(base, source, where))]
+
+    def _labels(
+        self, base: Int[np.ndarray, " examples"], source: Int[np.ndarray, " examples"], where: Places
+    ) -> Int[np.ndarray, "examples answers"]:
+        """Classes of the answers on bases after swaps."""
+        return self.counterfactuals.labels(self.answer, self.counterfactuals.swapped(base, source, where))
 
     def _examples(
         self,
         base: Int[np.ndarray, " examples"],
-        source: Int[np.ndarray, " examples"],
+        source: Int[np.ndarray, " sources"],
         where: Places,
         free: Bool[np.ndarray, "some components tokens"],
+        labels: Int[np.ndarray, "examples answers"],
     ) -> Examples:
         """Examples of what is swapped by variable, and of free components."""
         count, _, length = where.shape
@@ -166,7 +190,6 @@ class Curriculum:
             if number in self.helping:
                 along = self.random.random((count, 1)) < 0.5
                 swaps[:, self.helping[number], 1:] = where[:, number] & along
-        labels = self.counterfactuals.labels(self.answer, self.counterfactuals.swapped(base, source, where))
         return Examples(
             self._tokens(source),
             self._tokens(base),
@@ -255,7 +278,7 @@ def _loss(plan: NetworkPlan, weights: Weights, examples: Examples, interchange: 
         logits = interchanged(plan, weights, examples.sources, None)[:, 1:]
         return functional.cross_entropy(logits.unsqueeze(0), examples.clean.unsqueeze(0))
     tokens = torch.cat([examples.sources, examples.bases], -1)
-    logits = interchanged(plan, weights, tokens, examples.swaps)[:, 1:]
+    logits = interchanged(plan, weights, tokens, examples.swaps, plan.chained)[:, 1:]
     wanted = torch.cat([examples.clean, examples.expected], -1)
     return functional.cross_entropy(logits.unsqueeze(0), wanted.unsqueeze(0))
 
