@@ -84,6 +84,7 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "heads train": (heads.train, "train a reader of heads on a zoo of small language models"),
     "heads study": (heads.study, "the reader of heads against baselines and controls on a real model"),
     "pairs judge": (pairs.judge, "networks with known circuits: true hypotheses accepted, wrong ones not"),
+    "pairs tasks": (pairs.tasks, "which components are used, and what they compute: readers against baselines"),
     "hyperparameters curve": (hyperparameters.curve, "the methods by the number of networks they are trained on"),
     "backdoors compare": (backdoors.compare, "every detector of backdoors on one zoo, and the tables"),
     "backdoors transfer": (backdoors.transfer, "detectors after training on each attack alone, and on all but each"),

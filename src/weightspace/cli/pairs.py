@@ -68,3 +68,23 @@ def judge(zoo: Positional[Path], count: int | None = None, mutants: int = 6, see
         raise ValueError(f"--count {count} --mutants {mutants}: give at least 1 network, and 0 mutants or more")
     found = accept(zoo, count=count, mutants=mutants, seed=seed)
     return say_json(found) if json else say(format_acceptance(found))
+
+
+def tasks(zoo: Positional[Path], seed: int = 0, json: bool = False) -> int:
+    """Which components are used, and what they compute: readers of weights and of activations against baselines.
+
+    Learnt and scored on a zoo's sound networks; programs are held out fold by fold, and then depths.
+
+    Args:
+        zoo: folder of a zoo of pairs, made with `zoo make circuits-small`.
+        seed: of folds, inputs and forests.
+        json: print the figures as JSON.
+
+    Examples:
+        weightspace pairs tasks zoos/circuits-small
+        weightspace pairs tasks zoos/circuits-small --seed 1 --json
+    """
+    from weightspace.pairs.tasks import format_study, study
+
+    found = study(zoo, seed=seed)
+    return say_json(found) if json else say(format_study(found))
