@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -54,7 +55,7 @@ class ComponentGraph:
         """Strengths over both norms, which are at most 1."""
         return self.strength / (self.written[:, None] * self.read[None] + TINY)
 
-    @property
+    @cached_property
     def flow(self) -> Float[Tensor, " writers"]:
         """How much of the answer comes from each, shares being passed back: each reader's goes to those it reads.
 
