@@ -90,7 +90,8 @@ def test_a_norm_takes_its_gain_and_its_mean_along() -> None:
     moved["0.qkv"] = weights["0.qkv"] + 1 / weights["0.norm1_gain"][:, None]  # the mean of what is normalised is 0
     first, second = (component_graph(transformer_of(plan, each)) for each in (weights, moved))
     assert torch.allclose(first.strength, second.strength, rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(first.strength[:4, :4], component_graph(transformer_of(PLAN, weights)).strength[:4, :4])
+    bare = {name: each for name, each in weights.items() if "norm" not in name and "last" not in name}
+    assert not torch.allclose(first.strength, component_graph(transformer_of(PLAN, bare)).strength, rtol=1e-2)
 
 
 def test_nobody_reads_what_is_written_behind_it() -> None:

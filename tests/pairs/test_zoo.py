@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.pairs.planted import PLAN, planted
 from weightspace.errors import NetworkError, ZooError
 from weightspace.pairs import zoo
 from weightspace.pairs.card import DESCRIPTION, FACTS, card, format_card
-from weightspace.pairs.making import Made, planned
+from weightspace.pairs.making import Made, Recipe
 from weightspace.pairs.network import state_dict
 from weightspace.pairs.programs import HAND_WRITTEN, drawn_program, hand_written, unfit
 from weightspace.pairs.zoo import make_pairs, pairs_of, write_pair
@@ -25,11 +26,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Networks of the recipe are the planted one and one that is not sound; which are made."""
     asked: list[int] = []
 
-    def made(seed: int, number: int, *, interchange: bool = True) -> Made:  # noqa: ARG001
+    def made(self: Recipe, seed: int, number: int) -> Made:  # noqa: ARG001
         asked.append(number)
         return planted(interchange=number % 2 == 0)
 
-    monkeypatch.setattr(zoo, "made", made)
+    monkeypatch.setattr(Recipe, "made", made)
     return asked
 
 
@@ -84,7 +85,7 @@ def test_what_is_no_such_zoo_is_refused(tmp_path: Path) -> None:
         make_pairs("circuits-small", tmp_path / "other", 1)
     make_pairs("circuits-small", tmp_path / "zoo", 1, show=False)
     with pytest.raises(ZooError, match="of the recipe circuits-small with seed 0"):
-        make_pairs("circuits-behaviour", tmp_path / "zoo", 1, show=False)
+        make_pairs("circuits-tiny", tmp_path / "zoo", 1, show=False)
     with pytest.raises(ZooError, match="has no unsound networks"):
         list(pairs_of(tmp_path / "zoo", sound=False))
     shutil.rmtree(tmp_path / "zoo" / "sound")
@@ -93,12 +94,19 @@ def test_what_is_no_such_zoo_is_refused(tmp_path: Path) -> None:
         card(tmp_path / "zoo")
 
 
-def test_what_a_number_stands_for_is_always_the_same() -> None:
-    first, again, other = (planned(0, number)[:3] for number in (7, 7, 8))
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(tiny=True)])
+def test_what_a_number_stands_for_is_always_the_same(recipe: Recipe) -> None:
+    first, again, other = (recipe.planned(0, number)[:3] for number in (7, 7, 8))
     assert (str(first[0]), *first[1:]) == (str(again[0]), *again[1:])
     assert str(first[0]) != str(other[0])
-    assert planned(1, 7)[2] != first[2]
-    assert [planned(0, number)[1] for number in range(len(HAND_WRITTEN))] == list(HAND_WRITTEN)
+    assert recipe.planned(1, 7)[2] != first[2]
+    control = replace(recipe, interchange=False).planned(0, 7)
+    assert (str(control[0]), control[2]) == (str(first[0]), first[2])
+
+
+def test_the_first_programs_of_the_recipe_are_written_by_hand() -> None:
+    assert [Recipe().planned(0, number)[1] for number in range(len(HAND_WRITTEN))] == list(HAND_WRITTEN)
+    assert Recipe(tiny=True).planned(0, 0)[0].vocab == (0, 1, 2, 3)
 
 
 def test_every_program_by_hand_can_be_trained_on() -> None:
@@ -118,6 +126,6 @@ def test_drawn_programs_are_merged_and_say_why_others_were_not_taken() -> None:
     from collections import Counter
 
     refused = Counter[str]()
-    drawn = [drawn_program(f"test {number}", refused) for number in range(4)]
+    drawn = [drawn_program(f"test {number}", refused=refused) for number in range(4)]
     assert len({str(each) for each in drawn}) > 1
     assert all(unfit(each) is None for each in drawn)

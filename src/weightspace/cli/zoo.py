@@ -35,8 +35,8 @@ def make(
             eilertsen-fixed, backdoors-small, backdoors-wide, backdoors-varied or backdoors-diverse; for a GPU
             cnn-s-paper, smallcnn-paper, eilertsen-varied-paper, eilertsen-fixed-paper or backdoors-paper; of programs
             rasp-typed or rasp-paper; of small language models heads-small, which takes --out, --count and --seed; of
-            transformers with known circuits circuits-small, and circuits-behaviour as its control, which take
-            --workers too.
+            transformers with known circuits circuits-small, circuits-tiny, and as controls that learn behaviour alone
+            circuits-small-behaviour and circuits-tiny-behaviour, which take --workers too.
         out: folder of the zoo; zoos/RECIPE unless given. With a URL, such as s3://BUCKET/NAME, the zoo is made in
             zoos/NAME and each of its files copied there, and what is there already is fetched.
         count: number of networks, instead of the recipe's.
@@ -63,7 +63,7 @@ def make(
         weightspace zoo make digits-small --workers 2
         weightspace zoo make rasp-typed --count 10000 --out zoos/programs
     """
-    if recipe in ("heads-small", "circuits-small", "circuits-behaviour"):
+    if recipe == "heads-small" or recipe.startswith("circuits-"):
         given: dict[str, object] = {
             "images": images,
             "data": data,

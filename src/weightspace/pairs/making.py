@@ -70,29 +70,40 @@ class Made:
         }
 
 
-def planned(seed: int, number: int) -> tuple[Program, str, NetworkPlan, Random]:
-    """The program of a number in a zoo, where it comes from, its network's plan, and what the rest is drawn with.
+@dataclass(frozen=True)
+class Recipe:
+    """What a zoo's networks are.
 
-    The first numbers have the programs that are written by hand; every other network is trained on chains of swaps.
-    """
-    named = list(HAND_WRITTEN)
-    if number < len(named):
-        program, origin = hand_written(named[number]), named[number]
-    else:
-        program, origin = drawn_program(f"{seed} {number}"), "typed"
-    random = Random(f"pairs {seed} {number}")
-    plan = NetworkPlan.drawn(random, zlib.crc32(f"{seed} {number}".encode()))
-    return program, origin, replace(plan, chained=number % 2 == 1), random
-
-
-def made(seed: int, number: int, *, interchange: bool = True) -> Made:
-    """The network of a number in a zoo: a function of both alone, on one kind of processor.
-
-    Args:
+    Attributes:
+        tiny: whether programs are for 4 tokens and 4 places and networks train in seconds; else for 5 and 5, and the
+            first ones are written by hand.
         interchange: whether S-ops are swapped in training; else it learns behaviour alone.
     """
-    program, origin, plan, random = planned(seed, number)
-    return paired(program, plan, random, origin=origin, interchange=interchange)
+
+    tiny: bool = False
+    interchange: bool = True
+
+    def planned(self, seed: int, number: int) -> tuple[Program, str, NetworkPlan, Random]:
+        """The program of a number in a zoo, where it comes from, its network's plan, and what the rest is drawn with.
+
+        Every other network is trained on chains of swaps. A recipe that learns behaviour alone has the same networks.
+        """
+        random = Random(f"pairs {seed} {number}")
+        named, origin = list(HAND_WRITTEN), "typed"
+        if self.tiny:
+            program = drawn_program(f"{seed} {number}", 4, 3)
+        elif number < len(named):
+            program, origin = hand_written(named[number]), named[number]
+        else:
+            program = drawn_program(f"{seed} {number}")
+        drawn = NetworkPlan.tiny if self.tiny else NetworkPlan.drawn
+        plan = drawn(random, zlib.crc32(f"{seed} {number}".encode()))
+        return program, origin, replace(plan, chained=number % 2 == 1), random
+
+    def made(self, seed: int, number: int) -> Made:
+        """The network of a number in a zoo: a function of both alone, on one kind of processor."""
+        program, origin, plan, random = self.planned(seed, number)
+        return paired(program, plan, random, origin=origin, interchange=self.interchange)
 
 
 def paired(

@@ -68,6 +68,23 @@ class NetworkPlan:
             weight_decay=random.choice((0.0, 1e-4, 1e-3, 1e-2)),
         )
 
+    @classmethod
+    def tiny(cls, random: Random, seed: int) -> NetworkPlan:
+        """The same for networks that train in seconds."""
+        return cls(
+            seed=seed,
+            layers=random.choice((3, 4)),
+            width=random.choice((16, 24, 32)),
+            heads=random.choice((2, 3)),
+            head_size=random.choice((4, 8)),
+            hidden=random.choice((32, 48)),
+            norm=random.choice(("none", "none", "LN")),
+            activation=random.choice(("relu", "gelu")),
+            weight_decay=random.choice((0.0, 1e-4, 1e-3, 1e-2)),
+            batch=64,
+            steps=1_500,
+        )
+
     @property
     def slots(self) -> list[Slot]:
         """All its components."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
@@ -60,28 +61,32 @@ def hand_written(name: str) -> Program:
     return Program.parse(_HEAD + HAND_WRITTEN[name])
 
 
-def drawn_program(seed: str, refused: Counter[str] | None = None) -> Program:
+def drawn_program(
+    seed: str, size: int = 5, most_layers: int = MOST_LAYERS, refused: Counter[str] | None = None
+) -> Program:
     """A program of the `typed` distribution that a network can be trained on, merged and named canonically.
 
     Args:
+        size: tokens of its vocabulary, 0, 1, ..., and places of its inputs.
+        most_layers: in which it fits, with two heads and an MLP in each.
         refused: counts why others were not taken.
     """
     counted = Counter[str]() if refused is None else refused
     for number, drawn in enumerate(sample("typed", _number(seed), LENGTHS)):
-        program = canonical_program(drawn)
-        why = "fewer than 2 S-ops" if len(operations(program)) < 2 else unfit(program, number)
+        program = canonical_program(replace(drawn, vocab=tuple(range(size)), max_seq_len=size))
+        why = "fewer than 2 S-ops" if len(operations(program)) < 2 else unfit(program, number, most_layers)
         if why is None:
             return program
         counted[why] += 1
     raise AssertionError("the distribution never ends")
 
 
-def unfit(program: Program, seed: int = 0) -> str | None:
+def unfit(program: Program, seed: int = 0, most_layers: int = MOST_LAYERS) -> str | None:
     """Why no network is trained on a program; None if one can be."""
     if not operations(program):
         return "the same answer on every input"
-    if layers_needed(program, FEWEST_HEADS) > MOST_LAYERS:
-        return f"more than {MOST_LAYERS} layers"
+    if layers_needed(program, FEWEST_HEADS) > most_layers:
+        return f"more than {most_layers} layers"
     random = np.random.default_rng(seed)
     try:
         counterfactuals = Counterfactuals.of(program)

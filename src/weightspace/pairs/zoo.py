@@ -21,13 +21,17 @@ from weightspace.files.workers import processes, result
 from weightspace.pairs.answers import AnswerClasses
 from weightspace.pairs.card import CORRESPONDENCE, DESCRIPTION, FACTS, SOUND, UNSOUND, describe, folders_of, read
 from weightspace.pairs.correspondence import Correspondence, Slot
-from weightspace.pairs.making import Made, made
+from weightspace.pairs.making import Made, Recipe
 from weightspace.pairs.network import NetworkPlan, state_dict
 from weightspace.transformers.loading import load_trained
 from weightspace.transformers.trained import TrainedTransformer
 
-RECIPES = {"circuits-small": True, "circuits-behaviour": False}
-"""By name whether S-ops are swapped in training."""
+RECIPES = {
+    "circuits-small": Recipe(),
+    "circuits-small-behaviour": Recipe(interchange=False),
+    "circuits-tiny": Recipe(tiny=True),
+    "circuits-tiny-behaviour": Recipe(tiny=True, interchange=False),
+}
 COUNT = 500
 
 
@@ -121,11 +125,11 @@ def _begin(folder: Path, recipe: str, seed: int) -> None:
     write_atomically(folder / DESCRIPTION, json.dumps({**wanted, "version": __version__}).encode())
 
 
-def _make(folder: Path, interchange: bool, seed: int, number: int) -> str:
+def _make(folder: Path, recipe: Recipe, seed: int, number: int) -> str:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # they are small: several side by side are faster than one on several cores
     try:
-        found = made(seed, number, interchange=interchange)
+        found = recipe.made(seed, number)
     finally:
         torch.set_num_threads(threads)
     write_pair(folder / (SOUND if found.dropped is None else UNSOUND) / f"{number:05d}", found)
