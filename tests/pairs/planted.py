@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from random import Random
 
@@ -40,6 +41,12 @@ def program() -> Program:
 @cache
 def planted(interchange: bool = True) -> Made:
     return paired(program(), PLAN, Random(0), interchange=interchange)
+
+
+@cache
+def another() -> Made:
+    """A network of another program, with other components."""
+    return paired(Program.parse(TEXT.replace("x > 1", "x == 2")), replace(PLAN, seed=1), Random(4))
 
 
 def aligned(made: Made, correspondence: Correspondence | None = None) -> Alignment:

@@ -19,6 +19,7 @@ from weightspace.pairs.network import state_dict
 from weightspace.pairs.programs import HAND_WRITTEN, drawn_program, hand_written, unfit
 from weightspace.pairs.zoo import make_pairs, pairs_of, write_pair
 from weightspace.rasp.program import Program
+from weightspace.transformers.trained import TrainedTransformer
 
 
 @pytest.fixture
@@ -57,6 +58,7 @@ def test_a_network_of_a_zoo_is_what_was_trained_and_the_public_readers_read_it(t
     assert pair.answer == planted().trained.answer
     assert pair.plan == PLAN
     transformer = ws.load_transformer(tmp_path / "00000")
+    assert isinstance(transformer, TrainedTransformer)
     expected = state_dict(PLAN, planted().trained.weights)
     assert transformer.layer(1).w_q.equal(zoo.load_trained(expected, config=PLAN.config).layer(1).w_q)
     hypothesis = ws.Hypothesis.from_json(tmp_path / "00000" / "hypothesis.json")

@@ -63,7 +63,9 @@ def make(
         weightspace zoo make digits-small --workers 2
         weightspace zoo make rasp-typed --count 10000 --out zoos/programs
     """
-    if recipe == "heads-small" or recipe.startswith("circuits-"):
+    from weightspace.pairs.card import RECIPES
+
+    if recipe == "heads-small" or recipe in RECIPES:
         given: dict[str, object] = {
             "images": images,
             "data": data,

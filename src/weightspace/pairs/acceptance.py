@@ -112,7 +112,8 @@ def accept(
 
 
 def _figures(found: Sequence[Accepted]) -> dict[str, Any]:
-    scrubbed = [each.planted.scrubbing.agreement.share for each in found if each.planted.scrubbing is not None]
+    scrubbings = [each.planted.scrubbing for each in found if each.planted.scrubbing is not None]
+    scrubbed = [each.agreement.share or 0.0 for each in scrubbings]
     mutants = [trial for each in found for trial in each.mutants]
     return {
         "networks": len(found),

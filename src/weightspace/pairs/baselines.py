@@ -22,7 +22,7 @@ from weightspace.pairs.counterfactuals import Counterfactuals
 from weightspace.rasp.batch import Batch
 from weightspace.rasp.batch_interpreter import evaluate_swapped
 from weightspace.rasp.canonical import canonical_program
-from weightspace.rasp.functions import is_number
+from weightspace.rasp.functions import Value, is_number
 from weightspace.rasp.language import Aggregate
 from weightspace.rasp.program import Program
 from weightspace.rasp.sampler import sample
@@ -66,7 +66,7 @@ class CandidateSOps:
 
 
 @lru_cache(2)
-def candidate_s_ops(vocab: tuple[int, ...], length: int, inputs: tuple[tuple[int, ...], ...]) -> CandidateSOps:
+def candidate_s_ops(vocab: tuple[Value, ...], length: int, inputs: tuple[tuple[Value, ...], ...]) -> CandidateSOps:
     """S-ops of programs that are drawn of `typed`, each that differs from the others up to scale."""
     batch = Batch.of(inputs, vocab)
     found: dict[bytes, tuple[int, str, np.ndarray]] = {}
@@ -139,7 +139,7 @@ def _sees(reader: Slot, writer: Slot) -> bool:
     return writer.layer < reader.layer or (writer.layer == reader.layer and writer.is_head and not reader.is_head)
 
 
-def inputs_of(correspondence: Correspondence, count: int, seed: int = 0) -> list[tuple[object, ...]]:
+def inputs_of(correspondence: Correspondence, count: int, seed: int = 0) -> list[tuple[Value, ...]]:
     """Some inputs of a program, the same for all programs of one vocabulary and length."""
     every = Counterfactuals.of(correspondence.program).inputs
     order = np.random.default_rng(seed).permutation(len(every))[:count]

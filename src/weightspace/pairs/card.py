@@ -13,6 +13,7 @@ from weightspace.errors import ZooError
 from weightspace.evaluation.metrics import Tally
 from weightspace.files.json_text import json_object
 
+RECIPES = ("circuits-small", "circuits-small-behaviour", "circuits-tiny", "circuits-tiny-behaviour")
 DESCRIPTION, FACTS, CORRESPONDENCE = "pairs.json", "network.json", "hypothesis.json"
 SOUND, UNSOUND = "sound", "unsound"
 LABELS = ("layers", "width", "heads", "norm", "activation", "weight_decay", "chained")

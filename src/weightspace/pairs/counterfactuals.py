@@ -13,6 +13,7 @@ from weightspace.pairs.answers import AnswerClasses
 from weightspace.pairs.correspondence import operations
 from weightspace.rasp.batch import Batch, BatchValues
 from weightspace.rasp.batch_interpreter import evaluate_swapped
+from weightspace.rasp.functions import Value
 from weightspace.rasp.program import Program
 
 Places = Bool[np.ndarray, "examples variables places"]
@@ -49,7 +50,7 @@ class Counterfactuals:
         return self.program.name(self.program.output)
 
     @property
-    def inputs(self) -> list[tuple[object, ...]]:
+    def inputs(self) -> list[tuple[Value, ...]]:
         """The inputs as tokens."""
         vocab = self.program.vocab or ()
         return [tuple(vocab[code] for code in row) for row in self.codes.tolist()]

@@ -106,6 +106,11 @@ class Recipe:
         return paired(program, plan, random, origin=origin, interchange=self.interchange)
 
 
+def of_name(recipe: str) -> Recipe:
+    """The recipe of a name, such as circuits-tiny-behaviour."""
+    return Recipe(tiny="-tiny" in recipe, interchange=not recipe.endswith("-behaviour"))
+
+
 def paired(
     program: Program, plan: NetworkPlan, random: Random, *, origin: str = "given", interchange: bool = True
 ) -> Made:

@@ -21,7 +21,7 @@ from weightspace.pairs.zoo import Pair, pairs_of
 
 INPUTS = 256
 FOLDS = 5
-FEWEST = 4
+FEWEST = 8
 """Networks of different programs without which nothing is learnt."""
 FREE, HELPER = "free", "selects for a SelectorWidth"
 RESAMPLES = 2_000
@@ -194,7 +194,7 @@ def _learnt(
     for fold in np.unique(folds):
         test = folds == fold
         train = ~test if used else ~test & found.used
-        forest = ExtraTreesClassifier(200, min_samples_leaf=2, class_weight="balanced", random_state=seed)
+        forest: Any = ExtraTreesClassifier(200, min_samples_leaf=2, class_weight="balanced", random_state=seed)
         forest.fit(rich[train], codes[train])
         answers[test] = names[forest.predict(rich[test])]
         if used:

@@ -21,17 +21,11 @@ from weightspace.files.workers import processes, result
 from weightspace.pairs.answers import AnswerClasses
 from weightspace.pairs.card import CORRESPONDENCE, DESCRIPTION, FACTS, SOUND, UNSOUND, describe, folders_of, read
 from weightspace.pairs.correspondence import Correspondence, Slot
-from weightspace.pairs.making import Made, Recipe
+from weightspace.pairs.making import Made, Recipe, of_name
 from weightspace.pairs.network import NetworkPlan, state_dict
 from weightspace.transformers.loading import load_trained
 from weightspace.transformers.trained import TrainedTransformer
 
-RECIPES = {
-    "circuits-small": Recipe(),
-    "circuits-small-behaviour": Recipe(interchange=False),
-    "circuits-tiny": Recipe(tiny=True),
-    "circuits-tiny-behaviour": Recipe(tiny=True, interchange=False),
-}
 COUNT = 500
 
 
@@ -90,7 +84,7 @@ def make_pairs(
     """Train what is missing of a zoo's networks; a kill loses at most one network a worker.
 
     Args:
-        recipe: one of `RECIPES`.
+        recipe: one of `card.RECIPES`.
         count: networks that are trained, sound or not.
     Raises:
         ZooError: if there is nothing to make, or the folder holds something else or a zoo of another recipe or seed.
@@ -103,10 +97,10 @@ def make_pairs(
         with progress("networks", count, "networks", show, done=count - len(missing)) as advance:
             if workers == 1:
                 for number in missing:
-                    advance(1, _make(folder, RECIPES[recipe], seed, number))
+                    advance(1, _make(folder, of_name(recipe), seed, number))
                 return
             with processes(workers) as (pool, _):
-                for each in [pool.submit(_make, folder, RECIPES[recipe], seed, number) for number in missing]:
+                for each in [pool.submit(_make, folder, of_name(recipe), seed, number) for number in missing]:
                     advance(1, result(each))
 
 
