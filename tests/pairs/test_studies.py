@@ -62,7 +62,9 @@ def test_the_study_gives_every_method_with_its_interval(folder: Path, monkeypatc
     assert "held-out programs: used or free" in format_study(figures)
 
 
-def test_labels_that_are_shuffled_are_not_learnt() -> None:
+def test_labels_that_are_shuffled_are_not_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "TREES", 30)
+    monkeypatch.setattr(tasks, "RESAMPLES", 200)
     random = np.random.default_rng(0)
     count = 400
     table = random.normal(size=(count, 6))

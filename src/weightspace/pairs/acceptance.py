@@ -15,6 +15,7 @@ from weightspace.circuits.power import Trial, format_power, power, trials
 from weightspace.errors import NetworkError, ZooError
 from weightspace.evaluation.metrics import Tally
 from weightspace.files.progress import progress
+from weightspace.pairs.card import describe
 from weightspace.pairs.correspondence import Correspondence, drawn_correspondence
 from weightspace.pairs.counterfactuals import Counterfactuals
 from weightspace.pairs.soundness import SOUND, alignment
@@ -92,7 +93,10 @@ def accept(
         count: at most so many of each.
     Returns:
         figures, JSON-serialisable.
+    Raises:
+        ZooError: if it is no zoo of pairs, or has no networks.
     """
+    describe(folder)
     figures: dict[str, Any] = {"zoo": str(folder), "inputs": INPUTS, "pairs": PAIRS, "least": SOUND, "seed": seed}
     for sound, name in ((True, "sound"), (False, "unsound")):
         try:

@@ -25,6 +25,7 @@ FEWEST = 8
 """Networks of different programs without which nothing is learnt."""
 FREE, HELPER = "free", "selects for a SelectorWidth"
 RESAMPLES = 2_000
+TREES = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +195,7 @@ def _learnt(
     for fold in np.unique(folds):
         test = folds == fold
         train = ~test if used else ~test & found.used
-        forest: Any = ExtraTreesClassifier(200, min_samples_leaf=2, class_weight="balanced", random_state=seed)
+        forest: Any = ExtraTreesClassifier(TREES, min_samples_leaf=2, class_weight="balanced", random_state=seed)
         forest.fit(rich[train], codes[train])
         answers[test] = names[forest.predict(rich[test])]
         if used:
@@ -204,9 +205,12 @@ def _learnt(
 
 def _area(score: np.ndarray, used: np.ndarray, network: np.ndarray, seed: int) -> dict[str, Any]:
     """AUROC with its interval over networks."""
+    from scipy.stats import rankdata
+
+    rank = rankdata(score) / len(score)  # of any score what looks like a probability, in the same order
 
     def area(rows: np.ndarray) -> float:
-        return auroc(np.stack([-score[rows], score[rows]], 1), used[rows])
+        return auroc(np.stack([1 - rank[rows], rank[rows]], 1), used[rows])
 
     return _interval(_resampled(area, network, seed))
 
