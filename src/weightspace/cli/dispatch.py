@@ -13,7 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from weightspace.cli import backdoors, decompile, environment, heads, hyperparameters, inspection, metamodels, rasp, zoo
+from weightspace.cli import (
+    backdoors,
+    decompile,
+    environment,
+    heads,
+    hyperparameters,
+    inspection,
+    metamodels,
+    pairs,
+    rasp,
+    zoo,
+)
 from weightspace.cli.arguments import EVERYWHERE, Positional, arguments
 from weightspace.cli.completion import Shell, script
 from weightspace.cli.help import usage, verb_help
@@ -72,6 +83,8 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "heads label": (heads.label, "run a language model and score what each of its heads does"),
     "heads train": (heads.train, "train a reader of heads on a zoo of small language models"),
     "heads study": (heads.study, "the reader of heads against baselines and controls on a real model"),
+    "pairs judge": (pairs.judge, "networks with known circuits: true hypotheses accepted, wrong ones not"),
+    "pairs tasks": (pairs.tasks, "which components are used, and what they compute: readers against baselines"),
     "hyperparameters curve": (hyperparameters.curve, "the methods by the number of networks they are trained on"),
     "backdoors compare": (backdoors.compare, "every detector of backdoors on one zoo, and the tables"),
     "backdoors transfer": (backdoors.transfer, "detectors after training on each attack alone, and on all but each"),

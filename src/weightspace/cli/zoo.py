@@ -34,7 +34,9 @@ def make(
         recipe: which population: digits-small, mnist-small, fashion-mnist-small, cnn-s, smallcnn, eilertsen-varied,
             eilertsen-fixed, backdoors-small, backdoors-wide, backdoors-varied or backdoors-diverse; for a GPU
             cnn-s-paper, smallcnn-paper, eilertsen-varied-paper, eilertsen-fixed-paper or backdoors-paper; of programs
-            rasp-typed or rasp-paper; of small language models heads-small, which takes --out, --count and --seed.
+            rasp-typed or rasp-paper; of small language models heads-small, which takes --out, --count and --seed; of
+            transformers with known circuits circuits-small, circuits-tiny, and as controls that learn behaviour alone
+            circuits-small-behaviour and circuits-tiny-behaviour, which take --workers too.
         out: folder of the zoo; zoos/RECIPE unless given. With a URL, such as s3://BUCKET/NAME, the zoo is made in
             zoos/NAME and each of its files copied there, and what is there already is fetched.
         count: number of networks, instead of the recipe's.
@@ -61,16 +63,23 @@ def make(
         weightspace zoo make digits-small --workers 2
         weightspace zoo make rasp-typed --count 10000 --out zoos/programs
     """
-    if recipe == "heads-small":
-        given = {
+    from weightspace.pairs.card import RECIPES
+
+    if recipe == "heads-small" or recipe in RECIPES:
+        given: dict[str, object] = {
             "images": images,
             "data": data,
             "epochs": epochs,
             "shard-size": shard_size,
             "stack": stack,
             "mode": mode,
+            "lengths": lengths or None,
         }
-        return _make_heads(out, count, seed, {**given, "lengths": lengths or None, "workers": workers}, json)
+        if recipe != "heads-small":
+            from weightspace.cli.pairs import make_pairs
+
+            return make_pairs(recipe, out, count, seed, workers, given, json)
+        return _make_heads(out, count, seed, {**given, "workers": workers}, json)
     from weightspace.zoo.orders import make_to_order
 
     means = {"workers": workers, "device": device, "stack": stack, "address": address, "cpus": cpus, "gpus": gpus}
@@ -114,10 +123,15 @@ def info(zoo: Positional[Path], json: bool = False) -> int:
         weightspace zoo info zoos/digits-small
         weightspace zoo info zoos/digits-small --json
     """
+    from weightspace.pairs.card import DESCRIPTION
     from weightspace.zoo.making import info
     from weightspace.zoo.programs.inspection import program_zoo_info
     from weightspace.zoo.store import read_description
 
+    if (zoo / DESCRIPTION).is_file():
+        from weightspace.cli.pairs import card
+
+        return card(zoo, json)
     facts = (program_zoo_info if read_description(zoo)["kind"] == "programs" else info)(zoo)
     if json:
         return say_json(facts)

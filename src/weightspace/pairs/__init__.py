@@ -1,0 +1,1 @@
+"""Pairs of a trained transformer and the program whose S-ops its components are known to hold."""
