@@ -381,5 +381,9 @@ def config_values(distribution: dict[str, Any]) -> Any:
         case "Given":
             cases = "; ".join(f"{case} {config_values(inner)}" for case, inner in distribution["cases"].items())
             return f"given {distribution['on']}: {cases}"
+        case "Subset":
+            return f"{distribution['count']} of {distribution['of']}, in random order"
+        case "Dirichlet":
+            return f"{distribution['size']} shares, Dirichlet of concentration {distribution['concentration']}"
         case kind:
             return f"{kind} {distribution['low']} to {distribution['high']}"

@@ -341,6 +341,38 @@ def backdoor_cnn(
     return Architecture(input_shape=input_shape, layers=tuple(layers), activation=activation)
 
 
+def pooled_cnn(
+    input_shape: tuple[int, int, int] = (1, 14, 14),
+    *,
+    activation: str = "relu",
+    width: int = 8,
+    norm: bool = False,
+    residual: bool = False,
+    classes: int = 10,
+) -> Architecture:
+    """Two 3x3 convolutions, the second of twice the width, global average pooling and one dense layer.
+
+    Args:
+        norm: whether a BatchNorm follows each convolution.
+        residual: whether a third convolution of twice the width follows, with what goes into it added.
+    """
+    behind: list[tuple[Any, ...]] = [("batch_norm",), ("activation",)] if norm else [("activation",)]
+    layers = [("convolution", width, 3, 2, "same"), *behind, ("convolution", 2 * width, 3, 1, "same"), *behind]
+    if residual:
+        layers.append(("residual", (("convolution", 2 * width, 3, 1, "same"), *behind)))
+    layers += [("global_average_pool",), ("dense", classes)]
+    return Architecture(input_shape=input_shape, layers=tuple(layers), activation=activation)
+
+
+def small_mlp(
+    input_shape: tuple[int, int, int] = (1, 14, 14), *, activation: str = "relu", width: int = 16, classes: int = 10
+) -> Architecture:
+    """Two hidden layers of twice the width and of the width: 196-32-16-5 at 14x14 with five classes."""
+    hidden = (("dense", 2 * width), ("activation",), ("dense", width), ("activation",))
+    layers = (("flatten",), *hidden, ("dense", classes))
+    return Architecture(input_shape=input_shape, layers=layers, activation=activation)
+
+
 FAMILIES = {
     "digits-cnn": digits_cnn,
     "cnn-s": cnn_s,
@@ -348,6 +380,8 @@ FAMILIES = {
     "eilertsen": eilertsen,
     "backdoor-cnn": backdoor_cnn,
     "varied-cnn": varied_cnn,
+    "pooled-cnn": pooled_cnn,
+    "small-mlp": small_mlp,
 }
 
 
