@@ -1,0 +1,48 @@
+"""Verbs that ask where a network comes from: the network that it is derived from, and what it was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from weightspace.cli.arguments import Positional
+from weightspace.cli.output import say, say_json
+
+
+def lineage(
+    network: Positional[Path],
+    other: Positional[Path],
+    alarms: float = 0.01,
+    most: int = 5,
+    cache: Path | None = None,
+    seed: int = 0,
+    json: bool = False,
+) -> int:
+    """Say whether two networks are related: one derived from the other, or both from a third. Weights alone are read.
+
+    Filters are matched under any order and scale of neurons, so finetuning, pruning, quantising, reordering and
+    rescaling do not hide it. Exit status 0 if they are related, 1 if no sign of it was found, 2 if they cannot be
+    compared. Nothing in a file is executed.
+
+    Args:
+        network: a checkpoint of any kind that is read.
+        other: another one; or a folder of checkpoints, or a zoo, of which the most alike is looked for.
+        alarms: share of unrelated networks that may be called related.
+        most: of a folder, how many of the most alike are told.
+        cache: of a folder, where what is read of files is kept by their hashes, so that the next search is faster.
+        seed: of the random networks that say how alike unrelated ones are.
+        json: print JSON.
+
+    Examples:
+        weightspace lineage mine.safetensors theirs.pt
+        weightspace lineage theirs.pt checkpoints --cache .lineage --json
+    """
+    from weightspace.provenance.lineage import lineage as compare
+    from weightspace.provenance.lineage import lineage_among
+    from weightspace.provenance.wording import lineage_text
+
+    if other.is_dir():
+        found = lineage_among(network, other, alarms=alarms, most=most, cache=cache, seed=seed)
+    else:
+        found = compare(network, other, alarms=alarms, seed=seed)
+    say_json(found.to_json()) if json else say(lineage_text(found))
+    return 0 if found.related else 1
