@@ -32,10 +32,11 @@ def make(
 
     Args:
         recipe: which population: digits-small, mnist-small, fashion-mnist-small, cnn-s, smallcnn, eilertsen-varied,
-            eilertsen-fixed, backdoors-small, backdoors-wide, backdoors-varied or backdoors-diverse; of networks that
-            are asked what they were trained on or come from subsets-small, subsets-varied, subsets-mlp, mixtures-small
-            or lineage-small; for a GPU cnn-s-paper, smallcnn-paper, eilertsen-varied-paper, eilertsen-fixed-paper or backdoors-paper; of programs
-            rasp-typed or rasp-paper; of small language models heads-small, which takes --out, --count and --seed.
+            eilertsen-fixed, backdoors-small, backdoors-wide, backdoors-varied or backdoors-diverse; asked what they
+            were trained on and from which they come, subsets-small, subsets-varied, subsets-mlp, mixtures-small or
+            lineage-small; for a GPU cnn-s-paper, smallcnn-paper, eilertsen-varied-paper, eilertsen-fixed-paper or
+            backdoors-paper; of programs rasp-typed or rasp-paper; of small language models heads-small, which takes
+            --out, --count and --seed.
         out: folder of the zoo; zoos/RECIPE unless given. With a URL, such as s3://BUCKET/NAME, the zoo is made in
             zoos/NAME and each of its files copied there, and what is there already is fetched.
         count: number of networks, instead of the recipe's.

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from weightspace.errors import NetworkError, WeightspaceError
+from weightspace.errors import NetworkError
 from weightspace.files.atomic import file_hash, write_atomically
 from weightspace.files.checkpoints import SUFFIXES
 from weightspace.files.progress import progress
@@ -205,7 +206,7 @@ class Index:
                 tables = load_file(index.path)
                 rows = zip(tables["hashes"], tables["descriptors"], tables["filters"], strict=True)
                 index._known = {bytes(key): (table, filters) for key, table, filters in rows}
-            except (ValueError, KeyError, OSError, WeightspaceError, Exception):  # safetensors has an error of its own
+            except (SafetensorError, ValueError, KeyError, OSError):
                 index._known = {}
         return index
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from weightspace.provenance.filters import KernelPlace, kernel_places
 from weightspace.weights.spec import NetworkSpec
@@ -53,9 +53,7 @@ def _of_kernel(flat: np.ndarray, kernel: KernelPlace) -> list[np.ndarray]:
     return found
 
 
-def nearest(
-    wanted: Float[np.ndarray, " d"], among: Float[np.ndarray, "n d"], count: int
-) -> Float[np.ndarray, " k"]:
+def nearest(wanted: Float[np.ndarray, " d"], among: Float[np.ndarray, "n d"], count: int) -> Int[np.ndarray, " k"]:
     """Positions of the `count` networks whose descriptors are nearest, the nearest first.
 
     Each number is in units of its median deviation over all of them.

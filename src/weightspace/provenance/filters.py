@@ -93,7 +93,7 @@ def balanced_filters(weights: Float[np.ndarray, "n size"], spec: NetworkSpec) ->
     """
     places = kernel_places(spec)
     if not places:
-        raise NetworkError("the network has no kernel (a dense layer or a convolution), so it has no filters to compare")
+        raise NetworkError("the network has no kernel (a dense layer or a convolution): it has no filters to compare")
     found = np.zeros_like(weights)
     for kernel in places:
         block = weights[:, kernel.place].reshape(-1, *kernel.shape).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Two networks of one architecture, neuron by neuron: the order in which their filters are most alike, and how alike."""
+"""Two networks of one architecture neuron by neuron: the order in which their filters are most alike, and how much."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ class Matched:
     permutation: Permutation
 
 
-def match_filters(
-    first: Float[np.ndarray, " size"], second: Float[np.ndarray, " size"], spec: NetworkSpec
-) -> Matched:
+def match_filters(first: Float[np.ndarray, " size"], second: Float[np.ndarray, " size"], spec: NetworkSpec) -> Matched:
     """The order of the second network's neurons in which its filters are most like the first's.
 
     Layer by layer from the inputs, each an exact linear assignment given the order of the neurons that it reads; then

@@ -108,9 +108,9 @@ def check_comparable(spec: NetworkSpec, weights: np.ndarray, name: str) -> None:
     except NetworkError as error:
         raise ComparisonError(str(error)) from None
     if not kernel_places(spec):
-        raise ComparisonError(f"{name} has no kernel (a dense layer or a convolution), so there are no filters to match")
+        raise ComparisonError(f"{name} has no kernel (a dense layer or a convolution): it has no filters to match")
     if all(np.ptp(weights[kernel.place]) == 0 for kernel in kernel_places(spec)):
-        raise ComparisonError(f"every kernel of {name} is constant: it was never initialised, so nothing can be matched")
+        raise ComparisonError(f"every kernel of {name} is constant: it was never trained, so nothing can be matched")
 
 
 def knows_order(spec: NetworkSpec) -> bool:

@@ -47,7 +47,7 @@ class LogUniform:
 
 @dataclass(frozen=True)
 class Subset:
-    """`count` different numbers from 0 to `of` - 1 in random order, all equally likely: classes, as outputs have them."""
+    """`count` different numbers from 0 to `of` - 1 in random order, all equally likely: classes in order of outputs."""
 
     count: int
     of: int

@@ -320,9 +320,7 @@ class _Stack:
 
 
 @torch.no_grad()
-def _taught(
-    data: Images, plans: Sequence[TrainingPlan], teacher: np.ndarray, device: torch.device
-) -> Images:
+def _taught(data: Images, plans: Sequence[TrainingPlan], teacher: np.ndarray, device: torch.device) -> Images:
     """The training images with the answers of the one teacher as labels."""
     stack = _Stack.start(build(plans[0].architecture).to(device).eval(), plans[:1], device, teacher[:1])
     parts = data.train.split(EVALUATION_BATCH)
