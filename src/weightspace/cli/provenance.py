@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
 
 from weightspace.cli.arguments import Positional
@@ -46,3 +47,42 @@ def lineage(
         found = compare(network, other, alarms=alarms, seed=seed)
     say_json(found.to_json()) if json else say(lineage_text(found))
     return 0 if found.related else 1
+
+
+def study(
+    zoo: Positional[Path],
+    methods: tuple[str, ...] = (),
+    seeds: int = 3,
+    count: int | None = None,
+    shuffles: int = 0,
+    out: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Ask a zoo's networks what they were trained on, by every method: readers of weights, probes, and baselines.
+
+    Args:
+        zoo: its folder, such as that of `weightspace zoo make subsets-small`.
+        methods: names of methods; all unless given.
+        seeds: fits of each method that has something random.
+        count: training networks; all unless given.
+        shuffles: fits with shuffled labels of the methods that learn a network, as a control; ten are wanted for it.
+        out: a file for the figures as JSON.
+        json: print JSON.
+
+    Examples:
+        weightspace provenance study zoos/subsets-small --seeds 3 --shuffles 10
+        weightspace provenance study zoos/subsets-small --methods "Gram + logistic" "path templates" --count 100
+    """
+    from weightspace.cli.options import check_destinations
+    from weightspace.files.atomic import write_atomically
+    from weightspace.provenance.study import study as ask
+    from weightspace.provenance.study import table
+    from weightspace.zoo.store import Zoo
+
+    check_destinations(zoo, {"--out": out})
+    if seeds < 1 or shuffles < 0 or (count is not None and count < 1):
+        raise ValueError("--seeds and --count are at least 1, --shuffles at least 0")
+    found = ask(Zoo.open(zoo), methods, seeds=seeds, count=count, shuffles=shuffles)
+    if out is not None:
+        write_atomically(out, dumps(found.to_json(), indent=1).encode())
+    return say_json(found.to_json()) if json else say(table(found))

@@ -100,8 +100,7 @@ def balanced_filters(weights: Float[np.ndarray, "n size"], spec: NetworkSpec) ->
         largest = np.abs(block).max((1, 2), keepdims=True)
         block = block / np.where(largest > 0, largest, 1)
         column = np.ones((len(block), kernel.count))
-        squares = np.zeros((len(block), kernel.shape[0], kernel.count))
-        np.add.at(squares, (slice(None), slice(None), kernel.columns), block**2)
+        squares = block**2 @ np.eye(kernel.count)[kernel.columns]  # (n, rows, columns)
         row = _inverse(np.einsum("nrc,nc->nr", squares, column))
         for _ in range(ROUNDS if kernel.count > 1 else 0):
             before = column

@@ -114,7 +114,7 @@ def lineage(
     weights = [network.weights, weights_as(second, network.spec, names[0])]
     for one, name in zip(weights, names, strict=True):
         check_comparable(network.spec, one, name)
-    if np.array_equal(*weights):
+    if np.array_equal(weights[0], weights[1]):
         notes.append("Both hold the same weights, number for number.")
     if not knows_order(network.spec):
         notes.append("The order of its layers is not known, so neurons were compared as they stand.")

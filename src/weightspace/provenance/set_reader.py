@@ -1,0 +1,205 @@
+"""A reader of networks as sets of outputs: tokens of weights or of answers to learnt probes, in whatever order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weightspace.metamodels.baselines.queries import Asked, Asking
+from weightspace.metamodels.contract import Examples
+from weightspace.metamodels.learner import Learner
+from weightspace.provenance.views import path_templates
+from weightspace.train.config import TrainingConfig
+from weightspace.weights.population import Population
+from weightspace.zoo.networks import answers, named_arrays
+
+Tokens = Literal["templates", "probes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetReaderConfig:
+    """What a set reader is.
+
+    Attributes:
+        tokens: what stands for an output: `templates`, paths through the weights, see `path_templates`; or `probes`,
+            its answers to learnt inputs.
+        probes: how many of these.
+        latent: dimensions of the codes from which a linear generator makes probes.
+        width: of the tokens inside.
+        dropout: inside.
+        training: how it is trained.
+    """
+
+    tokens: Tokens = "probes"
+    probes: int = 64
+    latent: int = 32
+    width: int = 128
+    dropout: float = 0.1
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            steps=800, batch_size=64, learning_rate=3e-3, weight_decay=1e-2, evaluate_every=50, final_fraction=0.01
+        )
+    )
+
+
+class SetHead(nn.Module):
+    """From a set of tokens (b, n, size) to answers (b, outputs), whatever the order of the n tokens.
+
+    A shared layer sees each token, a second one each token beside mean and maximum of all; then each answer is the
+    log-sum-exp over the tokens of what each says to it, as one output alone may settle it, and a linear map of the
+    pooled tokens.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, size: int, width: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+        self.first = nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width))
+        self.second = nn.Sequential(nn.GELU(), nn.Linear(3 * width, width), nn.GELU(), nn.Dropout(dropout))
+        self.slots = nn.Linear(width, outputs)
+        self.pooled = nn.Linear(2 * width, outputs)
+        nn.init.zeros_(self.pooled.weight)
+
+    def forward(self, tokens: Float[Tensor, "b n size"]) -> Float[Tensor, "b outputs"]:
+        seen = self.first((tokens - self.centre) / self.scale)
+        mean, most = seen.mean(1, keepdim=True), seen.amax(1, keepdim=True)
+        context = torch.cat([seen, mean.expand_as(seen), most.expand_as(seen)], 2)
+        inner = self.second(context)  # (b, n, width)
+        said = self.slots(inner).logsumexp(1) - float(np.log(inner.shape[1]))
+        return said + self.pooled(torch.cat([inner.mean(1), inner.amax(1)], 1))
+
+    @torch.no_grad()
+    def standardise(self, tokens: Float[Tensor, "b n size"]) -> None:
+        """Take the scale of every number from tokens of the training networks."""
+        flat = tokens.flatten(0, 1)
+        self.centre.copy_(flat.mean(0))
+        self.scale.copy_(flat.std(0, correction=0).clamp(min=1e-6))
+
+
+class TemplateNetwork(nn.Module):
+    """Tokens that are made beforehand, in groups of networks with as many outputs, and a head."""
+
+    def __init__(self, config: SetReaderConfig, size: int, outputs: int) -> None:
+        super().__init__()
+        self.head = SetHead(size, config.width, outputs, config.dropout)
+
+    def forward(self, tokens: Sequence[tuple[Tensor, Tensor]]) -> Float[Tensor, "b outputs"]:
+        return _in_order([(self.head(part), places) for part, places in tokens])
+
+
+class ProbeNetwork(nn.Module):
+    """Networks run on learnt inputs, and a head on their answers.
+
+    The inputs are made of codes by a linear generator of two layers: so a step moves them all, and along what many of
+    them share. Answers are centred over the outputs, as no probability depends on their mean, and of size 1 a network.
+
+    Args:
+        shape: (channels, height, width) of an input.
+        outputs: how many answers are given.
+    """
+
+    def __init__(self, config: SetReaderConfig, shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        pixels = int(np.prod(shape))
+        self.shape = shape
+        self.codes = nn.Parameter(torch.randn(config.probes, config.latent))
+        self.generator = nn.Sequential(
+            nn.Linear(config.latent, 2 * config.latent, bias=False), nn.Linear(2 * config.latent, pixels, bias=False)
+        )
+        for layer in self.generator:
+            assert isinstance(layer, nn.Linear)
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+        self.head = SetHead(config.probes, config.width, outputs, config.dropout)
+
+    def inputs(self) -> Float[Tensor, "probes c h w"]:
+        return self.generator(self.codes).unflatten(1, self.shape)
+
+    def tokens(self, asked: Asked) -> list[tuple[Tensor, Tensor]]:
+        """Of each architecture tokens (n, outputs, probes), and the networks' places (n,) in the batch."""
+        x, found = self.inputs(), []
+        for module, spec, weights, places in asked.parts:
+            logits = answers(module, named_arrays(spec, weights), x)  # (n, probes, outputs)
+            found.append((normalised(logits).transpose(1, 2), places))
+        return found
+
+    def forward(self, asked: Asked) -> Float[Tensor, "b outputs"]:
+        return _in_order([(self.head(part), places) for part, places in self.tokens(asked)])
+
+
+def normalised(logits: Float[Tensor, "n probes outputs"]) -> Float[Tensor, "n probes outputs"]:
+    """Answers less their mean over the outputs, of size 1 for each network."""
+    centred = logits - logits.mean(2, keepdim=True)
+    return centred / (centred.square().mean((1, 2), keepdim=True) + 1e-12).sqrt()
+
+
+def _in_order(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Parts of a batch (n, ...) put at their places."""
+    return torch.cat([values for values, _ in parts])[torch.cat([places for _, places in parts]).argsort()]
+
+
+class SetReader(Learner):
+    """Reads networks as sets of outputs, whatever the order of outputs and of hidden neurons.
+
+    With `templates` it reads weights alone, of one architecture or of several whose templates are as long; with
+    `probes` it runs the networks, of any architecture with the same inputs, many at once.
+    """
+
+    def __init__(self, config: SetReaderConfig | None = None, *, seed: int = 0, show: bool = False) -> None:
+        from dataclasses import replace
+
+        self.config = config or SetReaderConfig()
+        super().__init__(replace(self.config.training, seed=seed), show=show)
+        self.name = "path templates" if self.config.tokens == "templates" else "learnt probes"
+        self._kept: dict[bytes, np.ndarray] = {}
+
+    def build(self, training: Examples, validation: Examples) -> nn.Module:  # noqa: ARG002
+        outputs = sum(self.answering.sizes)
+        if self.config.tokens == "templates":
+            model: nn.Module = TemplateNetwork(self.config, self._templates(training.networks)[0].shape[1], outputs)
+        else:
+            shape, _ = Asking(training.networks).interface()
+            model = ProbeNetwork(self.config, shape, outputs)
+        return model
+
+    def prepare(self, training: Examples) -> None:
+        """Tokens are put on the scale that those of some training networks have."""
+        few = training.networks.select(np.arange(min(len(training), 256)))
+        read = self.read(few, None)
+        with torch.no_grad():
+            parts = self.model.tokens(read) if isinstance(self.model, ProbeNetwork) else read
+            tokens = torch.cat([part.reshape(1, -1, part.shape[2]) for part, _ in parts], 1)
+        head = self.model.head
+        assert isinstance(head, SetHead)
+        head.standardise(tokens)
+
+    def read(self, networks: Population, generator: torch.Generator | None) -> Any:  # noqa: ARG002
+        if self.config.tokens == "probes":
+            return Asking(networks).batch(np.arange(len(networks)))
+        tables = self._templates(networks)
+        parts = []
+        for count in sorted({len(table) for table in tables}):
+            rows = [i for i, table in enumerate(tables) if len(table) == count]
+            parts.append((torch.from_numpy(np.stack([tables[i] for i in rows])), torch.tensor(rows)))
+        return parts
+
+    def _templates(self, networks: Population) -> list[np.ndarray]:
+        """Templates of each network, made once."""
+        found = []
+        for network in networks:
+            key = network.weights.tobytes()
+            if key not in self._kept:
+                self._kept[key] = path_templates(network)
+            found.append(self._kept[key])
+        return found
+
+    def settings(self) -> str:
+        return repr(self.config)
