@@ -14,13 +14,14 @@ from weightspace.metamodels.baselines.queries import Asking
 from weightspace.metamodels.baselines.statistics import StatisticsBoosting
 from weightspace.metamodels.contract import Predictor
 from weightspace.provenance.set_reader import SetReader, SetReaderConfig, normalised
+from weightspace.provenance.stacked import stacked_answers
 from weightspace.provenance.views import GramLinear
 from weightspace.train.config import TrainingConfig
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
 from weightspace.zoo.images.loading import load_images
 from weightspace.zoo.images.preparing import channel_statistics, prepare, standardise
-from weightspace.zoo.networks import answers, named_arrays
+from weightspace.zoo.networks import named_arrays
 from weightspace.zoo.store import Zoo
 
 IMAGES = 60
@@ -32,7 +33,13 @@ TEMPLATES = SetReaderConfig(
         steps=600, batch_size=64, learning_rate=1e-3, weight_decay=0.1, evaluate_every=50, final_fraction=0.01
     ),
 )
-PROBES = SetReaderConfig(tokens="probes")
+PROBES = SetReaderConfig(
+    tokens="probes",
+    dropout=0.3,
+    training=TrainingConfig(
+        steps=300, batch_size=64, learning_rate=3e-3, weight_decay=0.03, evaluate_every=30, final_fraction=0.01
+    ),
+)
 
 
 class AnswerBoosting(StatisticsBoosting):
@@ -58,7 +65,7 @@ def pooled_answers(networks: Population, images: Float[torch.Tensor, "k c h w"])
     with torch.inference_mode():
         asked = Asking(networks).batch(np.arange(len(networks)))
         for module, spec, weights, places in asked.parts:
-            logits = normalised(answers(module, named_arrays(spec, weights), images))
+            logits = normalised(stacked_answers(module, named_arrays(spec, weights), images))
             chances = logits.softmax(2)
             entropy = -(chances * chances.clamp(min=1e-12).log()).sum(2)
             order = logits.sort(2, descending=True).values

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from weightspace.metamodels.baselines.queries import Asked, Asking
 from weightspace.metamodels.contract import Examples
 from weightspace.metamodels.learner import Learner
+from weightspace.provenance.stacked import stacked_answers
 from weightspace.provenance.views import path_templates
 from weightspace.train.config import TrainingConfig
 from weightspace.weights.population import Population
-from weightspace.zoo.networks import answers, named_arrays
+from weightspace.zoo.networks import named_arrays
 
 Tokens = Literal["templates", "probes"]
 
@@ -127,7 +128,7 @@ class ProbeNetwork(nn.Module):
         """Of each architecture tokens (n, outputs, probes), and the networks' places (n,) in the batch."""
         x, found = self.inputs(), []
         for module, spec, weights, places in asked.parts:
-            logits = answers(module, named_arrays(spec, weights), x)  # (n, probes, outputs)
+            logits = stacked_answers(module, named_arrays(spec, weights), x)  # (n, probes, outputs)
             found.append((normalised(logits).transpose(1, 2), places))
         return found
 

@@ -216,7 +216,7 @@ def scalings_of(networks: Population) -> tuple[Scaling, ...]:
     return spec_of(Architecture.from_json(records[0])).scalings
 
 
-def module_of(network: Network) -> nn.Module:
+def module_of(network: Network) -> nn.Sequential:
     """The network as a module in evaluation mode, ready to run on images (b, channels, height, width) float32.
 
     Raises:
@@ -227,7 +227,9 @@ def module_of(network: Network) -> nn.Module:
         raise NetworkError(
             "the network's metadata has no architecture, so it cannot be run: only its weights can be read"
         )
-    return load_into_module(network, build(Architecture.from_json(record))).eval()
+    module = build(Architecture.from_json(record))
+    load_into_module(network, module)
+    return module.eval()
 
 
 # -- the families ---------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class Asked:
         labels: (b, targets) as `Answering.labels` has them; (b, 0) where nobody asks.
     """
 
-    parts: tuple[tuple[nn.Module, NetworkSpec, Tensor, Tensor], ...]
+    parts: tuple[tuple[nn.Sequential, NetworkSpec, Tensor, Tensor], ...]
     labels: Tensor
 
     def to(self, device: torch.device) -> Asked:
@@ -288,7 +288,7 @@ class Asking:
     def __init__(self, networks: Population, labels: Tensor | None = None) -> None:
         self.networks = networks
         self.labels = torch.zeros(len(networks), 0) if labels is None else labels  # (n, targets)
-        self.modules: list[nn.Module] = []
+        self.modules: list[nn.Sequential] = []
         self.specs: list[NetworkSpec] = []
         self.of = np.zeros(len(networks), np.int64)  # which module each network has
         known: dict[tuple[NetworkSpec, str], int] = {}
