@@ -6,7 +6,8 @@ from json import dumps
 from pathlib import Path
 
 from weightspace.cli.arguments import Positional
-from weightspace.cli.output import say, say_json
+from weightspace.cli.output import fail, say, say_facts, say_json
+from weightspace.errors import ScopeError
 
 
 def lineage(
@@ -86,3 +87,66 @@ def study(
     if out is not None:
         write_atomically(out, dumps(found.to_json(), indent=1).encode())
     return say_json(found.to_json()) if json else say(table(found))
+
+
+def provenance(
+    files: Positional[tuple[Path, ...]], reader: Path | None = None, html: Path | None = None, json: bool = False
+) -> int:
+    """Say what networks were trained on: which classes, how sure, and whether they are of a kind that is known.
+
+    Nothing in a file is executed. Exit status 0; 4 if a network is unlike those that the reader was trained on, or of
+    another architecture.
+
+    Args:
+        files: checkpoints of any kind that is read.
+        reader: one that `weightspace provenance train` made; the one that comes with the package unless given.
+        html: a page for people, with a picture for each output; of one file.
+        json: print JSON: an object for each file.
+
+    Examples:
+        weightspace provenance model.safetensors --html provenance.html
+        weightspace provenance one.pt two.safetensors --reader mine.safetensors --json
+    """
+    from weightspace import EXAMPLES
+    from weightspace.cli.options import check_destinations
+    from weightspace.provenance.answer import provenance as ask
+    from weightspace.provenance.page import provenance_text, write_page
+    from weightspace.provenance.reader import ProvenanceReader
+
+    if not files:
+        raise ValueError("nothing to ask about: name at least one file")
+    if html is not None and len(files) > 1:
+        raise ValueError("--html is a page about one network: name one file")
+    check_destinations(files[0], {"--html": html})
+    judge = ProvenanceReader.load(EXAMPLES / "provenance-reader.safetensors" if reader is None else reader)
+    try:
+        found = [ask(file, judge) for file in files]
+    except ScopeError as error:
+        return fail(str(error), code=4)
+    say_json([one.to_json() for one in found]) if json else say("\n\n".join(map(provenance_text, found)))
+    if html is not None:
+        write_page(found[0], html)
+    return 0 if all(one.typical for one in found) else 4
+
+
+def train(zoo: Positional[Path], out: Path, fits: int = 3, json: bool = False) -> int:
+    """Train a reader of what networks were trained on, calibrate it, and score it on the zoo's test networks.
+
+    Args:
+        zoo: its folder, such as that of `weightspace zoo make subsets-small`.
+        out: the reader's file.
+        fits: readers that answer together.
+        json: print the figures as JSON.
+
+    Examples:
+        weightspace provenance train zoos/subsets-small --out reader.safetensors
+    """
+    from weightspace.cli.options import check_destinations
+    from weightspace.provenance.card import figures, trained
+    from weightspace.zoo.store import Zoo
+
+    check_destinations(zoo, {"--out": out})
+    if fits < 1:
+        raise ValueError("--fits is at least 1")
+    opened = Zoo.open(zoo)
+    return say_facts(figures(trained(opened, out, fits), opened), json)

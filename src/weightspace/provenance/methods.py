@@ -35,9 +35,10 @@ TEMPLATES = SetReaderConfig(
 )
 PROBES = SetReaderConfig(
     tokens="probes",
+    probes=32,
     dropout=0.3,
     training=TrainingConfig(
-        steps=300, batch_size=64, learning_rate=3e-3, weight_decay=0.03, evaluate_every=30, final_fraction=0.01
+        steps=300, batch_size=64, learning_rate=5e-3, weight_decay=0.03, evaluate_every=30, final_fraction=0.01
     ),
 )
 
@@ -81,7 +82,7 @@ class Method:
     Attributes:
         make: the method, unfitted, given a seed and a zoo.
         seeded: whether a seed changes what it answers.
-        learned: whether it is a meta-model, and no baseline.
+        learned: whether it is a meta-model, and no baseline; it is told which class each output stands for.
         reads: what it looks at.
     """
 
@@ -115,12 +116,12 @@ def reader(config: SetReaderConfig, seed: int, steps: int | None = None) -> SetR
 
 
 METHODS: dict[str, Method] = {
-    "statistics + LightGBM": Method(lambda seed, _: StatisticsBoosting(seed), True, False, "weights"),
+    "statistics + LightGBM": Method(lambda seed, _: StatisticsBoosting(seed), False, False, "weights"),
     "statistics + logistic": Method(lambda *_: StatisticsLinear(), False, False, "weights"),
     "aligned weights + logistic": Method(lambda *_: AlignedLinear(), False, False, "weights"),
     "Gram + logistic": Method(lambda *_: GramLinear(), False, False, "weights"),
     "path templates": Method(lambda seed, _: reader(TEMPLATES, seed), True, True, "weights"),
     "learnt probes": Method(lambda seed, _: reader(PROBES, seed), True, True, "answers to inputs that it makes"),
-    "real images + LightGBM": Method(_on_images, True, False, f"answers to {IMAGES} real images"),
+    "real images + LightGBM": Method(_on_images, False, False, f"answers to {IMAGES} real images"),
 }
 """Methods by the names that tables have."""

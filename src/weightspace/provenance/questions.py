@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,8 +12,8 @@ from weightspace.metamodels.contract import Examples, Target
 from weightspace.zoo.store import Zoo
 
 Question = Literal["classes", "proportions"]
-CLASSES, SHARE = "class", "share of class"
-"""How targets begin: `class 3` is trained on or not, `share of class 3` is a number."""
+CLASSES, SHARE, OUTPUT = "class", "share of class", "output"
+"""How targets begin: `class 3` is trained on or not, `share of class 3` is a number, `output 2` stands for a class."""
 FEWEST = 40
 """Training networks below which nothing is learnt that is worth asking."""
 
@@ -34,12 +35,14 @@ def question_of(zoo: Zoo) -> Question:
     return "classes"
 
 
-def provenance_examples(zoo: Zoo, split: str, question: Question | None = None) -> Examples:
+def provenance_examples(zoo: Zoo, split: str, question: Question | None = None, *, outputs: bool = False) -> Examples:
     """The networks of a split with the classes that they were trained on.
 
     Args:
         question: `classes`, of each class whether it was among them; `proportions`, its share of the training images.
             Unless given, what the zoo's networks differ in.
+        outputs: whether it is asked, after all classes, of each output too which class it stands for: it teaches a
+            reader of outputs more than the set of classes does.
     Raises:
         TaskError: if the split is empty or its labels cannot be told.
     """
@@ -63,7 +66,19 @@ def provenance_examples(zoo: Zoo, split: str, question: Question | None = None) 
             target = Target(f"{SHARE} {number}")
             labels[target.name] = table[:, number]
         targets.append(target)
+    if outputs:
+        most = max(len(subset) for subset in subsets)
+        for place in range(most):
+            target = Target(f"{OUTPUT} {place}", tuple(map(str, range(of))))
+            standing = [int(subset[place]) if place < len(subset) else -1 for subset in subsets]
+            labels[target.name] = np.array(standing, np.int64)
+            targets.append(target)
     return Examples(networks, labels, tuple(targets))
+
+
+def asked_targets(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Those of the classes, without those of the outputs."""
+    return tuple(target for target in targets if not target.name.startswith(f"{OUTPUT} "))
 
 
 def check_enough(training: Examples) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from weightspace.metamodels.baselines.queries import Asked, Asking
 from weightspace.metamodels.contract import Examples
-from weightspace.metamodels.learner import Learner
+from weightspace.metamodels.learner import Answering, Learner
+from weightspace.provenance.questions import asked_targets
 from weightspace.provenance.stacked import stacked_answers
 from weightspace.provenance.views import path_templates
 from weightspace.train.config import TrainingConfig
@@ -49,34 +50,80 @@ class SetReaderConfig:
     )
 
 
-class SetHead(nn.Module):
-    """From a set of tokens (b, n, size) to answers (b, outputs), whatever the order of the n tokens.
+@dataclass(frozen=True)
+class Answered:
+    """What a set reader answers.
 
-    A shared layer sees each token, a second one each token beside mean and maximum of all; then each answer is the
-    log-sum-exp over the tokens of what each says to it, as one output alone may settle it, and a linear map of the
-    pooled tokens.
+    Attributes:
+        classes: of the image set, each a question.
+        numbers: a class has: two, logits of no and yes, or one, its share.
+        taught: outputs of which it was said in training which class each stands for, at most; 0 for none.
+    """
+
+    classes: int
+    numbers: int
+    taught: int
+
+    @staticmethod
+    def by(answering: Answering) -> Answered:
+        """From the targets of training: first those of all classes, then those of the outputs."""
+        classes = len(asked_targets(answering.targets))
+        return Answered(classes, answering.sizes[0], len(answering.targets) - classes)
+
+    @property
+    def size(self) -> int:
+        """Numbers in all."""
+        return self.classes * (self.numbers + self.taught)
+
+
+class SetHead(nn.Module):
+    """From a set of tokens (b, n, size), one an output, to answers, whatever the order of the n tokens.
+
+    A shared layer sees each token, a second one each token beside mean and maximum of all. Of each output it says which
+    class it may stand for. A class is there as far as some output stands for it, and as the log-sum-exp over outputs of
+    what each says to it, and a linear map of the pooled tokens, have it; its share is that of the outputs that stand
+    for it.
     """
 
     centre: Tensor
     scale: Tensor
 
-    def __init__(self, size: int, width: int, outputs: int, dropout: float) -> None:
+    def __init__(self, size: int, width: int, answered: Answered, dropout: float) -> None:
         super().__init__()
+        self.answered = answered
         self.register_buffer("centre", torch.zeros(size))
         self.register_buffer("scale", torch.ones(size))
         self.first = nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width))
         self.second = nn.Sequential(nn.GELU(), nn.Linear(3 * width, width), nn.GELU(), nn.Dropout(dropout))
-        self.slots = nn.Linear(width, outputs)
-        self.pooled = nn.Linear(2 * width, outputs)
+        self.each = nn.Linear(width, answered.classes)
+        self.share = nn.Linear(width, 1)
+        self.slots = nn.Linear(width, answered.classes * answered.numbers)
+        self.pooled = nn.Linear(2 * width, answered.classes * answered.numbers)
+        self.trust = nn.Parameter(torch.ones(()))
         nn.init.zeros_(self.pooled.weight)
 
-    def forward(self, tokens: Float[Tensor, "b n size"]) -> Float[Tensor, "b outputs"]:
+    def forward(self, tokens: Float[Tensor, "b n size"]) -> Float[Tensor, "b answers"]:
+        inner = self.inner(tokens)  # (b, n, width)
+        standing = self.each(inner)  # (b, n, classes)
+        said = self.slots(inner).logsumexp(1) - float(np.log(inner.shape[1])) + self.pooled(pooled(inner))
+        wide = said.unflatten(1, (self.answered.classes, self.answered.numbers))
+        chances = standing.softmax(2)
+        if self.answered.numbers == 1:
+            seen = (chances * self.share(inner)).sum(1)
+        else:
+            absent = torch.log1p(-chances.clamp(max=1 - 1e-4)).sum(1)  # logarithm of the chance that no output is it
+            seen = torch.log1p(-absent.exp().clamp(max=1 - 1e-4)) - absent
+        answers = torch.cat([wide[:, :, :-1], wide[:, :, -1:] + self.trust * seen[:, :, None]], 2).flatten(1)
+        if not self.answered.taught:
+            return answers
+        missing = self.answered.taught - standing.shape[1]
+        return torch.cat([answers, nn.functional.pad(standing, (0, 0, 0, missing)).flatten(1)], 1)
+
+    def inner(self, tokens: Float[Tensor, "b n size"]) -> Float[Tensor, "b n width"]:
+        """What is made of each token beside the others."""
         seen = self.first((tokens - self.centre) / self.scale)
         mean, most = seen.mean(1, keepdim=True), seen.amax(1, keepdim=True)
-        context = torch.cat([seen, mean.expand_as(seen), most.expand_as(seen)], 2)
-        inner = self.second(context)  # (b, n, width)
-        said = self.slots(inner).logsumexp(1) - float(np.log(inner.shape[1]))
-        return said + self.pooled(torch.cat([inner.mean(1), inner.amax(1)], 1))
+        return self.second(torch.cat([seen, mean.expand_as(seen), most.expand_as(seen)], 2))
 
     @torch.no_grad()
     def standardise(self, tokens: Float[Tensor, "b n size"]) -> None:
@@ -86,14 +133,19 @@ class SetHead(nn.Module):
         self.scale.copy_(flat.std(0, correction=0).clamp(min=1e-6))
 
 
+def pooled(inner: Float[Tensor, "b n width"]) -> Float[Tensor, "b twice"]:
+    """Mean and maximum over the tokens."""
+    return torch.cat([inner.mean(1), inner.amax(1)], 1)
+
+
 class TemplateNetwork(nn.Module):
     """Tokens that are made beforehand, in groups of networks with as many outputs, and a head."""
 
-    def __init__(self, config: SetReaderConfig, size: int, outputs: int) -> None:
+    def __init__(self, config: SetReaderConfig, size: int, answered: Answered) -> None:
         super().__init__()
-        self.head = SetHead(size, config.width, outputs, config.dropout)
+        self.head = SetHead(size, config.width, answered, config.dropout)
 
-    def forward(self, tokens: Sequence[tuple[Tensor, Tensor]]) -> Float[Tensor, "b outputs"]:
+    def forward(self, tokens: Sequence[tuple[Tensor, Tensor]]) -> Float[Tensor, "b answers"]:
         return _in_order([(self.head(part), places) for part, places in tokens])
 
 
@@ -105,10 +157,10 @@ class ProbeNetwork(nn.Module):
 
     Args:
         shape: (channels, height, width) of an input.
-        outputs: how many answers are given.
+        answered: what is answered.
     """
 
-    def __init__(self, config: SetReaderConfig, shape: tuple[int, ...], outputs: int) -> None:
+    def __init__(self, config: SetReaderConfig, shape: tuple[int, ...], answered: Answered) -> None:
         super().__init__()
         pixels = int(np.prod(shape))
         self.shape = shape
@@ -119,7 +171,7 @@ class ProbeNetwork(nn.Module):
         for layer in self.generator:
             assert isinstance(layer, nn.Linear)
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-        self.head = SetHead(config.probes, config.width, outputs, config.dropout)
+        self.head = SetHead(config.probes, config.width, answered, config.dropout)
 
     def inputs(self) -> Float[Tensor, "probes c h w"]:
         return self.generator(self.codes).unflatten(1, self.shape)
@@ -132,7 +184,7 @@ class ProbeNetwork(nn.Module):
             found.append((normalised(logits).transpose(1, 2), places))
         return found
 
-    def forward(self, asked: Asked) -> Float[Tensor, "b outputs"]:
+    def forward(self, asked: Asked) -> Float[Tensor, "b answers"]:
         return _in_order([(self.head(part), places) for part, places in self.tokens(asked)])
 
 
@@ -155,20 +207,18 @@ class SetReader(Learner):
     """
 
     def __init__(self, config: SetReaderConfig | None = None, *, seed: int = 0, show: bool = False) -> None:
-        from dataclasses import replace
-
         self.config = config or SetReaderConfig()
         super().__init__(replace(self.config.training, seed=seed), show=show)
         self.name = "path templates" if self.config.tokens == "templates" else "learnt probes"
         self._kept: dict[bytes, np.ndarray] = {}
 
     def build(self, training: Examples, validation: Examples) -> nn.Module:  # noqa: ARG002
-        outputs = sum(self.answering.sizes)
+        answered = Answered.by(self.answering)
         if self.config.tokens == "templates":
-            model: nn.Module = TemplateNetwork(self.config, self._templates(training.networks)[0].shape[1], outputs)
+            model: nn.Module = TemplateNetwork(self.config, self._templates(training.networks)[0].shape[1], answered)
         else:
             shape, _ = Asking(training.networks).interface()
-            model = ProbeNetwork(self.config, shape, outputs)
+            model = ProbeNetwork(self.config, shape, answered)
         return model
 
     def prepare(self, training: Examples) -> None:

@@ -15,8 +15,15 @@ from weightspace.evaluation.metrics import Interval, auroc
 from weightspace.metamodels.choice import validation_loss
 from weightspace.metamodels.contract import Examples, Predictions
 from weightspace.provenance.methods import METHODS
-from weightspace.provenance.questions import Question, check_enough, provenance_examples, question_of, shuffled
-from weightspace.zoo.store import Zoo
+from weightspace.provenance.questions import (
+    Question,
+    asked_targets,
+    check_enough,
+    provenance_examples,
+    question_of,
+    shuffled,
+)
+from weightspace.zoo.store import SPLITS, Zoo
 
 RESAMPLES = 1_000
 
@@ -88,7 +95,7 @@ def study(
     if unknown:
         raise TaskError(f"no method is named {unknown[0]!r}: there are {', '.join(METHODS)}")
     question = question_of(zoo)
-    parts = [provenance_examples(zoo, split, question) for split in ("train", "validation", "test")]
+    parts = [provenance_examples(zoo, split, question, outputs=split != "test") for split in SPLITS]
     training, validation, test = parts
     if count is not None and count < len(training):
         share = count / len(training)
@@ -118,16 +125,24 @@ def _fitted(
     method = METHODS[name]
     said, losses, started = [], [], time.process_time()
     numbers = range(seeds if method.seeded else 1)
+    taught = (training, validation)
+    if not method.learned:  # baselines know nothing of outputs
+        training, validation = _of_classes(training), _of_classes(validation)
     for seed in numbers:
         fitted = method.make(seed, zoo).fit(training, validation)
         said.append(fitted.predict(test.networks))
-        losses.append(validation_loss(fitted, validation))
+        losses.append(validation_loss(fitted, _of_classes(validation)))
     seconds = (time.process_time() - started) / len(numbers)
     control = []
     for number in range(shuffles if method.learned else 0):
-        mixed = [shuffled(part, 2 * number + i) for i, part in enumerate((training, validation))]
+        mixed = [shuffled(part, 2 * number + i) for i, part in enumerate(taught)]
         control.append(score(method.make(number, zoo).fit(*mixed).predict(test.networks), test))
     return _Fitted(name, said, losses, seconds, tuple(control))
+
+
+def _of_classes(examples: Examples) -> Examples:
+    targets = asked_targets(examples.targets)
+    return Examples(examples.networks, {t.name: examples.labels[t.name] for t in targets}, targets, examples.units)
 
 
 def score(said: Predictions, test: Examples, rows: np.ndarray | None = None) -> float:
