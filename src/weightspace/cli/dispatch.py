@@ -79,6 +79,7 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "decompiler trained": (decompile.trained, "every trained transformer of a folder: programs, proofs, baselines"),
     "scan": (backdoors.scan, "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
     "lineage": (provenance.lineage, "is this network derived from that one, or from which of a folder?"),
+    "lineage study": (provenance.lineage_study, "of a zoo of families, how often matching finds the parent"),
     "provenance": (provenance.provenance, "what these networks were trained on, as far as a reader can tell"),
     "provenance train": (provenance.train, "train and calibrate a reader of what networks were trained on"),
     "provenance study": (provenance.study, "what networks were trained on, by every method: the tables"),

@@ -113,14 +113,15 @@ def provenance(
     from weightspace.provenance.page import provenance_text, write_page
     from weightspace.provenance.reader import ProvenanceReader
 
-    if not files:
+    several = list(files)
+    if not several:
         raise ValueError("nothing to ask about: name at least one file")
-    if html is not None and len(files) > 1:
+    if html is not None and len(several) > 1:
         raise ValueError("--html is a page about one network: name one file")
-    check_destinations(files[0], {"--html": html})
+    check_destinations(several[0], {"--html": html})
     judge = ProvenanceReader.load(EXAMPLES / "provenance-reader.safetensors" if reader is None else reader)
     try:
-        found = [ask(file, judge) for file in files]
+        found = [ask(file, judge) for file in several]
     except ScopeError as error:
         return fail(str(error), code=4)
     say_json([one.to_json() for one in found]) if json else say("\n\n".join(map(provenance_text, found)))
@@ -150,3 +151,22 @@ def train(zoo: Positional[Path], out: Path, fits: int = 3, json: bool = False) -
         raise ValueError("--fits is at least 1")
     opened = Zoo.open(zoo)
     return say_facts(figures(trained(opened, out, fits), opened), json)
+
+
+def lineage_study(zoo: Positional[Path], seed: int = 0, json: bool = False) -> int:
+    """Hold every child of a zoo of families against all of its parents: how often matching finds the right one.
+
+    Args:
+        zoo: its folder, such as that of `weightspace zoo make lineage-small`.
+        seed: of the pairs of unrelated networks, and of surrogates.
+        json: print JSON.
+
+    Examples:
+        weightspace lineage study zoos/lineage-small
+    """
+    from weightspace.provenance.lineage_study import lineage_study as ask
+    from weightspace.provenance.lineage_study import lineage_table
+    from weightspace.zoo.store import Zoo
+
+    found = ask(Zoo.open(zoo), seed)
+    return say_json(found.to_json()) if json else say(lineage_table(found))
