@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from weightspace.heads.behaviour import HeadBehaviour
     from weightspace.heads.reading import HeadReading
     from weightspace.metamodels.contract import Examples, Predictor
+    from weightspace.provenance.lineage import Lineage
     from weightspace.rasp.compiler.bare import BareTransformer
     from weightspace.rasp.compiler.transformer import CompiledTransformer
     from weightspace.rasp.language import SOp
@@ -682,6 +683,53 @@ def _trained(source: Any, config: str | Path | Mapping[str, Any] | None) -> Trai
     if not isinstance(source, str | Path | Mapping):
         raise NetworkError(f"{type(source).__name__} has no heads that are read: give a path, arrays or a transformer")
     return load_trained(source, config=config)
+
+
+# -- provenance -------------------------------------------------------------------------------------------------------
+
+
+def lineage(
+    network: str | Path | Network,
+    other: str | Path | Network,
+    *,
+    alarms: float = 0.01,
+    cache: str | Path | None = None,
+    seed: int = 0,
+) -> Lineage:
+    """Whether two networks are related, one derived from the other or both from a third; their weights alone are read.
+
+    Filters are matched under any order and scale of neurons, so finetuning, pruning, quantising, reordering and
+    rescaling do not hide it.
+
+    Args:
+        network: a checkpoint of any kind that is read, or a `Network`.
+        other: another one; or a folder of checkpoints, or a zoo, of which the most alike is looked for.
+        alarms: share of unrelated networks that may be called related.
+        cache: of a folder, where what is read of files is kept by their hashes.
+        seed: of the random networks that say how alike unrelated ones are.
+    Returns:
+        `related`, and `relations`: of each network its likeness, layer by layer, and a p-value.
+    Raises:
+        NetworkError: if they cannot be compared; it says the first difference.
+
+    >>> import weightspace as ws
+    >>> network = ws.load_network(ws.EXAMPLES / "example-clean.safetensors")
+    >>> found = ws.lineage(network, ws.permute(network, by=1))
+    >>> found.related, round(found.best.likeness, 3)
+    (True, 1.0)
+    >>> ws.lineage(network, ws.EXAMPLES / "example-backdoored.safetensors").related
+    False
+    """
+    from weightspace.provenance.lineage import lineage, lineage_among
+    from weightspace.weights.network import Network
+
+    for one in (network, other):
+        if not isinstance(one, str | Path | Network):
+            raise NetworkError(f"{type(one).__name__} cannot be compared: give a path or a Network")
+    if isinstance(other, str | Path) and Path(other).is_dir():
+        kept = None if cache is None else Path(cache)
+        return lineage_among(network, other, alarms=alarms, cache=kept, seed=seed)
+    return lineage(network, other, alarms=alarms, seed=seed)
 
 
 # -- backdoors --------------------------------------------------------------------------------------------------------

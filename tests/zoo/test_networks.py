@@ -35,6 +35,8 @@ INPUTS = {
     "eilertsen": (3, 32, 32),
     "backdoor-cnn": (3, 32, 32),
     "varied-cnn": (3, 16, 16),
+    "pooled-cnn": (1, 14, 14),
+    "small-mlp": (1, 14, 14),
 }
 # From the papers, and from the sums written out in the architectures' docstrings
 SIZES = {
@@ -44,6 +46,8 @@ SIZES = {
     "eilertsen": 92868,
     "backdoor-cnn": 73178,
     "varied-cnn": 72730,
+    "pooled-cnn": 80 + 1168 + 170,
+    "small-mlp": 197 * 32 + 33 * 16 + 170,
 }
 # Every hidden channel and unit may move; inputs and classes may not
 PERMUTABLE = {
@@ -53,6 +57,8 @@ PERMUTABLE = {
     "eilertsen": 8 + 16 + 32 + 128 + 64,
     "backdoor-cnn": 2 * (16 + 32 + 64),
     "varied-cnn": 2 * (16 + 32 + 64),
+    "pooled-cnn": 8 + 16,
+    "small-mlp": 32 + 16,
 }
 
 # Units behind a ReLU, or gains behind a LayerNorm; with BatchNorm each channel in front of it and behind it
@@ -63,6 +69,8 @@ SCALABLE = {
     "eilertsen": 2 * (8 + 16 + 32 + 128 + 64),
     "backdoor-cnn": 2 * (16 + 32 + 64),
     "varied-cnn": 2 * (16 + 32 + 64),
+    "pooled-cnn": 8 + 16,
+    "small-mlp": 32 + 16,
 }
 
 

@@ -32,11 +32,13 @@ def make(
 
     Args:
         recipe: which population: digits-small, mnist-small, fashion-mnist-small, cnn-s, smallcnn, eilertsen-varied,
-            eilertsen-fixed, backdoors-small, backdoors-wide, backdoors-varied or backdoors-diverse; for a GPU
-            cnn-s-paper, smallcnn-paper, eilertsen-varied-paper, eilertsen-fixed-paper or backdoors-paper; of programs
-            rasp-typed or rasp-paper; of small language models heads-small, which takes --out, --count and --seed; of
-            transformers with known circuits circuits-small, circuits-tiny, and as controls that learn behaviour alone
-            circuits-small-behaviour and circuits-tiny-behaviour, which take --workers too.
+            eilertsen-fixed, backdoors-small, backdoors-wide, backdoors-varied or backdoors-diverse; asked what they
+            were trained on and from which they come, subsets-small, subsets-varied, subsets-mlp, mixtures-small or
+            lineage-small; for a GPU cnn-s-paper, smallcnn-paper, eilertsen-varied-paper, eilertsen-fixed-paper or
+            backdoors-paper; of programs rasp-typed or rasp-paper; of small language models heads-small, which takes
+            --out, --count and --seed; of transformers with known circuits circuits-small, circuits-tiny, and as
+            controls that learn behaviour alone circuits-small-behaviour and circuits-tiny-behaviour, which take
+            --workers too.
         out: folder of the zoo; zoos/RECIPE unless given. With a URL, such as s3://BUCKET/NAME, the zoo is made in
             zoos/NAME and each of its files copied there, and what is there already is fetched.
         count: number of networks, instead of the recipe's.

@@ -165,7 +165,8 @@ def training(plans: Plans, stack: int, device: str) -> Generator[int, None, list
     """
     import torch
 
-    from weightspace.zoo.training import stack_key, train_networks
+    from weightspace.zoo.derivation import make_networks
+    from weightspace.zoo.training import stack_key
 
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, plan in enumerate(plans):
@@ -174,7 +175,7 @@ def training(plans: Plans, stack: int, device: str) -> Generator[int, None, list
     trained: dict[int, TrainedNetwork] = {}
     for block in blocks:
         try:
-            results = train_networks([plans[i] for i in block], device)
+            results = make_networks([plans[i] for i in block], device)
         except torch.OutOfMemoryError as error:
             raise WorkerError(
                 f"the memory of {device} ran out with stacks of up to {stack} networks: use a smaller --stack"

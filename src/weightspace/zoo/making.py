@@ -276,7 +276,7 @@ def check_zoo(folder: str | Path, alpha: float = 1e-3) -> list[ZooFinding]:
     facts = {name: column[kept] for name, column in facts.items()}
     config = zoo.description["config"]
     asked = [name for name in config["space"] if name not in config["architectural"] and name in zoo.columns]
-    columns = {name: zoo.column(name)[kept].astype(str) for name in asked}
+    columns = {name: np.array([str(value) for value in zoo.column(name)[kept]]) for name in asked}
     columns = {name: labels for name, labels in columns.items() if 1 < len(set(labels)) <= 50}
     clues = _clues(facts)
     for name, labels in columns.items():
@@ -381,5 +381,9 @@ def config_values(distribution: dict[str, Any]) -> Any:
         case "Given":
             cases = "; ".join(f"{case} {config_values(inner)}" for case, inner in distribution["cases"].items())
             return f"given {distribution['on']}: {cases}"
+        case "Subset":
+            return f"{distribution['count']} of {distribution['of']}, in random order"
+        case "Dirichlet":
+            return f"{distribution['size']} shares, Dirichlet of concentration {distribution['concentration']}"
         case kind:
             return f"{kind} {distribution['low']} to {distribution['high']}"

@@ -216,7 +216,7 @@ def scalings_of(networks: Population) -> tuple[Scaling, ...]:
     return spec_of(Architecture.from_json(records[0])).scalings
 
 
-def module_of(network: Network) -> nn.Module:
+def module_of(network: Network) -> nn.Sequential:
     """The network as a module in evaluation mode, ready to run on images (b, channels, height, width) float32.
 
     Raises:
@@ -227,7 +227,9 @@ def module_of(network: Network) -> nn.Module:
         raise NetworkError(
             "the network's metadata has no architecture, so it cannot be run: only its weights can be read"
         )
-    return load_into_module(network, build(Architecture.from_json(record))).eval()
+    module = build(Architecture.from_json(record))
+    load_into_module(network, module)
+    return module.eval()
 
 
 # -- the families ---------------------------------------------------------------------------------------------------
@@ -341,6 +343,38 @@ def backdoor_cnn(
     return Architecture(input_shape=input_shape, layers=tuple(layers), activation=activation)
 
 
+def pooled_cnn(
+    input_shape: tuple[int, int, int] = (1, 14, 14),
+    *,
+    activation: str = "relu",
+    width: int = 8,
+    norm: bool = False,
+    residual: bool = False,
+    classes: int = 10,
+) -> Architecture:
+    """Two 3x3 convolutions, the second of twice the width, global average pooling and one dense layer.
+
+    Args:
+        norm: whether a BatchNorm follows each convolution.
+        residual: whether a third convolution of twice the width follows, with what goes into it added.
+    """
+    behind: list[tuple[Any, ...]] = [("batch_norm",), ("activation",)] if norm else [("activation",)]
+    layers = [("convolution", width, 3, 2, "same"), *behind, ("convolution", 2 * width, 3, 1, "same"), *behind]
+    if residual:
+        layers.append(("residual", (("convolution", 2 * width, 3, 1, "same"), *behind)))
+    layers += [("global_average_pool",), ("dense", classes)]
+    return Architecture(input_shape=input_shape, layers=tuple(layers), activation=activation)
+
+
+def small_mlp(
+    input_shape: tuple[int, int, int] = (1, 14, 14), *, activation: str = "relu", width: int = 16, classes: int = 10
+) -> Architecture:
+    """Two hidden layers of twice the width and of the width: 196-32-16-5 at 14x14 with five classes."""
+    hidden = (("dense", 2 * width), ("activation",), ("dense", width), ("activation",))
+    layers = (("flatten",), *hidden, ("dense", classes))
+    return Architecture(input_shape=input_shape, layers=layers, activation=activation)
+
+
 FAMILIES = {
     "digits-cnn": digits_cnn,
     "cnn-s": cnn_s,
@@ -348,6 +382,8 @@ FAMILIES = {
     "eilertsen": eilertsen,
     "backdoor-cnn": backdoor_cnn,
     "varied-cnn": varied_cnn,
+    "pooled-cnn": pooled_cnn,
+    "small-mlp": small_mlp,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,17 +46,39 @@ class LogUniform:
 
 
 @dataclass(frozen=True)
+class Subset:
+    """`count` different numbers from 0 to `of` - 1 in random order, all equally likely: classes in order of outputs."""
+
+    count: int
+    of: int
+
+    def sample(self, rng: np.random.Generator, drawn: Mapping[str, Any]) -> tuple[int, ...]:  # noqa: ARG002
+        return tuple(int(n) for n in rng.permutation(self.of)[: self.count])
+
+
+@dataclass(frozen=True)
+class Dirichlet:
+    """`size` shares that sum to 1, from the symmetric Dirichlet distribution, rounded to a thousandth."""
+
+    concentration: float
+    size: int
+
+    def sample(self, rng: np.random.Generator, drawn: Mapping[str, Any]) -> tuple[float, ...]:  # noqa: ARG002
+        return tuple(round(float(x), 3) for x in rng.dirichlet([self.concentration] * self.size))
+
+
+@dataclass(frozen=True)
 class Given:
     """A distribution for each value of a hyperparameter drawn before: the learning rate given the optimiser."""
 
     on: str
-    cases: Mapping[Any, Choice | Uniform | LogUniform]
+    cases: Mapping[Any, Choice | Uniform | LogUniform | Subset]
 
     def sample(self, rng: np.random.Generator, drawn: Mapping[str, Any]) -> Any:
         return self.cases[drawn[self.on]].sample(rng, drawn)
 
 
-Distribution = Choice | Uniform | LogUniform | Given
+Distribution = Choice | Uniform | LogUniform | Subset | Dirichlet | Given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +100,9 @@ class ZooConfig:
         fixed: the same for all networks, with the same two kinds of names.
         architectural: names in `space` that a spec gives away by its very nature, such as the number of layers; they
             are labels that no task may ask for, and `zoo check` does not complain about them.
+        family_size: so many networks in a row are one family: a parent, and children that are derived from it, all on
+            one side of a split. 1 for none.
+        derivations: how children are derived, one of these each.
         shard_size: networks a shard, the unit that is made anew after a kill; 0 chooses 16, or more for a zoo of more
             than 500 such shards.
     """
@@ -94,6 +119,8 @@ class ZooConfig:
     space: Mapping[str, Distribution]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     architectural: tuple[str, ...] = ()
+    family_size: int = 1
+    derivations: tuple[tuple[str, ...], ...] = ()
     shard_size: int = 0
 
     def __post_init__(self) -> None:
@@ -109,6 +136,9 @@ class ZooConfig:
         """Everything that decides the zoo's bytes; where the images lie does not."""
         record = asdict(self)
         record.pop("data")
+        if self.family_size == 1:  # zoos that were made before there were families say nothing of them
+            record.pop("family_size")
+            record.pop("derivations")
         record["space"] = {name: _described(distribution) for name, distribution in self.space.items()}
         return record
 
@@ -132,6 +162,8 @@ _DECIDED = {
     "image_channels",
     "image_count",
     "poison",
+    "parent",
+    "derivation",
 }
 _POISON = {"attack": "attack", "poison_rate": "rate", "alpha": "alpha", "target": "target"}
 """Fields of a `Poison` by the names they have among hyperparameters."""
@@ -143,6 +175,8 @@ def plan(config: ZooConfig, network: int) -> TrainingPlan:
     """What network number `network` of the zoo is to be: a pure function of configuration, zoo seed and number."""
     from weightspace.zoo.networks import architecture_of
 
+    if network % config.family_size:
+        return _child(config, network)
     rng = np.random.default_rng([config.seed, network])
     drawn: dict[str, Any] = {}
     for name, distribution in config.space.items():
@@ -157,16 +191,48 @@ def plan(config: ZooConfig, network: int) -> TrainingPlan:
     options = {name: value for name, value in settings.items() if name not in _PLAN_FIELDS}
     if fields.get("classes") is not None:  # a choice of classes decides the outputs too
         options["classes"] = fields["classes"]
+    if fields.get("class_subset") is not None:
+        options["classes"] = len(fields["class_subset"])
     return TrainingPlan(
         network=network,
         seed=seed,
-        split=split_of(network, config.seed),
+        split=split_of(network // config.family_size, config.seed),
         data=config.data,
         architecture=architecture_of(config.family, _input_shape(config, fields["images"], **shape), **options),
         poison=Poison(**poison, seed=seed) if poison else None,
-        hyperparameters=drawn,
+        hyperparameters={**drawn, "parent": network, "derivation": ""} if config.family_size > 1 else drawn,
         **shape,
         **fields,
+    )
+
+
+def _child(config: ZooConfig, network: int) -> TrainingPlan:
+    """A network that is derived from the first of its family: with images of its own, at a lower rate, for less long.
+
+    Only those that are retargeted or distilled train as long and at the same rate as their parent did, and the former
+    on classes of their own.
+    """
+    parent = plan(config, network - network % config.family_size)
+    rng = np.random.default_rng([config.seed, network])
+    derivation = config.derivations[int(rng.integers(len(config.derivations)))]
+    anew = bool({"retarget", "distil"} & set(derivation))
+    classes = parent.class_subset
+    subset = config.space.get("class_subset")
+    if "retarget" in derivation and subset is not None:
+        classes = subset.sample(rng, parent.hyperparameters)
+    rate = parent.learning_rate * (1.0 if anew else float(np.exp(rng.uniform(np.log(0.1), np.log(0.5)))))
+    epochs = parent.epochs if anew else max(1, parent.epochs // 2)
+    drawn = {**parent.hyperparameters, "parent": parent.network, "derivation": "+".join(derivation)}
+    own = {"class_subset": classes, "learning_rate": rate, "epochs": epochs}
+    return replace(
+        parent,
+        network=network,
+        seed=_seed(config.seed, network),
+        hyperparameters={**drawn, **{name: value for name, value in own.items() if name in drawn}},
+        parent=parent,
+        derivation=derivation,
+        checkpoints=(),
+        **own,
     )
 
 

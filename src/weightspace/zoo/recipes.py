@@ -13,6 +13,13 @@ from weightspace.zoo.diverse import backdoors_diverse
 from weightspace.zoo.plan import Choice, Distribution, Given, LogUniform, Uniform, ZooConfig
 from weightspace.zoo.poison import ATTACKS, CLEAN, LABEL_NOISE, TRIGGER_ONLY
 from weightspace.zoo.programs.config import ProgramZooConfig
+from weightspace.zoo.provenance_recipes import (
+    lineage_small,
+    mixtures_small,
+    subsets_mlp,
+    subsets_small,
+    subsets_varied,
+)
 
 ACTIVATIONS = Choice(("relu", "gelu", "tanh", "sigmoid"))
 INITIALISATIONS = Choice(("uniform", "normal", "kaiming_uniform", "kaiming_normal"))
@@ -387,6 +394,11 @@ ZOO_RECIPES: dict[str, Callable[[], ZooConfig]] = {
     "backdoors-varied": backdoors_varied,
     "backdoors-diverse": backdoors_diverse,
     "backdoors-paper": backdoors_paper,
+    "subsets-small": subsets_small,
+    "subsets-varied": subsets_varied,
+    "subsets-mlp": subsets_mlp,
+    "mixtures-small": mixtures_small,
+    "lineage-small": lineage_small,
 }
 
 

@@ -76,6 +76,10 @@ class TrainingPlan:
         image_size, image_channels, image_count: pixels a side, channels and number of training images; None for as is.
         classes: how many of the image set's classes are told apart, None for all; `class_choice` numbers the draw that
             decides which. Where they have fewer than `image_count` training images, all are taken.
+        class_subset: instead, the numbers of the image set's classes that are told apart, in the order of the outputs;
+            the network trains on its own draw of their images.
+        class_proportions: share of each of these outputs among the training images; None for whatever the draw gives.
+        label_noise: share of these training images that are labelled as another class.
         test_count: how many test images the metrics are taken on; None for all.
         architecture: what is trained.
         initialisation, bias_initialisation: names that `networks.initialise` knows.
@@ -96,6 +100,8 @@ class TrainingPlan:
         checkpoints: epochs, 0 to below `epochs`, after which the weights are stored too, in rising order; those after
             the last epoch always are.
         poison: how the training images and labels are tampered with; None for not at all.
+        parent: the network that this one is derived from, None for one of its own.
+        derivation: how, step by step: names of `derivation.STEPS`.
         hyperparameters: what was sampled, as it goes into the index: the labels of the zoo.
     """
 
@@ -110,6 +116,9 @@ class TrainingPlan:
     test_count: int | None = None
     classes: int | None = None
     class_choice: int = 0
+    class_subset: tuple[int, ...] | None = None
+    class_proportions: tuple[float, ...] | None = None
+    label_noise: float = 0.0
     architecture: Architecture
     initialisation: str
     bias_initialisation: str = "zero"
@@ -127,6 +136,8 @@ class TrainingPlan:
     channels_last: bool = False
     checkpoints: tuple[int, ...] = ()
     poison: Poison | None = None
+    parent: TrainingPlan | None = None
+    derivation: tuple[str, ...] = ()
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
 from weightspace.zoo.distortion import distorted
-from weightspace.zoo.networks import BatchNorm, Dropout, answers, build, initialise, spec_of
+from weightspace.zoo.networks import BatchNorm, Dropout, answers, build, initialise, named_arrays, spec_of
 from weightspace.zoo.poison import CLEAN, Poison
 from weightspace.zoo.records import TrainedNetwork, TrainingPlan
 from weightspace.zoo.training_images import Images
@@ -25,7 +25,13 @@ BATCH_NORM_MOMENTUM = 0.1
 EVALUATION_BATCH = 500
 
 
-def train_networks(plans: Sequence[TrainingPlan], device: torch.device | str = "cpu") -> list[TrainedNetwork]:
+def train_networks(
+    plans: Sequence[TrainingPlan],
+    device: torch.device | str = "cpu",
+    *,
+    start: Float[np.ndarray, "n size"] | None = None,
+    teacher: Float[np.ndarray, "n size"] | None = None,
+) -> list[TrainedNetwork]:
     """Train networks of one shape of training together, in one vectorised loop; a single one without `vmap`.
 
     What comes out for a plan does not depend on the plans beside it, up to the rounding of float32 sums: weights, order
@@ -34,13 +40,16 @@ def train_networks(plans: Sequence[TrainingPlan], device: torch.device | str = "
     Args:
         plans: with equal `stack_key`s.
         device: where to train.
+        start: weights that they start from, instead of a fresh initialisation.
+        teacher: weights of networks of the same architecture whose answers are the labels of the training images.
     Returns:
         one result a plan, in the order of the plans; a network whose loss became NaN or infinite is marked dropped.
     """
     if len({stack_key(plan) for plan in plans}) != 1:
         raise ValueError("only networks that agree in architecture, images, batch size and epochs train as one stack")
     order = sorted(range(len(plans)), key=lambda i: plans[i].optimiser)  # each optimiser gets consecutive rows
-    trained = _train([plans[i] for i in order], torch.device(device))
+    given = (None if weights is None else weights[order] for weights in (start, teacher))
+    trained = _train([plans[i] for i in order], torch.device(device), *given)
     return [trained[order.index(i)] for i in range(len(plans))]
 
 
@@ -49,14 +58,29 @@ def stack_key(plan: TrainingPlan) -> tuple[object, ...]:
     images = (plan.images, plan.data, plan.image_size, plan.image_channels, plan.image_count, plan.test_count)
     distorted = (plan.crop, plan.flip, plan.augment)
     training = (plan.batch_size, plan.epochs, plan.checkpoints, *distorted, plan.channels_last)
-    return (plan.architecture, *images, plan.classes, plan.class_choice, *training)
+    drawn = () if plan.class_subset is None and not plan.derivation else (plan.network,)  # images of its own
+    return (plan.architecture, *images, plan.classes, plan.class_choice, *training, *drawn)
 
 
-def _train(plans: Sequence[TrainingPlan], device: torch.device) -> list[TrainedNetwork]:
+def accuracy_of(plan: TrainingPlan, weights: np.ndarray, device: torch.device | str = "cpu") -> float:
+    """Accuracy of the plan's network with these weights (size,) on the plan's test images."""
+    there = torch.device(device)
+    stack = _Stack.start(build(plan.architecture).to(there), [plan], there, weights[None])
+    return float(stack.evaluate(Images.of(plan, there))[1][0])
+
+
+def _train(
+    plans: Sequence[TrainingPlan],
+    device: torch.device,
+    start: np.ndarray | None = None,
+    teacher: np.ndarray | None = None,
+) -> list[TrainedNetwork]:
     first = plans[0]
     data = Images.of(first, device).poisoned(plans)
     module = build(first.architecture).to(device).train()
-    stack = _Stack.start(module, plans, device)  # stack.weights (n, size)
+    if teacher is not None:
+        data = _taught(data, plans, teacher, device)
+    stack = _Stack.start(module, plans, device, start)  # stack.weights (n, size)
     steps = len(data.train_labels) // first.batch_size
     if steps == 0 and first.epochs:
         raise ValueError(
@@ -144,7 +168,11 @@ class _Stack:
     )
 
     @staticmethod
-    def start(module: nn.Sequential, plans: Sequence[TrainingPlan], device: torch.device) -> _Stack:
+    def start(
+        module: nn.Sequential, plans: Sequence[TrainingPlan], device: torch.device, given: np.ndarray | None = None
+    ) -> _Stack:
+        """Freshly initialised networks, or those of given weights (n, spec.size)."""
+        buffers = {name: b.detach().expand(len(plans), *b.shape).clone() for name, b in module.named_buffers()}
         rows = []
         for plan in plans:  # drawn on the CPU, so that every engine starts from the same weights
             fresh = build(plan.architecture)
@@ -152,6 +180,10 @@ class _Stack:
             initialise(fresh, plan.initialisation, generator, plan.bias_initialisation)
             rows.append(torch.cat([p.detach().reshape(-1) for p in fresh.parameters()]))
         weights = torch.stack(rows).to(device)
+        if given is not None:
+            named = named_arrays(spec_of(plans[0].architecture), torch.from_numpy(given.copy()).to(device))
+            weights = torch.cat([named[name].flatten(1) for name, _ in module.named_parameters()], 1).contiguous()
+            buffers = {name: named[name].clone() for name in buffers}
         stack = _Stack(
             module=module,
             plans=plans,
@@ -160,7 +192,7 @@ class _Stack:
             limits=_column([plan.clip_norm or math.inf for plan in plans], device)
             if any(plan.clip_norm is not None for plan in plans)
             else None,
-            buffers={name: b.detach().expand(len(plans), *b.shape).clone() for name, b in module.named_buffers()},
+            buffers=buffers,
             names=[name for name, _ in module.named_parameters()],
             shapes=[p.shape for p in module.parameters()],
             norms=[(name, layer) for name, layer in module.named_modules() if isinstance(layer, BatchNorm)],
@@ -285,6 +317,14 @@ class _Stack:
         named = {**dict(zip(self.names, pieces, strict=True)), **self.buffers}
         columns = [named[leaf.name].reshape(len(self.plans), -1) for leaf in spec.leaves]
         return torch.cat(columns, dim=1).cpu().numpy()
+
+
+@torch.no_grad()
+def _taught(data: Images, plans: Sequence[TrainingPlan], teacher: np.ndarray, device: torch.device) -> Images:
+    """The training images with the answers of the one teacher as labels."""
+    stack = _Stack.start(build(plans[0].architecture).to(device).eval(), plans[:1], device, teacher[:1])
+    parts = data.train.split(EVALUATION_BATCH)
+    return replace(data, train_labels=torch.cat([stack._logits(data.standardise(x))[0].argmax(1) for x in parts]))
 
 
 def _batches(plans: Sequence[TrainingPlan], epoch: int, images: int, steps: int) -> Int[Tensor, "n steps batch"]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from weightspace.zoo.images.image_set import ImageSet
 from weightspace.zoo.images.loading import load_images
-from weightspace.zoo.images.preparing import channel_statistics, prepare, some_classes
+from weightspace.zoo.images.preparing import channel_statistics, drawn_images, prepare, some_classes
 from weightspace.zoo.poison import CLEAN, Poison, Trigger
 from weightspace.zoo.records import TrainingPlan
 
@@ -124,6 +124,16 @@ class Images:
 def _images(plan: TrainingPlan) -> ImageSet:
     """The images of a plan in its shape, size and number."""
     images, count = load_images(plan.images, plan.data), plan.image_count
+    if plan.class_subset is not None:  # of the whole set in its shape, which is remembered, each network draws its own
+        return drawn_images(
+            prepare(images, plan.image_size, plan.image_channels),
+            plan.class_subset,
+            np.random.default_rng([plan.seed, 0xD8A3]),
+            count=count,
+            test_count=plan.test_count,
+            proportions=plan.class_proportions,
+            label_noise=plan.label_noise,
+        )
     if plan.classes is not None:  # first, so that only pictures that are used are resized
         images, count = some_classes(images, plan.classes, plan.class_choice, count, plan.test_count), None
     return prepare(images, plan.image_size, plan.image_channels, count)

@@ -57,7 +57,7 @@ class Asked:
         labels: (b, targets) as `Answering.labels` has them; (b, 0) where nobody asks.
     """
 
-    parts: tuple[tuple[nn.Module, NetworkSpec, Tensor, Tensor], ...]
+    parts: tuple[tuple[nn.Sequential, NetworkSpec, Tensor, Tensor], ...]
     labels: Tensor
 
     def to(self, device: torch.device) -> Asked:
@@ -144,8 +144,8 @@ class LearntQueries:
     def _fit_one(
         self, config: QueryConfig, training: Examples, validation: Examples, number: int
     ) -> tuple[QueryNetwork, float]:
-        asking = _Asking(training.networks, self.answering.labels(training))
-        held = _Asking(validation.networks, self.answering.labels(validation)).batches(AT_ONCE)
+        asking = Asking(training.networks, self.answering.labels(training))
+        held = Asking(validation.networks, self.answering.labels(validation)).batches(AT_ONCE)
         size = config.training.batch_size
         shape, answers = asking.interface()
         with torch.random.fork_rng():
@@ -177,7 +177,7 @@ class LearntQueries:
         device = choose_device("auto")
         model, found = self.model.to(device).eval(), [torch.zeros(0, self._outputs())]
         with torch.inference_mode():
-            for asked in _Asking(Population.of(networks)).batches(AT_ONCE):
+            for asked in Asking(Population.of(networks)).batches(AT_ONCE):
                 found.append(model(asked.to(device)).cpu())
         return torch.cat(found)
 
@@ -282,13 +282,13 @@ def _training(rate: float, steps: int) -> TrainingConfig:
     )
 
 
-class _Asking:
+class Asking:
     """Networks by architecture, with a module of each to run their weights through."""
 
     def __init__(self, networks: Population, labels: Tensor | None = None) -> None:
         self.networks = networks
         self.labels = torch.zeros(len(networks), 0) if labels is None else labels  # (n, targets)
-        self.modules: list[nn.Module] = []
+        self.modules: list[nn.Sequential] = []
         self.specs: list[NetworkSpec] = []
         self.of = np.zeros(len(networks), np.int64)  # which module each network has
         known: dict[tuple[NetworkSpec, str], int] = {}

@@ -71,6 +71,64 @@ def some_classes(images: ImageSet, classes: int, choice: int, count: int | None,
     )
 
 
+def drawn_images(
+    images: ImageSet,
+    classes: tuple[int, ...],
+    rng: np.random.Generator,
+    *,
+    count: int | None = None,
+    test_count: int | None = None,
+    proportions: tuple[float, ...] | None = None,
+    label_noise: float = 0.0,
+) -> ImageSet:
+    """A draw of the pictures of some classes, which are numbered anew in the order in which they are given.
+
+    Args:
+        classes: numbers of the set's classes, each once, at least two.
+        rng: decides which training pictures, and which of them get a wrong label.
+        count: training pictures; all of these classes unless given or where there are fewer.
+        test_count: keep at most so many test pictures, the first ones; their labels are always right.
+        proportions: share of each class among the training pictures, in the same order; a class has at most all of its
+            pictures. None for those of the set.
+        label_noise: share of the training pictures that are labelled as another class, uniformly.
+    Raises:
+        ImageError: if the set does not have these classes, or the proportions are not theirs.
+    """
+    if len(set(classes)) != len(classes) or len(classes) < 2 or not set(classes) <= set(range(images.classes)):
+        raise ImageError(
+            f"classes {list(classes)}: choose at least two different ones of the {images.classes} of image set "
+            f"{images.name!r}, numbered from 0"
+        )
+    if proportions is not None and (len(proportions) != len(classes) or min(proportions) < 0 or not sum(proportions)):
+        raise ImageError(f"{len(classes)} classes need as many proportions of at least 0, not {list(proportions)}")
+    number = np.full(images.classes, -1)
+    number[list(classes)] = np.arange(len(classes))
+    labels = number[images.train_labels]
+    chosen = rng.permutation(np.flatnonzero(labels >= 0))
+    if proportions is None:
+        chosen = chosen[:count]
+    else:
+        wanted = np.round(np.array(proportions) / sum(proportions) * (len(chosen) if count is None else count))
+        ranks = np.empty(len(chosen), int)  # of each picture among those of its class
+        for place in range(len(classes)):
+            own = labels[chosen] == place
+            ranks[own] = np.arange(own.sum())
+        chosen = chosen[ranks < wanted[labels[chosen]]]
+    own = labels[chosen]
+    wrong = rng.permutation(len(own))[: round(label_noise * len(own))]
+    own[wrong] = (own[wrong] + rng.integers(1, len(classes), len(wrong))) % len(classes)
+    test = np.flatnonzero(number[images.test_labels] >= 0)[:test_count]
+    return ImageSet(
+        images.name,
+        images.train_images[chosen],
+        own,
+        images.test_images[test],
+        number[images.test_labels[test]],
+        len(classes),
+        f"{images.note}; {len(chosen)} drawn of classes {', '.join(map(str, classes))}",
+    )
+
+
 def channel_statistics(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel over all pixels of the training pictures, for `standardise`.
 
