@@ -13,7 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from weightspace.cli import backdoors, decompile, environment, heads, hyperparameters, inspection, metamodels, rasp, zoo
+from weightspace.cli import (
+    backdoors,
+    decompile,
+    environment,
+    heads,
+    hyperparameters,
+    inspection,
+    metamodels,
+    rasp,
+    repair,
+    zoo,
+)
 from weightspace.cli.arguments import EVERYWHERE, Positional, arguments
 from weightspace.cli.completion import Shell, script
 from weightspace.cli.help import usage, verb_help
@@ -67,6 +78,7 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "decompiler ladder": (decompile.ladder, "every method on every rung: noisy, compressed, finetuned, trained"),
     "decompiler trained": (decompile.trained, "every trained transformer of a folder: programs, proofs, baselines"),
     "scan": (backdoors.scan, "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
+    "repair": (repair.repair, "take a backdoor out of a checkpoint's network: a new file, and what was found"),
     "inspect": (inspection.inspect, "what a checkpoint holds: kind, arrays, architecture, metadata, hash; no verdict"),
     "heads": (heads.heads, "what the attention heads of a language model do, read from their weights"),
     "heads label": (heads.label, "run a language model and score what each of its heads does"),
