@@ -53,8 +53,8 @@ def repair(
         weightspace repair model.safetensors --out fixed.safetensors --json
     """
     from weightspace.backdoors.repairing.file_repair import check_fixed, repair_file
-    from weightspace.backdoors.repairing.report import write_json, write_report
     from weightspace.backdoors.repairing.repairing import RepairSettings
+    from weightspace.backdoors.repairing.report import write_json, write_report
 
     page = report if report is not None else out.with_suffix(".html")
     check_fixed(file, out)

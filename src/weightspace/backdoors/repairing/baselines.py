@@ -220,7 +220,9 @@ def lipschitz_pruning(network: Classifier, limit: float) -> Classifier:
     the normalisation after it multiplies by; LayerNorm and GroupNorm divide by what all channels share, which drops out.
     """
     module = network.trainable().requires_grad_(False)
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.LayerNorm | nn.GroupNorm | BatchNorm)]
+    layers = [
+        layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.LayerNorm | nn.GroupNorm | BatchNorm)
+    ]
     for layer, after in zip(layers, [*layers[1:], None], strict=True):
         if not isinstance(layer, nn.Conv2d):
             continue

@@ -16,7 +16,9 @@ def dead_leaves(shape: tuple[int, int, int], count: int, generator: np.random.Ge
     image and half of it; each leaf has one colour, with a shade that runs over it and a little noise.
     """
     channels, height, width = shape
-    rows, columns = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(height), np.arange(width), indexing="ij"))
+    rows, columns = (
+        axis.astype(np.float32) for axis in np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    )
     side = max(height, width)
     images = np.broadcast_to(generator.random((count, channels, 1, 1), np.float32), (count, *shape)).copy()
     low, high = (side / 16) ** -2.0, (side / 2) ** -2.0

@@ -208,7 +208,9 @@ def _described(network: Runnable) -> str:
     architecture = network.architecture
     kinds = [layer[0] for layer in architecture.layers]
     size = "x".join(map(str, architecture.input_shape))
-    return f"{kinds.count('convolution')} convolutions, {architecture.activation}, {network.spec.size:,} weights, {size}"
+    return (
+        f"{kinds.count('convolution')} convolutions, {architecture.activation}, {network.spec.size:,} weights, {size}"
+    )
 
 
 # -- images -----------------------------------------------------------------------------------------------------------
@@ -235,9 +237,7 @@ def _standardised(pixels: np.ndarray, statistics: tuple[np.ndarray, np.ndarray])
     return (torch.from_numpy(pixels) - mean) / deviation
 
 
-def _fitting(
-    images: ImageFolder, folder: Path, shape: tuple[int, int, int], network: Runnable
-) -> ImageFolder:
+def _fitting(images: ImageFolder, folder: Path, shape: tuple[int, int, int], network: Runnable) -> ImageFolder:
     """The images, if they are of the network's shape; grey ones become coloured for a network that takes three channels.
 
     Raises:
@@ -246,8 +246,12 @@ def _fitting(
     if images.pixels.shape[1] == 1 and shape[0] == 3:
         images = ImageFolder(np.repeat(images.pixels, 3, 1), images.labels, images.classes)
     if images.pixels.shape[1:] != shape:
-        given, wanted = ("x".join(map(str, one[1:])) + f" with {one[0]} channels" for one in (images.pixels.shape[1:], shape))
-        raise ImagesError(f"the images of {folder} are {given}, and {network.outline.path} takes {wanted}: convert them")
+        given, wanted = (
+            "x".join(map(str, one[1:])) + f" with {one[0]} channels" for one in (images.pixels.shape[1:], shape)
+        )
+        raise ImagesError(
+            f"the images of {folder} are {given}, and {network.outline.path} takes {wanted}: convert them"
+        )
     return images
 
 

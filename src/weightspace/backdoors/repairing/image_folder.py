@@ -104,7 +104,9 @@ def _read(file: Path, channels: int | None) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as opened:
                 if opened.width * opened.height > MOST_PIXELS:
-                    raise ImagesError(f"{file} has {opened.width}x{opened.height} pixels, more than any network here takes")
+                    raise ImagesError(
+                        f"{file} has {opened.width}x{opened.height} pixels, more than any network here takes"
+                    )
                 grey = opened.mode in ("1", "L", "I;16", "LA")
                 if channels == 1 and not grey:
                     raise ImagesError(f"{file} is a coloured image, and the network takes grey ones: convert it first")

@@ -67,8 +67,8 @@ class Search:
         restarts: for each class.
     """
 
-    steps: int = 80
-    images: int = 24
+    steps: int = 60
+    images: int = 16
     rate: float = 0.2
     restarts: int = 1
 

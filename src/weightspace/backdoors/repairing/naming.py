@@ -14,7 +14,7 @@ from weightspace.backdoors.repairing.inversion import KINDS, Kind, Search, Trigg
 LIMIT = 0.6
 """Share of the median class's size below which a trigger is believed, unless another limit is given. Chosen on
 validation networks of the zoo `backdoors-small`."""
-NAMING = Search(steps=80, images=24)
+NAMING = Search()
 
 
 @dataclass(frozen=True, eq=False)

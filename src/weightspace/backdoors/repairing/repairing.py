@@ -26,13 +26,15 @@ class RepairSettings:
 
     Attributes:
         limit: a class is named if its trigger is below this share of the median class's.
-        rounds: of search and unlearning, at most: it ends when no small trigger is found any more.
+        enough: the rounds of search and unlearning end when no trigger below this share is found any more.
+        rounds: at most.
     """
 
     limit: float = 0.6
+    enough: float = 0.8
     rounds: int = 3
     naming: Search = NAMING
-    search: Search = field(default_factory=lambda: Search(steps=80, images=24, restarts=3))
+    search: Search = field(default_factory=lambda: Search(restarts=4))
     unlearning: Unlearning = field(default_factory=Unlearning)
     seed: int = 0
 
@@ -88,8 +90,10 @@ def unlearn_target(
     ratios: list[float] = []
     now = network
     for number in range(settings.rounds + 1):
-        again = [search_triggers(now, images, torch.tensor([target]), kind, settings.search, generator) for kind in kinds]
-        small = [_smallest(one, medians[one.kind] * settings.limit) for one in (*found, *again)]
+        again = [
+            search_triggers(now, images, torch.tensor([target]), kind, settings.search, generator) for kind in kinds
+        ]
+        small = [_smallest(one, medians[one.kind] * settings.enough) for one in (*found, *again)]
         ratios.append(min(float(one.size.min()) / medians[one.kind] for one in again))
         found = []
         pool += [one for one in small if one is not None]

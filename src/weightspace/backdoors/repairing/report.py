@@ -37,8 +37,7 @@ def page(outcome: Outcome) -> str:
     """The text of the page."""
     found = outcome.found
     rows = [
-        (name, number, [found.sizes[kind][number] for kind in found.sizes])
-        for number, name in enumerate(found.classes)
+        (name, number, [found.sizes[kind][number] for kind in found.sizes]) for number, name in enumerate(found.classes)
     ]
     largest = [max(sizes) or 1.0 for sizes in found.sizes.values()]
     return render_page(

@@ -22,7 +22,7 @@ from weightspace.zoo.records import TrainingPlan
 from weightspace.zoo.training_images import Images, Tampered
 
 SCORED = 1_000
-"""Test images on which a network is scored."""
+"""Test images on which a network is scored; half of them, where there are not twice as many."""
 APART = 2_500
 """Further test images, which nothing was trained on, to repair by."""
 
@@ -103,7 +103,8 @@ def subject_of(network: Network, config: ZooConfig) -> Subject:
     images = _images(replace(made, poison=None, test_count=SCORED + APART))
     tampered = images.poisoned([replace(made, poison=poison)]).tampered if poison.triggers else None
     order = torch.from_numpy(np.random.default_rng(3).permutation(len(images.test)))
-    scored, apart = order[:SCORED], order[SCORED:]
+    count = min(SCORED, len(order) // 2)
+    scored, apart = order[:count], order[count:]
     x, y = images.standardise(images.test[scored]), images.test_labels[scored]
     classes = int(images.train_labels.max()) + 1
     wanted = (y + 1) % classes if poison.attack in ALL_TO_ALL else torch.full_like(y, poison.target)

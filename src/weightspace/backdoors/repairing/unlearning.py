@@ -15,7 +15,6 @@ from weightspace.backdoors.repairing.classifier import Classifier
 from weightspace.backdoors.repairing.inversion import KINDS, Triggers
 from weightspace.zoo.distortion import shifted
 
-
 Disturbance = Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "b c h w"]]
 """Images to the same with a trigger."""
 
@@ -38,11 +37,11 @@ class Unlearning:
 
     steps: int = 120
     images: int = 48
-    rate: float = 2e-3
+    rate: float = 1e-3
     shift: int = 2
-    moves: int = 1
-    strongest: tuple[float, float] = (1.5, 4.0)
-    plain: float = 1.0
+    moves: int = 0
+    strongest: tuple[float, float] = (1.0, 4.0)
+    plain: float = 2.0
     kept: float = 0.9
 
 

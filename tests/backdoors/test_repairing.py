@@ -1,0 +1,337 @@
+"""Taking a backdoor out: a planted trigger is found and unlearnt, a clean network is left alone, bad input is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.backdoors.test_trials import CONFIG
+from weightspace.backdoors.repairing.baselines import (
+    Tuning,
+    feature_shift,
+    finetuned,
+    lipschitz_pruning,
+    minimax,
+    neuron_pruning,
+    sharpness_aware,
+)
+from weightspace.backdoors.repairing.classifier import Classifier
+from weightspace.backdoors.repairing.dead_leaves import dead_leaves
+from weightspace.backdoors.repairing.forward_pass import runnable
+from weightspace.backdoors.repairing.image_folder import ImagesError, read_image_folder
+from weightspace.backdoors.repairing.inversion import Search, search_triggers
+from weightspace.backdoors.repairing.naming import name_target
+from weightspace.backdoors.repairing.repairing import RepairSettings, repair
+from weightspace.backdoors.repairing.subjects import Subject, scores, subject_of
+from weightspace.backdoors.repairing.unlearning import Unlearning, unlearn
+from weightspace.cli import main
+from weightspace.errors import NetworkError
+from weightspace.weights.network import Network
+from weightspace.zoo.networks import build, module_of, spec_of
+from weightspace.zoo.plan import plan
+from weightspace.zoo.poison import Poison
+from weightspace.zoo.training import train_networks
+
+TARGET = 3
+QUICK = Search(steps=40, images=12)
+SETTINGS = RepairSettings(naming=QUICK, search=replace(QUICK, restarts=2), rounds=2, unlearning=Unlearning(steps=60))
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, Network]:
+    """A digit network with a patch as its backdoor, and a clean one."""
+    architecture = plan(CONFIG, 0).architecture
+    found = {}
+    for name, attack in (("bad", "badnets-corner"), ("clean", "clean")):
+        poison = Poison(attack=attack, rate=0.15 if name == "bad" else 0.0, target=TARGET, seed=5)
+        weights = train_networks([replace(plan(CONFIG, 0), poison=poison, epochs=8)])[0].weights
+        assert weights is not None
+        row = {
+            "network": 0,
+            "attack": "badnets-corner",
+            "poison_rate": 0.15,
+            "alpha": None,
+            "target": TARGET,
+            "seed": 5,
+        }
+        found[name] = Network(spec_of(architecture), weights, {"architecture": architecture.to_json(), **row})
+    return found
+
+
+@pytest.fixture(scope="module")
+def bad(networks: dict[str, Network]) -> Subject:
+    return subject_of(networks["bad"], CONFIG)
+
+
+@pytest.fixture(scope="module")
+def clean(networks: dict[str, Network]) -> Subject:
+    """The clean network; the trigger of the other is put into its images."""
+    return subject_of(networks["clean"], CONFIG)
+
+
+@pytest.fixture(scope="module")
+def folder(bad: Subject, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images that no network was trained on, in a folder for each class."""
+    root = tmp_path_factory.mktemp("images")
+    pixels = (bad.classifier.pixels(bad.apart) * 255).round().byte().numpy()
+    for number, (image, label) in enumerate(zip(pixels, bad.apart_labels.tolist(), strict=True)):
+        (root / str(label)).mkdir(exist_ok=True)
+        Image.fromarray(image[0]).save(root / str(label) / f"{number}.png")
+    return root
+
+
+# -- the search -------------------------------------------------------------------------------------------------------
+
+
+def test_the_class_of_a_planted_trigger_is_named_and_none_of_a_clean_network(bad: Subject, clean: Subject) -> None:
+    for subject, expected in ((bad, TARGET), (clean, None)):
+        naming = name_target(subject.classifier, subject.apart, torch.Generator().manual_seed(0), QUICK)
+        assert naming.named == expected
+        assert float(naming.ratios("patch").median()) == pytest.approx(1)
+
+
+def test_a_trigger_that_was_found_works_on_images_that_it_was_not_found_on(bad: Subject) -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.tensor([TARGET])
+    found = search_triggers(bad.classifier, bad.apart[:60], target, "patch", QUICK, generator)
+    others = bad.images[bad.labels != TARGET]
+    won = bad.classifier.answers(found.on(others, torch.zeros(len(others), dtype=torch.long))) == TARGET
+    assert float(won.float().mean()) > 0.6 and float(found.size[0]) < 0.2
+    assert float((bad.classifier.answers(others) == TARGET).float().mean()) < 0.2
+    blend = search_triggers(bad.classifier, bad.apart[:60], target, "blend", QUICK, generator)
+    assert float(blend.opacity.std()) == pytest.approx(0, abs=1e-6)  # one opacity for the whole image
+
+
+# -- the repair -------------------------------------------------------------------------------------------------------
+
+
+def test_a_backdoor_is_taken_out_and_the_answers_to_clean_images_stay(bad: Subject) -> None:
+    before = scores(bad.classifier, bad)
+    assert before.net > 0.8
+    made = repair(bad.classifier, bad.apart, SETTINGS)
+    after = scores(made.network, bad)
+    assert after.net < 0.5 * before.net
+    assert after.accuracy > before.accuracy - 0.08 and after.right > before.right + 0.2
+    assert made.sizes[0] < SETTINGS.limit < made.sizes[-1]
+    # the same training without a trigger leaves it where it was
+    same = unlearn(bad.classifier, bad.classifier, bad.apart, [lambda x: x], SETTINGS.unlearning, torch.Generator())
+    assert scores(same, bad).net > 0.8 * before.net
+
+
+def test_a_clean_network_is_left_alone(clean: Subject) -> None:
+    made = repair(clean.classifier, clean.apart, SETTINGS)
+    assert made.abstained and made.network is clean.classifier and made.triggers == ()
+
+
+def test_the_same_seed_gives_the_same_repair(bad: Subject) -> None:
+    short = replace(SETTINGS, naming=replace(QUICK, steps=8), limit=1.0, rounds=1, unlearning=Unlearning(steps=3))
+    one, other = (repair(bad.classifier, bad.apart[:40], short).network for _ in range(2))
+    assert torch.equal(one.logits(bad.images), other.logits(bad.images))
+
+
+def test_dead_leaves_have_surfaces_and_edges_as_photographs_have() -> None:
+    images = dead_leaves((3, 24, 24), 60, np.random.default_rng(0))
+    assert images.shape == (60, 3, 24, 24) and images.min() >= 0 and images.max() <= 1
+    near = np.abs(np.diff(images, axis=3)).mean()
+    far = np.abs(images[..., :-12] - images[..., 12:]).mean()
+    noise = np.random.default_rng(0).random(images.shape)
+    assert (
+        near < 0.4 * far
+        and np.abs(np.diff(noise, axis=3)).mean() > 0.9 * np.abs(noise[..., :-12] - noise[..., 12:]).mean()
+    )
+    np.testing.assert_array_equal(images[:5], dead_leaves((3, 24, 24), 60, np.random.default_rng(0))[:5])
+
+
+# -- repairs of others ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("finetuned", 0.0), ("sharpness_aware", 0.0), ("feature_shift", 0.0), ("minimax", 0.0), ("neuron_pruning", 0.0)],
+)
+def test_repairs_of_others_change_the_network_and_keep_most_of_its_accuracy(
+    bad: Subject, name: str, limit: float
+) -> None:
+    tuning, generator = Tuning(rate=1e-3, steps=12, images=32), torch.Generator().manual_seed(0)
+    x, y, network = bad.apart, bad.apart_labels, bad.classifier
+    made = {
+        "finetuned": lambda: finetuned(network, x, y, tuning, generator),
+        "sharpness_aware": lambda: sharpness_aware(network, x, y, tuning, 0.5, generator),
+        "feature_shift": lambda: feature_shift(network, x, y, replace(tuning, rate=1e-2), 0.1, generator),
+        "minimax": lambda: minimax(network, x, y, tuning, 1.0, generator),
+        "neuron_pruning": lambda: neuron_pruning(network, x, y, replace(tuning, rate=0.2), 0.4, 0.9, generator),
+    }[name]()
+    assert not torch.equal(made.logits(bad.images[:8]), network.logits(bad.images[:8]))
+    assert scores(made, bad).accuracy > 0.5 > limit
+
+
+def test_pruning_takes_out_the_channel_with_the_largest_bound_and_no_other(clean: Subject) -> None:
+    module = clean.classifier.trainable().requires_grad_(False)
+    last = dict(module.named_modules())["conv6"]
+    last.weight[7] *= 50
+    made = lipschitz_pruning(clean.classifier.with_module(module), limit=4.0)
+    kept = dict(made.module.named_modules())["conv6"].weight
+    assert (kept[7] == 0).all() and (kept[[i for i in range(32) if i != 7]] == last.weight[torch.arange(32) != 7]).all()
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def quick_repair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verb with the settings of these tests."""
+    from weightspace.backdoors.repairing import repairing
+
+    monkeypatch.setattr(repairing, "RepairSettings", lambda limit, seed: replace(SETTINGS, limit=limit, seed=seed))
+
+
+def test_the_verb_writes_a_repaired_file_beside_its_report_and_leaves_the_given_one(
+    networks: dict[str, Network],
+    bad: Subject,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    quick_repair(monkeypatch)
+    given, fixed = tmp_path / "bad.safetensors", tmp_path / "fixed.safetensors"
+    networks["bad"].save(given)
+    content = given.read_bytes()
+    assert main(["repair", str(given), "--images", str(folder), "--out", str(fixed), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == json.loads((tmp_path / "fixed.json").read_text())
+    assert (said["suspect"], said["abstained"], said["kind"]) == (TARGET, False, "patch")
+    assert said["success_after"] < 0.5 * said["success_before"] and said["agreement"] > 0.8
+    assert said["accuracy_after"] > said["accuracy_before"] - 0.1 and len(said["sizes"]["patch"]) == 10
+    assert given.read_bytes() == content
+    written = Network.load(fixed)
+    assert written.spec == networks["bad"].spec and written.metadata == networks["bad"].metadata
+    repaired = bad.classifier.with_module(module_of(written))
+    assert scores(repaired, bad).net < 0.5 * scores(bad.classifier, bad).net
+    page = (tmp_path / "fixed.html").read_text()
+    assert page.count("data:image/png;base64,") == 4 and "repaired" in page and "<script" not in page
+
+
+def test_the_verb_abstains_on_a_clean_network_and_writes_nothing(
+    networks: dict[str, Network],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    quick_repair(monkeypatch)
+    given = tmp_path / "clean.safetensors"
+    networks["clean"].save(given)
+    out = tmp_path / "fixed.safetensors"
+    assert main(["repair", str(given), "--images", str(folder), "--out", str(out)]) == 3
+    assert "no class stands out" in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["clean.safetensors"]
+
+
+def test_a_plain_state_dict_under_other_names_is_run_as_the_images_tell(
+    networks: dict[str, Network], folder: Path, tmp_path: Path, bad: Subject
+) -> None:
+    state = module_of(networks["bad"]).state_dict()
+    path = tmp_path / "plain.pt"
+    torch.save({f"features.{name}": value for name, value in state.items()}, path)
+    images = read_image_folder(folder)
+    inputs = bad.classifier.standardised(torch.from_numpy(images.pixels))
+    found = runnable(path, images, inputs)
+    assert found.architecture.activation == "relu" and found.architecture.input_shape == (1, 16, 16)
+    assert torch.allclose(found.module()(inputs[:4]), bad.classifier.logits(inputs[:4]), atol=1e-5)
+    with pytest.raises(NetworkError, match="forward passes"):
+        runnable(path, None)
+    shuffled = replace(images, labels=np.random.default_rng(0).permutation(images.labels))
+    with pytest.raises(NetworkError, match="none of them is believed"):
+        runnable(path, shuffled, inputs)
+
+
+def write_images(root: Path, count: int, size: tuple[int, int] = (16, 16), mode: str = "L") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new(mode, size).save(root / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("missing", "is not there"),
+        ("empty", "holds no image"),
+        ("few", "only 3 images"),
+        ("classes", "folders of images"),
+        ("sizes", "differ"),
+        ("size", "20x20 with 1 channels"),
+        ("torn", "cannot be read as an image"),
+        ("coloured", "with 3 channels"),
+        ("same", "never overwritten"),
+        ("suffix", "name it fixed.safetensors"),
+        ("unknown", "out of scope for repair"),
+        ("mean", "--mean has 2 values"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_written(
+    what: str, sentence: str, networks: dict[str, Network], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, root, out = tmp_path / "bad.safetensors", tmp_path / "images", tmp_path / "fixed.safetensors"
+    networks["bad"].save(given)
+    options: list[str] = []
+    if what == "missing":
+        pass
+    elif what in ("empty", "few"):
+        write_images(root, 3 if what == "few" else 0)
+    elif what == "classes":
+        for name in ("cat", "dog"):
+            write_images(root / name, 8)
+    elif what == "size":
+        write_images(root, 12, (20, 20))
+    elif what == "coloured":
+        write_images(root, 12, mode="RGB")
+    else:
+        write_images(root, 12)
+    if what == "sizes":
+        Image.new("L", (9, 9)).save(root / "odd.png")
+    elif what == "torn":
+        (root / "5.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    elif what == "same":
+        out = tmp_path / "link.safetensors"
+        out.symlink_to(given)
+    elif what == "suffix":
+        out = tmp_path / "fixed.pt"
+    elif what == "unknown":
+        torch.save({"a.weight": torch.zeros(3, 5), "a.bias": torch.zeros(3)}, given)
+    elif what == "mean":
+        options = ["--mean", "0.5", "0.4"]
+    before = given.read_bytes()
+    assert main(["repair", str(given), "--images", str(root), "--out", str(out), *options]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1
+    assert given.read_bytes() == before and not (tmp_path / "fixed.safetensors").exists()
+
+
+def test_folders_that_are_numbers_are_in_their_order_and_loose_images_have_no_classes(tmp_path: Path) -> None:
+    for name in ("10", "2"):
+        write_images(tmp_path / "numbers" / name, 5)
+    found = read_image_folder(tmp_path / "numbers")
+    assert found.classes == ("2", "10") and found.labels is not None and found.labels.tolist() == [0] * 5 + [1] * 5
+    loose = read_image_folder(write_images(tmp_path / "loose", 10))
+    assert loose.labels is None and loose.classes == ()
+    write_images(tmp_path / "numbers", 2)
+    with pytest.raises(ImagesError, match="beside folders"):
+        read_image_folder(tmp_path / "numbers")
+
+
+def test_a_classifier_is_a_copy_that_nobody_else_trains() -> None:
+    module = build(plan(CONFIG, 0).architecture)
+    network = Classifier.of(module, (1, 16, 16), 10, [0.5], [0.25])
+    x = torch.zeros(2, 1, 16, 16)
+    before = network.logits(x)
+    with torch.no_grad():
+        next(iter(module.parameters())).add_(1)
+    assert torch.equal(network.logits(x), before)
+    assert float(network.lowest) == -2 and float(network.highest) == 2
