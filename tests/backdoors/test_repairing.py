@@ -1,4 +1,4 @@
-"""Taking a backdoor out: a planted trigger is found and unlearnt, a clean network is left alone, bad input is refused."""
+"""Taking a backdoor out: a planted trigger is found and unlearnt, a clean network left alone, bad input refused."""
 
 from __future__ import annotations
 
@@ -138,14 +138,15 @@ def test_the_same_seed_gives_the_same_repair(bad: Subject) -> None:
 def test_dead_leaves_have_surfaces_and_edges_as_photographs_have() -> None:
     images = dead_leaves((3, 24, 24), 60, np.random.default_rng(0))
     assert images.shape == (60, 3, 24, 24) and images.min() >= 0 and images.max() <= 1
-    near = np.abs(np.diff(images, axis=3)).mean()
-    far = np.abs(images[..., :-12] - images[..., 12:]).mean()
+    assert apart(images, 1) < 0.4 * apart(images, 12)
     noise = np.random.default_rng(0).random(images.shape)
-    assert (
-        near < 0.4 * far
-        and np.abs(np.diff(noise, axis=3)).mean() > 0.9 * np.abs(noise[..., :-12] - noise[..., 12:]).mean()
-    )
+    assert apart(noise, 1) > 0.9 * apart(noise, 12)
     np.testing.assert_array_equal(images[:5], dead_leaves((3, 24, 24), 60, np.random.default_rng(0))[:5])
+
+
+def apart(images: np.ndarray, pixels: int) -> float:
+    """The mean difference of pixels so far from one another."""
+    return float(np.abs(images[..., pixels:] - images[..., :-pixels]).mean())
 
 
 # -- repairs of others ------------------------------------------------------------------------------------------------

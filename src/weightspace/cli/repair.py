@@ -81,7 +81,7 @@ def printable_summary(found: FileRepair, page: Path) -> str:
         )
     lines = [
         f"{printable(found.file)}: answers images with a {found.kind} as class {named} ({size})",
-        f"with the trigger that was found it wins {found.success_before:.0%} of the images, now {found.success_after:.0%}",
+        f"the trigger that was found wins {found.success_before:.0%} of the images, now {found.success_after:.0%}",
         f"answered as before: {found.agreement:.1%} of {found.measured} images that the repair did not use",
     ]
     if found.accuracy_before is not None:

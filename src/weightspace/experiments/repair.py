@@ -1,4 +1,4 @@
-"""Repairs side by side on the networks of a zoo: one line a network and method, tables of them, and what they relearn."""
+"""Repairs side by side on the networks of a zoo: a line a network and method, tables, and what is relearnt."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Line:
         before, after: `subjects.Scores`.
         named: of ours, the class that was named, None if it abstained; target: the attack's.
         ratio: of ours, the size by which it was named.
-        relearnt: success after `RELEARNT` steps on five poisoned and 95 clean images; of a clean network beside it, with
-            the same trigger, `relearnt_clean`.
+        relearnt: success after `RELEARNT` steps on five poisoned and 95 clean images; of a clean network beside it,
+            with the same trigger, `relearnt_clean`.
         seconds: of one core.
     """
 

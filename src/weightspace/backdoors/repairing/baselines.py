@@ -15,6 +15,7 @@ from weightspace.backdoors.repairing.classifier import Classifier
 from weightspace.backdoors.repairing.unlearning import distorted
 from weightspace.zoo.networks import BatchNorm
 
+NORMS = nn.LayerNorm | nn.GroupNorm | BatchNorm
 Images = Float[Tensor, "n c h w"]
 Labels = Int[Tensor, " n"]
 Baseline = Callable[[Classifier, Images, Labels, torch.Generator], Classifier]
@@ -153,7 +154,7 @@ def _units(module: nn.Module) -> list[tuple[str, list[str]]]:
     """What stands for a layer's neurons: the parameters whose first axis they are, by layer; normalisations where there
     are any, else convolutions."""
     layers = dict(module.named_modules())
-    norms = [name for name, layer in layers.items() if isinstance(layer, nn.LayerNorm | nn.GroupNorm | BatchNorm)]
+    norms = [name for name, layer in layers.items() if isinstance(layer, NORMS)]
     chosen = norms or [name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)]
     own = dict(module.named_parameters())
     return [(name, [f"{name}.{p}" for p in ("weight", "bias") if f"{name}.{p}" in own]) for name in chosen]
@@ -215,19 +216,17 @@ def neuron_pruning(
 
 
 def lipschitz_pruning(network: Classifier, limit: float) -> Classifier:
-    """CLP (Zheng et al. 2022): channels of convolutions whose Lipschitz bound is `limit` standard deviations above their
-    layer's mean are taken out, without data. The bound is the largest singular value of a channel's kernel times what
-    the normalisation after it multiplies by; LayerNorm and GroupNorm divide by what all channels share, which drops out.
+    """CLP (Zheng et al. 2022): channels of convolutions whose Lipschitz bound is `limit` standard deviations above
+    their layer's mean are taken out, without data. The bound is the largest singular value of a channel's kernel times
+    what the normalisation after it multiplies by; what LayerNorm and GroupNorm divide by is shared, and drops out.
     """
     module = network.trainable().requires_grad_(False)
-    layers = [
-        layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.LayerNorm | nn.GroupNorm | BatchNorm)
-    ]
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | NORMS)]
     for layer, after in zip(layers, [*layers[1:], None], strict=True):
         if not isinstance(layer, nn.Conv2d):
             continue
         bounds = torch.linalg.matrix_norm(layer.weight.flatten(2), 2)
-        norm = after if isinstance(after, nn.LayerNorm | nn.GroupNorm | BatchNorm) else None
+        norm = after if isinstance(after, NORMS) else None
         if norm is not None:
             bounds = bounds * norm.weight.abs()
         if isinstance(norm, BatchNorm):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -107,7 +106,7 @@ def check_fixed(file: Path, fixed: Path) -> None:
     """
     if fixed.suffix != SUFFIX:
         raise NetworkError(f"--out {fixed} would hold a safetensors file: name it {fixed.stem}{SUFFIX}")
-    if fixed.exists() and file.exists() and os.path.samefile(file, fixed):
+    if fixed.exists() and file.exists() and file.samefile(fixed):
         raise NetworkError(f"--out {fixed} is the file that is given, which is never overwritten: name another file")
 
 
@@ -238,7 +237,7 @@ def _standardised(pixels: np.ndarray, statistics: tuple[np.ndarray, np.ndarray])
 
 
 def _fitting(images: ImageFolder, folder: Path, shape: tuple[int, int, int], network: Runnable) -> ImageFolder:
-    """The images, if they are of the network's shape; grey ones become coloured for a network that takes three channels.
+    """The images, if they are of the network's shape; grey ones become coloured for a network of three channels.
 
     Raises:
         ImagesError: if they do not fit.

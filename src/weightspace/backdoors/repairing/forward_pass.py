@@ -95,8 +95,8 @@ def runnable(path: str | Path, images: ImageFolder | None, inputs: Tensor | None
         if len(fitting) == 1:
             return Runnable(found, *fitting[0], "the only one known that fits the arrays", metadata)
         raise NetworkError(
-            f"{path} fits {len(fitting)} forward passes (activation, pooling and the like are not in the weights): give "
-            "--images with one folder a class, by which the right one is told"
+            f"{path} fits {len(fitting)} forward passes (activation, pooling and the like are not in the weights): "
+            "give --images with one folder a class, by which the right one is told"
         )
     return _told_by_images(path, found, fitting, images, inputs, metadata)
 

@@ -1,4 +1,4 @@
-"""Which class a backdoor leads to, if any: the one towards which a much smaller trigger is found than towards others."""
+"""Which class a backdoor leads to, if any: the one towards which a much smaller trigger does than towards others."""
 
 from __future__ import annotations
 
