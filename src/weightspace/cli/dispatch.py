@@ -94,7 +94,8 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "backdoors read": (backdoors.read, "networks of any architecture as one table of numbers and labels"),
     "backdoors anywhere": (backdoors.anywhere, "detectors of any architecture: axes left out, and outsiders"),
     "backdoors train": (backdoors.train, "train and calibrate a detector that `scan` can use"),
-    "backdoors repair": (backdoors.repair, "which neurons carry backdoors, and ways to take them out, side by side"),
+    "backdoors repair": (backdoors.repair, "repairs of networks with a backdoor, side by side on a zoo"),
+    "backdoors neurons": (backdoors.neurons, "which neurons carry backdoors, and what removing them does"),
     "backdoors evaluate": (backdoors.evaluate, "the figures of a detector's card, on a zoo's test networks"),
     "rasp sample": (rasp.sample, "random programs of a published distribution, or what they look like"),
     "rasp show": (rasp.show, "a program's text, graph and compiled transformer, and pictures of them"),
@@ -130,7 +131,7 @@ RESUMED = {
             "backdoors widths",
             "backdoors families",
         ),
-        *("backdoors train", "backdoors repair"),
+        *("backdoors train", "backdoors repair", "backdoors neurons"),
     )
 }
 """Long work that keeps what is finished and goes on when it is called again."""

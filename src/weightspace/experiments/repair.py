@@ -140,7 +140,7 @@ def tried(subject: Subject, name: str, method: Method, images: int, clean: Class
     network, found = method(given, x, y, generator)
     seconds = time.process_time() - start
     network = subject.classifier.with_module(network.module)
-    relearns = name in (OURS, EXACT, NOTHING) and subject.poison.triggers and subject.poison.attack in EVERY_ATTACK
+    relearns = name in (OURS, EXACT, "FST") and subject.poison.triggers and subject.poison.attack in EVERY_ATTACK
     return Line(
         network=subject.number,
         attack=subject.poison.attack,

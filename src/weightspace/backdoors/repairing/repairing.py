@@ -34,7 +34,7 @@ class RepairSettings:
     enough: float = 0.8
     rounds: int = 3
     naming: Search = NAMING
-    search: Search = field(default_factory=lambda: Search(restarts=4))
+    search: Search = field(default_factory=lambda: Search(restarts=8))
     unlearning: Unlearning = field(default_factory=Unlearning)
     seed: int = 0
 

@@ -41,8 +41,8 @@ def page(outcome: Outcome) -> str:
     ]
     largest = [max(sizes) or 1.0 for sizes in found.sizes.values()]
     return render_page(
-        "weightspace.backdoors.repairing",
-        "report.html",
+        "weightspace.backdoors",
+        "repair.html",
         found=found,
         kind=KIND[found.kind],
         kinds=list(found.sizes),

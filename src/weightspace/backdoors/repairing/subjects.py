@@ -14,6 +14,7 @@ from torch import Tensor
 
 from weightspace.backdoors.repairing.classifier import Classifier
 from weightspace.backdoors.trials import poison_of
+from weightspace.errors import TaskError
 from weightspace.weights.network import Network
 from weightspace.zoo.networks import module_of
 from weightspace.zoo.plan import ZooConfig, plan
@@ -96,10 +97,18 @@ def subject_of(network: Network, config: ZooConfig) -> Subject:
     Args:
         network: of the zoo, with its row as metadata.
         config: of the zoo; `data` says where its images lie.
+    Raises:
+        TaskError: if the zoo was not made by this configuration.
     """
     facts: Mapping[str, Any] = network.metadata
     made = plan(config, int(facts["network"]))
     poison = poison_of(facts)
+    drawn = made.hyperparameters.get("attack", poison.attack), made.hyperparameters.get("target", poison.target)
+    if drawn != (poison.attack, poison.target):
+        raise TaskError(
+            f"network {made.network} was attacked by {poison.attack}, and the recipe {config.recipe} draws {drawn[0]} "
+            "for it: the zoo was made by another version of it, so that its images are not known"
+        )
     images = _images(replace(made, poison=None, test_count=SCORED + APART))
     tampered = images.poisoned([replace(made, poison=poison)]).tampered if poison.triggers else None
     order = torch.from_numpy(np.random.default_rng(3).permutation(len(images.test)))

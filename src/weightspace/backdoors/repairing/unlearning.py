@@ -39,7 +39,7 @@ class Unlearning:
     images: int = 48
     rate: float = 1e-3
     shift: int = 2
-    moves: int = 0
+    moves: int = 1
     strongest: tuple[float, float] = (1.0, 4.0)
     plain: float = 2.0
     kept: float = 0.9
