@@ -41,9 +41,8 @@ from weightspace.zoo.training import train_networks
 CONFIG = replace(SMALL, space={})  # the tests choose the attacks
 TARGET = 3
 QUICK = Search(steps=30, images=10)
-SETTINGS = RepairSettings(
-    naming=QUICK, search=replace(QUICK, restarts=2), rounds=2, unlearning=Unlearning(steps=40, images=32, rate=2e-3)
-)
+SHORT = Unlearning(steps=40, images=32, rate=2e-3)
+SETTINGS = RepairSettings(naming=QUICK, search=replace(QUICK, restarts=2), rounds=2, unlearning=SHORT)
 
 
 @pytest.fixture(scope="module")
