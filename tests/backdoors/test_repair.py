@@ -271,7 +271,7 @@ def write_images(root: Path, count: int, size: tuple[int, int] = (16, 16), mode:
         ("sizes", "differ"),
         ("size", "20x20 with 1 channels"),
         ("torn", "cannot be read as an image"),
-        ("coloured", "with 3 channels"),
+        ("coloured", "16x16 with 3 channels"),
         ("same", "never overwritten"),
         ("suffix", "name it fixed.safetensors"),
         ("unknown", "out of scope for repair"),

@@ -25,6 +25,8 @@ from weightspace.weights.spec import NetworkSpec
 from weightspace.zoo.networks import architecture_of, build, spec_of
 from weightspace.zoo.records import Architecture
 
+AT_ONCE = 256
+"""Images that are answered together."""
 TOLD = 0.1
 """By how much more of the images a forward pass is right than guessing the commonest class, to be believed."""
 
@@ -124,11 +126,15 @@ def _told_by_images(
         NetworkError: if none is right on more images than chance would have it.
     """
     labels = torch.from_numpy(images.labels)
+    channels = fitting[0][0].input_shape[0]
+    if inputs.shape[1] not in (1, channels):
+        raise NetworkError(f"the images have {inputs.shape[1]} channels, and {path} takes {channels}: convert them")
+    inputs = inputs.expand(-1, channels, -1, -1)
     right = []
     for architecture, names in fitting:
         module = Runnable(found, architecture, names, "").module()
         with torch.no_grad():
-            logits = torch.cat([module(part) for part in inputs.split(256)])
+            logits = torch.cat([module(part) for part in inputs.split(AT_ONCE)])
         right.append(float((logits.argmax(1) == labels).float().mean()))
     best = int(np.argmax(right))
     commonest = Counter(labels.tolist()).most_common(1)[0][1] / len(labels)

@@ -43,14 +43,11 @@ class ImageFolder:
         return len(self.pixels)
 
 
-def read_image_folder(folder: str | Path, channels: int | None = None) -> ImageFolder:
+def read_image_folder(folder: str | Path) -> ImageFolder:
     """The images below a folder: those of each folder in it are a class. Folders that are all numbers are in the
     order of these, others in that of their names, as torchvision has them. Hidden files and files that are no images by
     their names are passed over.
 
-    Args:
-        channels: 1 or 3, of the network; grey images become coloured ones where it takes three. As the images are
-            unless given.
     Raises:
         ImagesError: if there is no image or hardly any, one cannot be read, or two differ in size or channels.
     """
@@ -72,7 +69,7 @@ def read_image_folder(folder: str | Path, channels: int | None = None) -> ImageF
         found = f"only {len(files)} image{'s' * (len(files) != 1)}" if files else "no image"
         raise ImagesError(f"{folder} holds {found}: give {LEAST} or more ({', '.join(SUFFIXES[:3])}), or no --images")
     labels = None if loose else np.repeat(np.arange(len(filled)), [len(inside) for inside in filled.values()])
-    return ImageFolder(_stacked(files, channels), labels, () if loose else tuple(filled))
+    return ImageFolder(_stacked(files), labels, () if loose else tuple(filled))
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
@@ -85,11 +82,11 @@ def _files(folder: Path) -> list[Path]:
     return [inside[name] for name in sorted(inside) if inside[name].is_file()]
 
 
-def _stacked(files: list[Path], channels: int | None) -> np.ndarray:
+def _stacked(files: list[Path]) -> np.ndarray:
     """(n, channels, height, width) of files that are all alike."""
     read = []
     for file in files:
-        image = _read(file, channels)
+        image = _read(file)
         if read and image.shape != read[0].shape:
             sizes = " and ".join(f"{x.shape[1]}x{x.shape[2]} with {x.shape[0]} channels" for x in (read[0], image))
             raise ImagesError(f"{files[0]} and {file} differ: {sizes}; give images of one size")
@@ -97,7 +94,7 @@ def _stacked(files: list[Path], channels: int | None) -> np.ndarray:
     return np.stack(read).astype(np.float32) / 255
 
 
-def _read(file: Path, channels: int | None) -> np.ndarray:
+def _read(file: Path) -> np.ndarray:
     """(channels, height, width) uint8."""
     try:
         with warnings.catch_warnings():
@@ -107,11 +104,8 @@ def _read(file: Path, channels: int | None) -> np.ndarray:
                     raise ImagesError(
                         f"{file} has {opened.width}x{opened.height} pixels, more than any network here takes"
                     )
-                grey = opened.mode in ("1", "L", "I;16", "LA")
-                if channels == 1 and not grey:
-                    raise ImagesError(f"{file} is a coloured image, and the network takes grey ones: convert it first")
-                wanted = "L" if grey and channels != 3 else "RGB"
-                pixels = np.asarray(opened.convert(wanted), np.uint8)
+                grey = opened.mode in ("1", "L", "LA")
+                pixels = np.asarray(opened.convert("L" if grey else "RGB"), np.uint8)
     except ImagesError:
         raise
     except Exception as error:  # Pillow raises whatever its decoders do
