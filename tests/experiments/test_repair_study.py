@@ -50,6 +50,11 @@ def line(attack: str, success: float, accuracy: float, *, named: int | None = 2)
     return Line(0, attack, OURS, 500, before, after, 2, named, 0.1, 0.3, 0.2, 7.0)
 
 
+def cells(table: str) -> list[str]:
+    """Of a table's first row."""
+    return [cell.strip() for cell in table.splitlines()[2].split("|")]
+
+
 def test_tables_say_what_the_lines_do_and_blends_stand_apart() -> None:
     found = tables(
         [
@@ -65,7 +70,7 @@ def test_tables_say_what_the_lines_do_and_blends_stand_apart() -> None:
     ]
     assert row[1:5] == [OURS, "500", "3", "50%"] and row[5].startswith("50% [") and row[6].startswith("1.0 [")
     assert row[8:] == ["0.40", "2 of 3", "0.30", "0.20", "7.0", ""]
-    assert found["blends over the whole image"].splitlines()[2].split("|")[4].strip() == "0%"
-    clean = [cell.strip() for cell in found["clean networks"].splitlines()[2].split("|")]
+    assert cells(found["blends over the whole image"])[4] == "0%"
+    clean = cells(found["clean networks"])
     assert clean[3:5] == ["1", "0"] and clean[5].startswith("1.0 [")
     assert json.dumps(found)

@@ -25,6 +25,7 @@ from weightspace.backdoors.repairing.unlearning import Unlearning, unlearn
 from weightspace.errors import TaskError
 from weightspace.evaluation.metrics import bootstrap_interval
 from weightspace.evaluation.tables import markdown_table
+from weightspace.files.atomic import write_atomically
 from weightspace.files.progress import progress
 from weightspace.zoo.plan import ZooConfig
 from weightspace.zoo.poison import CLEAN, EVERY_ATTACK
@@ -228,6 +229,7 @@ def study(
     path = out / "lines.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     lines = read_lines(path)
+    write_atomically(path, b"".join(_text(line) for line in lines))  # without one that was cut short
     done = {(line.network, line.method, line.images) for line in lines}
     every = methods()
     wanted = {name: every[name] for name in names or every}
@@ -249,8 +251,8 @@ def study(
                 partner = _partner(zoo, split, subject, networks[row].metadata, config)
                 for amount, name in left:
                     line = tried(subject, name, wanted[name], amount, partner)
-                    with path.open("a") as file:
-                        file.write(json.dumps(asdict(line)) + "\n")
+                    with path.open("ab") as file:
+                        file.write(_text(line))
                     lines.append(line)
             advance(1)
     return lines
@@ -269,6 +271,10 @@ def _partner(zoo: Zoo, split: str, subject: Subject, facts: Mapping[str, Any], c
     if not len(rows):
         return None
     return subject.classifier.with_module(copy.deepcopy(module_of(networks[int(rows[0])])))
+
+
+def _text(line: Line) -> bytes:
+    return json.dumps(asdict(line)).encode() + b"\n"
 
 
 def read_lines(path: Path) -> list[Line]:
