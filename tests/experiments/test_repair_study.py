@@ -65,9 +65,7 @@ def test_tables_say_what_the_lines_do_and_blends_stand_apart() -> None:
             line(CLEAN, 0.1, 0.49, named=None),
         ]
     )
-    row = [
-        cell.strip() for cell in found["working backdoors but blends over the whole image"].splitlines()[2].split("|")
-    ]
+    row = cells(found["working backdoors but blends over the whole image"])
     assert row[1:5] == [OURS, "500", "3", "50%"] and row[5].startswith("50% [") and row[6].startswith("1.0 [")
     assert row[8:] == ["0.40", "2 of 3", "0.30", "0.20", "7.0", ""]
     assert cells(found["blends over the whole image"])[4] == "0%"
