@@ -92,9 +92,9 @@ def methods() -> dict[str, Method]:
     def bounded(subject: Subject, _x: Tensor, _y: Tensor, _generator: torch.Generator) -> tuple[Classifier, None]:
         return baselines.lipschitz_pruning(subject.classifier, limit=3.0), None
 
-    def tuned(function: Callable[..., Classifier], rate: float, **settings: float) -> Method:
+    def tuned(function: Callable[..., Classifier], rate: float, steps: int = 120, **settings: float) -> Method:
         def run(network: Classifier, x: Tensor, y: Tensor, generator: torch.Generator) -> Classifier:
-            return function(network, x, y, Tuning(rate=rate), generator=generator, **settings)
+            return function(network, x, y, Tuning(rate=rate, steps=steps), generator=generator, **settings)
 
         return other(run)
 
@@ -102,11 +102,11 @@ def methods() -> dict[str, Method]:
         OURS: _ours,
         EXACT: _exact,
         NOTHING: lambda subject, _x, _y, _generator: (subject.classifier, None),
-        "finetuning": tuned(baselines.finetuned, 3e-3),
-        "sharpness-aware tuning": tuned(baselines.sharpness_aware, 3e-3, radius=2.0),
-        "FST": tuned(baselines.feature_shift, 3e-3, weight=0.1),
-        "I-BAU": tuned(baselines.minimax, 1e-3, radius=3.0),
-        "ANP": tuned(baselines.neuron_pruning, 0.2, radius=0.4, limit=0.2),
+        "finetuning": tuned(baselines.finetuned, 1e-3),
+        "sharpness-aware tuning": tuned(baselines.sharpness_aware, 1e-3, radius=0.5),
+        "FST": tuned(baselines.feature_shift, 1e-3, weight=0.1),
+        "I-BAU": tuned(baselines.minimax, 1e-3, steps=40, radius=1.0, inner=3),
+        "ANP": tuned(baselines.neuron_pruning, 0.05, radius=0.4, limit=0.2),
         "CLP": bounded,
     }
 

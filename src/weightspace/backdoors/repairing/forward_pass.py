@@ -24,7 +24,10 @@ from weightspace.weights.network import Network
 from weightspace.weights.spec import NetworkSpec
 from weightspace.zoo.networks import architecture_of, build, spec_of
 from weightspace.zoo.records import Architecture
+from weightspace.zoo.varied import NORMS
 
+ACTIVATIONS = ("relu", "gelu", "silu", "leaky_relu")
+"""Of which one is tried after another."""
 AT_ONCE = 256
 """Images that are answered together."""
 TOLD = 0.1
@@ -168,9 +171,8 @@ def candidates(found: Outline, size: tuple[int, int] | None) -> list[tuple[Archi
     height, width = size or (32, 32)
     first = next((shape for shape in kernels if shape[1] in (1, 3)), kernels[0])
     fitting: list[tuple[Architecture, tuple[str, ...]]] = []
-    for family, options in _options(shapes, kernels, dense):
+    for architecture in _possible((first[1], height, width), shapes, kernels, dense):
         try:
-            architecture = architecture_of(family, (first[1], height, width), **options)
             own = Counter(tuple(value.shape) for value in build(architecture).state_dict().values() if value.ndim)
         except (ValueError, RuntimeError):
             continue
@@ -185,24 +187,74 @@ def candidates(found: Outline, size: tuple[int, int] | None) -> list[tuple[Archi
     return fitting
 
 
+def _possible(
+    input_shape: tuple[int, int, int],
+    shapes: Mapping[str, Sequence[int]],
+    kernels: Sequence[Sequence[int]],
+    dense: Sequence[Sequence[int]],
+) -> Iterator[Architecture]:
+    """Networks of the families, and plain ones, that may have made arrays of such shapes."""
+    for family, options in _options(shapes, kernels, dense):
+        try:
+            yield architecture_of(family, input_shape, **options)
+        except ValueError:
+            continue
+    for norm, pooling, activation in product(_norms(shapes, kernels, dense), ("max", "average", "stride"), ACTIVATIONS):
+        made = _plain(input_shape, kernels, dense, norm, pooling, activation)
+        if made is not None:
+            yield made
+
+
+def _norms(
+    shapes: Mapping[str, Sequence[int]], kernels: Sequence[Sequence[int]], dense: Sequence[Sequence[int]]
+) -> tuple[str, ...]:
+    """Normalisations that have as many vectors as there are, if there is one after each convolution."""
+    vectors = sum(len(shape) == 1 for shape in shapes.values()) - len(kernels) - len(dense)
+    return {0: ("none",), 2 * len(kernels): ("layer", "group"), 4 * len(kernels): ("batch",)}.get(vectors, ())
+
+
+def _plain(
+    input_shape: tuple[int, int, int],
+    kernels: Sequence[Sequence[int]],
+    dense: Sequence[Sequence[int]],
+    norm: str,
+    pooling: str,
+    activation: str,
+) -> Architecture | None:
+    """Convolutions in the order of the file with a pool of 2 after every second one, then one dense layer on the mean
+    of all pixels, or two on all pixels: what `examples/train_plain_cnn.py` trains. None if the pixels do not halve."""
+    layers: list[tuple[Any, ...]] = []
+    side = min(input_shape[1:])
+    for number, (out, _, kernel, _) in enumerate(kernels):
+        shrinks = number % 2 == 1 and side >= 4
+        if shrinks and side % 2:
+            return None
+        stride = 2 if shrinks and pooling == "stride" else 1
+        layers += [("convolution", int(out), int(kernel), stride, "same"), *([NORMS[norm]] if norm in NORMS else [])]
+        layers += [("activation",), *([(f"{pooling}_pool", 2)] if shrinks and pooling != "stride" else [])]
+        side //= 2 if shrinks else 1
+    head: list[tuple[Any, ...]] = [("global_average_pool",)] if len(dense) == 1 else [("flatten",)]
+    for number, (out, _) in enumerate(dense):
+        head += [("activation",)] * (number > 0) + [("dense", int(out))]
+    return Architecture(input_shape=input_shape, layers=(*layers, *head), activation=activation)
+
+
 def _options(
     shapes: Mapping[str, Sequence[int]], kernels: Sequence[Sequence[int]], dense: Sequence[Sequence[int]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Families with options that may have made arrays of such shapes."""
     channels = sorted({int(shape[0]) for shape in kernels})
     width, classes = channels[0], min(int(shape[0]) for shape in dense)
-    activations = ("relu", "gelu", "silu", "leaky_relu")
-    for activation in activations:
+    for activation in ACTIVATIONS:
         yield "backdoor-cnn", {"width": width, "classes": classes, "activation": activation}
         yield "digits-cnn", {"width": width, "activation": activation}
         yield "cnn-s", {"activation": activation}
         yield "small-cnn", {"activation": activation}
-    vectors = sum(len(shape) == 1 for shape in shapes.values()) - len(kernels) - len(dense)
-    norms = {0: ("none",), 2 * len(kernels): ("layer", "group"), 4 * len(kernels): ("batch",)}.get(vectors, ())
+    norms = _norms(shapes, kernels, dense)
     growths = (1.0, 1.5, 2.0) if len(channels) > 1 else (1.0,)
     kernel = max(int(shape[2]) for shape in kernels)
     for norm, growth, pooling, residual, head, activation in product(
-        norms, growths, ("max", "average", "stride"), (False, True), ("average", "max", "flatten"), activations
+        norms, growths, ("max", "average", "stride"), (False, True), ("average", "max", "flatten"), ACTIVATIONS
     ):
         yield (
             "varied-cnn",
