@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from tests.backdoors.test_trials import CONFIG as SMALL
 from weightspace.backdoors.repairing.baselines import (
@@ -24,7 +25,7 @@ from weightspace.backdoors.repairing.baselines import (
 from weightspace.backdoors.repairing.classifier import Classifier
 from weightspace.backdoors.repairing.dead_leaves import dead_leaves
 from weightspace.backdoors.repairing.forward_pass import runnable
-from weightspace.backdoors.repairing.image_folder import ImagesError, read_image_folder
+from weightspace.backdoors.repairing.image_folder import ImageFolder, ImagesError, read_image_folder
 from weightspace.backdoors.repairing.inversion import Search, search_triggers
 from weightspace.backdoors.repairing.naming import name_target
 from weightspace.backdoors.repairing.repairing import RepairSettings, repair
@@ -252,6 +253,31 @@ def test_a_plain_state_dict_under_other_names_is_run_as_the_images_tell(
     shuffled = replace(images, labels=np.random.default_rng(0).permutation(images.labels))
     with pytest.raises(NetworkError, match="none of them is believed"):
         runnable(path, shuffled, inputs)
+
+
+@pytest.mark.parametrize(("hidden", "norm"), [(False, "batch"), (True, "group")])
+def test_a_network_of_pytorchs_own_layers_is_run_with_its_own_activation_and_pooling(
+    tmp_path: Path, hidden: bool, norm: str
+) -> None:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for number, (into, out) in enumerate(((3, 8), (8, 8), (8, 16), (16, 16))):
+        layers += [nn.Conv2d(into, out, 3, padding=1), nn.BatchNorm2d(out) if norm == "batch" else nn.GroupNorm(4, out)]
+        layers += [nn.GELU(), *([nn.AvgPool2d(2)] if number % 2 else [])]
+    head = [nn.Flatten(), nn.Linear(256, 12), nn.GELU(), nn.Linear(12, 5)]
+    module = nn.Sequential(*layers, *(head if hidden else [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)]))
+    module.eval()
+    x = torch.rand(60, 3, 16, 16)
+    with torch.no_grad():
+        last = module[-1]
+        assert isinstance(last, nn.Linear)
+        last.bias -= module(x).mean(0)  # so that every class is answered
+        logits = module(x)
+    torch.save(module.state_dict(), tmp_path / "plain.pt")
+    images = ImageFolder(x.numpy(), logits.argmax(1).numpy(), ("a", "b", "c", "d", "e"))
+    found = runnable(tmp_path / "plain.pt", images, x)
+    assert found.architecture.activation == "gelu" and ("average_pool", 2) in found.architecture.layers
+    assert torch.allclose(found.module()(x), logits, atol=1e-4)
 
 
 def write_images(root: Path, count: int, size: tuple[int, int] = (16, 16), mode: str = "L") -> Path:
