@@ -321,7 +321,7 @@ def _table(lines: Sequence[Line], key: Callable[[Line], str]) -> str:
 
 def _measures(own: Sequence[Line]) -> list[str]:
     gone, lost = np.array([line.gone for line in own]), np.array([line.lost for line in own])
-    mean, cost = bootstrap_interval(gone, seed=0), bootstrap_interval(lost, seed=0)
+    mean, cost = bootstrap_interval(gone, seed=0, proportion=False), bootstrap_interval(lost, seed=0, proportion=False)
     named = [line.named == line.target for line in own if line.ratio is not None]
     relearns = [(line.relearnt, line.relearnt_clean) for line in own if line.relearnt is not None]
     clean = [other for _, other in relearns if other is not None]
@@ -345,7 +345,7 @@ def _clean_table(lines: Sequence[Line]) -> str:
             own = [line for line in lines if line.images == amount and line.method == name]
             if own:
                 changed = sum(line.named is not None for line in own) if own[0].ratio is not None else len(own)
-                cost = bootstrap_interval(np.array([line.lost for line in own]), seed=0)
+                cost = bootstrap_interval(np.array([line.lost for line in own]), seed=0, proportion=False)
                 text = f"{cost.estimate:.1f} [{cost.low:.1f}, {cost.high:.1f}]"
                 rows.append([name, amount, len(own), changed, text, f"{max(line.lost for line in own):.1f}"])
     return markdown_table(("", "images", "n", "changed", "points lost, mean", "worst"), rows) if rows else ""

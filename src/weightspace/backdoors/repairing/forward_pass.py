@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from weightspace.backdoors.repairing.image_folder import ImageFolder
 from weightspace.errors import NetworkError
@@ -72,7 +73,7 @@ def runnable(path: str | Path, images: ImageFolder | None, inputs: Tensor | None
 
     A file of `Network.save` says its architecture. Of any other the arrays are held against every network that the
     families here make with such shapes; weights do not say which activation or pooling is between them, so of those
-    that fit, the one that answers the labelled images best is taken.
+    that fit, the one with the lowest cross-entropy on the labelled images is taken.
 
     Args:
         images: as they lie in a folder; `inputs` (n, c, h, w) are the same, standardised.
@@ -123,7 +124,7 @@ def _told_by_images(
     inputs: Tensor,
     metadata: Mapping[str, Any],
 ) -> Runnable:
-    """Of the forward passes that fit the arrays the one that is right on most images.
+    """Of the forward passes that fit the arrays the one with the lowest cross-entropy on the images.
 
     Raises:
         NetworkError: if none is right on more images than chance would have it.
@@ -133,13 +134,19 @@ def _told_by_images(
     if inputs.shape[1] not in (1, channels):
         raise NetworkError(f"the images have {inputs.shape[1]} channels, and {path} takes {channels}: convert them")
     inputs = inputs.expand(-1, channels, -1, -1)
-    right = []
+    right, wrong = [], []
     for architecture, names in fitting:
         module = Runnable(found, architecture, names, "").module()
         with torch.no_grad():
             logits = torch.cat([module(part) for part in inputs.split(AT_ONCE)])
+        if int(labels.max()) >= logits.shape[1]:
+            raise NetworkError(
+                f"{path} tells {logits.shape[1]} classes apart, and the images lie in {len(images.classes)} folders: give "
+                "one folder a class, in the network's order"
+            )
         right.append(float((logits.argmax(1) == labels).float().mean()))
-    best = int(np.argmax(right))
+        wrong.append(float(F.cross_entropy(logits, labels)))  # GELU answers for ReLU as rightly, and less surely
+    best = int(np.argmin(wrong))
     commonest = Counter(labels.tolist()).most_common(1)[0][1] / len(labels)
     if right[best] < commonest + TOLD:
         raise NetworkError(
@@ -149,7 +156,10 @@ def _told_by_images(
         )
     how = "the only one known that fits the arrays"
     if len(fitting) > 1:
-        how = f"of {len(fitting)} that fit the arrays the one that is right on most images, {right[best]:.0%}"
+        how = (
+            f"of {len(fitting)} that fit the arrays the one that says the images' classes most surely: right on "
+            f"{right[best]:.0%} of them"
+        )
     return Runnable(found, *fitting[best], how, metadata)
 
 
