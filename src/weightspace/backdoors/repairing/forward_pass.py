@@ -141,8 +141,8 @@ def _told_by_images(
             logits = torch.cat([module(part) for part in inputs.split(AT_ONCE)])
         if int(labels.max()) >= logits.shape[1]:
             raise NetworkError(
-                f"{path} tells {logits.shape[1]} classes apart, and the images lie in {len(images.classes)} folders: give "
-                "one folder a class, in the network's order"
+                f"{path} tells {logits.shape[1]} classes apart, and the images lie in {len(images.classes)} folders: "
+                "give one folder a class, in the network's order"
             )
         right.append(float((logits.argmax(1) == labels).float().mean()))
         wrong.append(float(F.cross_entropy(logits, labels)))  # GELU answers for ReLU as rightly, and less surely

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -84,8 +84,8 @@ def search_triggers(
     """For each target and restart the smallest trigger that wins `WANTED` of the images over (Wang et al. 2019).
 
     All triggers are searched for at once, each with its own weight of the size, which rises while the trigger works
-    and falls while it does not. Images that the network answers as the target anyhow do not count. The last
-    trigger that worked is kept if it is the smallest that did.
+    and falls while it does not. Images that the network answers as the target anyhow do not count. The smallest that
+    worked is kept, or the last one, if none did.
 
     Args:
         images: standardised; of each step a random part.
@@ -98,12 +98,11 @@ def search_triggers(
     cost = torch.full((len(targets),), 5.0)
     running = torch.zeros(len(targets))
     best = torch.full((len(targets),), torch.inf)
-    kept_opacity, kept_pattern = torch.sigmoid(opacity.detach()), torch.sigmoid(pattern.detach())
+    kept = [torch.sigmoid(opacity.detach()), torch.sigmoid(pattern.detach())]
     for step in range(search.steps):
         rows = torch.randperm(len(images), generator=generator)[: search.images]
         mask, colours = torch.sigmoid(opacity), torch.sigmoid(pattern)
-        values = network.lowest + (network.highest - network.lowest) * colours
-        x = images[rows] + mask[:, None] * (values[:, None] - images[rows])  # (k, b, c, h, w)
+        x = images[rows] + mask[:, None] * (_shades(network, colours)[:, None] - images[rows])  # (k, b, c, h, w)
         logits = network.module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         other = (answers[rows] != targets[:, None]).float()  # (k, b)
         wrong = F.cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(len(rows)), reduction="none")
@@ -117,17 +116,19 @@ def search_triggers(
             running = won if step == 0 else 0.7 * running + 0.3 * won
             better = (running >= WANTED) & (size < best)
             best = torch.where(better, size, best)
-            chosen = better[:, None, None, None]
-            kept_opacity = torch.where(chosen | (best == torch.inf)[:, None, None, None], mask, kept_opacity)
-            kept_pattern = torch.where(chosen | (best == torch.inf)[:, None, None, None], colours, kept_pattern)
+            taken = (better | (best == torch.inf))[:, None, None, None]
+            kept = [torch.where(taken, new, old) for new, old in zip((mask, colours), kept, strict=True)]
             if step % PATIENCE == PATIENCE - 1:
                 cost = torch.where(running >= WANTED, cost * 1.5, cost / 1.5)
         optimiser.step()
-    height, width = network.shape[1:]
-    values = network.lowest + (network.highest - network.lowest) * kept_pattern
-    full = kept_opacity.expand(-1, -1, height, width).contiguous()
-    found = Triggers(kind, targets, full, values, running)
-    return Triggers(kind, targets, full, values, successes(network, images, found))
+    full = kept[0].expand(-1, -1, *network.shape[1:]).contiguous()
+    found = Triggers(kind, targets, full, _shades(network, kept[1]), running)
+    return replace(found, success=successes(network, images, found))
+
+
+def _shades(network: Classifier, colours: Float[Tensor, "k c h w"]) -> Float[Tensor, "k c h w"]:
+    """Colours from 0 to 1 as standardised pixels."""
+    return network.lowest + (network.highest - network.lowest) * colours
 
 
 def _start(network: Classifier, kind: Kind, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -148,8 +149,3 @@ def successes(network: Classifier, images: Float[Tensor, "n c h w"], triggers: T
         said = network.answers(triggers.on(others, torch.full((len(others),), number)))
         found.append((said == target).float().mean() if len(others) else torch.tensor(0.0))
     return torch.stack(found)
-
-
-def unmoved(network: Classifier, images: Float[Tensor, "n c h w"], target: int) -> Bool[Tensor, " n"]:
-    """Images that the network does not answer as a class."""
-    return network.answers(images) != target

@@ -57,8 +57,8 @@ class Repair:
 
     @property
     def abstained(self) -> bool:
-        """Whether no class stood out, so that nothing was changed."""
-        return self.naming.named is None
+        """Whether nothing was changed: no class stood out, or no trigger towards it was found again."""
+        return not self.triggers
 
 
 def repair(network: Classifier, images: Float[Tensor, "n c h w"], settings: RepairSettings) -> Repair:
@@ -88,16 +88,15 @@ def unlearn_target(
     pool: list[Triggers] = []
     found = [naming.found[kind].select(torch.tensor([target])) for kind in kinds]
     ratios: list[float] = []
-    now = network
+    now, aim = network, torch.tensor([target])
     for number in range(settings.rounds + 1):
-        again = [
-            search_triggers(now, images, torch.tensor([target]), kind, settings.search, generator) for kind in kinds
-        ]
+        again = [search_triggers(now, images, aim, kind, settings.search, generator) for kind in kinds]
         small = [_smallest(one, medians[one.kind] * settings.enough) for one in (*found, *again)]
         ratios.append(min(float(one.size.min()) / medians[one.kind] for one in again))
         found = []
         pool += [one for one in small if one is not None]
-        if number == settings.rounds or all(one is None for one in small[-len(again) :]):
+        done = number > 0 and all(one is None for one in small)
+        if number == settings.rounds or done or not pool:
             break
         shown = [partial(varied, one, settings=settings.unlearning, generator=generator) for one in pool]
         now = unlearn(now, network, images, shown, settings.unlearning, generator)
