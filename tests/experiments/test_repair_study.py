@@ -66,9 +66,9 @@ def test_tables_say_what_the_lines_do_and_blends_stand_apart() -> None:
         ]
     )
     row = cells(found["working backdoors but blends over the whole image"])
-    assert row[1:5] == [OURS, "500", "3", "50%"] and row[5].startswith("50% [") and row[6].startswith("1.0 [")
+    assert row[1:5] == [OURS, "500", "3", "50%"] and row[5:7] == ["50%", "1.0"]
     assert row[8:] == ["0.40", "2 of 3", "0.30", "0.20", "7.0", ""]
     assert cells(found["blends over the whole image"])[4] == "0%"
     clean = cells(found["clean networks"])
-    assert clean[3:5] == ["1", "0"] and clean[5].startswith("1.0 [")
+    assert clean[3:6] == ["1", "0", "1.0"]
     assert json.dumps(found)

@@ -38,6 +38,8 @@ BLENDS = ("noise-blend", "checkerboard-blend", "mntd-blend", "clean-label-sinuso
 SYNTHETIC = 2_000
 RELEARNT = 25
 """Steps after which success on relearning is read."""
+FEW = 6
+"""Networks below which a mean has no interval."""
 OURS, EXACT, NOTHING = "ours", "the exact trigger (upper bound)", "nothing"
 
 
@@ -234,7 +236,7 @@ def study(
     every = methods()
     wanted = {name: every[name] for name in names or every}
     networks, rows = zoo.population(split), chosen(zoo, split, count, clean)
-    numbers = zoo.column("network")[networks.rows]
+    numbers, attacks = (zoo.column(name)[networks.rows] for name in ("network", "attack"))
     start = time.monotonic()
     with progress("repairing", len(rows), "networks", show) as advance:
         for row in rows:
@@ -242,7 +244,9 @@ def study(
                 (amount, name)
                 for amount in images
                 for name in wanted
-                if (int(numbers[row]), name, amount) not in done and (amount or name in (OURS, "CLP"))
+                if (int(numbers[row]), name, amount) not in done
+                and (amount or name in (OURS, "CLP"))
+                and (name != EXACT or attacks[row] in EVERY_ATTACK)
             ]
             if minutes is not None and time.monotonic() - start > 60 * minutes:
                 break
@@ -321,14 +325,13 @@ def _table(lines: Sequence[Line], key: Callable[[Line], str]) -> str:
 
 def _measures(own: Sequence[Line]) -> list[str]:
     gone, lost = np.array([line.gone for line in own]), np.array([line.lost for line in own])
-    mean, cost = bootstrap_interval(gone, seed=0, proportion=False), bootstrap_interval(lost, seed=0, proportion=False)
     named = [line.named == line.target for line in own if line.ratio is not None]
     relearns = [(line.relearnt, line.relearnt_clean) for line in own if line.relearnt is not None]
     clean = [other for _, other in relearns if other is not None]
     return [
         f"{np.median(gone):.0%}",
-        f"{mean.estimate:.0%} [{mean.low:.0%}, {mean.high:.0%}]",
-        f"{cost.estimate:.1f} [{cost.low:.1f}, {cost.high:.1f}]",
+        _interval(gone, "{:.0%}"),
+        _interval(lost, "{:.1f}"),
         f"{lost.max():.1f}",
         f"{np.median([line.after.right for line in own]):.2f}",
         f"{sum(named)} of {len(named)}" if named else "",
@@ -338,14 +341,21 @@ def _measures(own: Sequence[Line]) -> list[str]:
     ]
 
 
+def _interval(values: np.ndarray, form: str) -> str:
+    """The mean with its 95% interval over networks; without one where there are hardly any."""
+    if len(values) < FEW:
+        return form.format(values.mean())
+    found = bootstrap_interval(values, seed=0, proportion=False)
+    return f"{form.format(found.estimate)} [{form.format(found.low)}, {form.format(found.high)}]"
+
+
 def _clean_table(lines: Sequence[Line]) -> str:
     rows = []
     for amount in sorted({line.images for line in lines}, reverse=True):
         for name in dict.fromkeys(line.method for line in lines):
             own = [line for line in lines if line.images == amount and line.method == name]
             if own:
-                changed = sum(line.named is not None for line in own) if own[0].ratio is not None else len(own)
-                cost = bootstrap_interval(np.array([line.lost for line in own]), seed=0, proportion=False)
-                text = f"{cost.estimate:.1f} [{cost.low:.1f}, {cost.high:.1f}]"
-                rows.append([name, amount, len(own), changed, text, f"{max(line.lost for line in own):.1f}"])
+                changed = sum(line.named is not None for line in own) if name == OURS else len(own) * (name != NOTHING)
+                lost = np.array([line.lost for line in own])
+                rows.append([name, amount, len(own), changed, _interval(lost, "{:.1f}"), f"{lost.max():.1f}"])
     return markdown_table(("", "images", "n", "changed", "points lost, mean", "worst"), rows) if rows else ""
