@@ -49,8 +49,7 @@ SETTINGS: Mapping[str, Mapping[str, float]] = {
     "ANP": {"rate": 0.05, "radius": 0.4, "limit": 0.2},
     "CLP": {"limit": 3.0},
 }
-"""Of the repairs of others. Rates of 3e-3 and more cost finetuning, sharpness-aware tuning and FST 6 to 15 points on the
-two validation networks on which they were tried."""
+"""Of the repairs of others; of ours see `RepairSettings`."""
 OURS, EXACT, NOTHING = "ours", "the exact trigger (upper bound)", "nothing"
 
 
@@ -157,17 +156,7 @@ def tried(subject: Subject, name: str, method: Method, images: int, clean: Class
     network, found = method(given, x, y, generator)
     seconds = time.process_time() - start
     network = subject.classifier.with_module(network.module)
-    relearns = name in (SETTINGS: Mapping[str, Mapping[str, float]] = {
-    "finetuning": {"rate": 1e-3},
-    "sharpness-aware tuning": {"rate": 1e-3, "radius": 0.5},
-    "FST": {"rate": 1e-3, "weight": 0.1},
-    "I-BAU": {"rate": 1e-3, "steps": 40, "radius": 1.0, "inner": 3},
-    "ANP": {"rate": 0.05, "radius": 0.4, "limit": 0.2},
-    "CLP": {"limit": 3.0},
-}
-"""Of the repairs of others. Rates of 3e-3 and more cost finetuning, sharpness-aware tuning and FST 6 to 15 points on the
-two validation networks on which they were tried."""
-OURS, EXACT, "FST") and subject.poison.triggers and subject.poison.attack in EVERY_ATTACK
+    relearns = name in (OURS, EXACT, "FST") and subject.poison.triggers and subject.poison.attack in EVERY_ATTACK
     return Line(
         network=subject.number,
         attack=subject.poison.attack,
