@@ -74,6 +74,11 @@ def printable_summary(found: FileRepair, page: Path) -> str:
     """What a person reads in the terminal."""
     named = printable(found.classes[found.suspect])
     size = f"{found.ratio:.0%} of the median class's size"
+    if found.abstained and found.ratio < found.limit:
+        return (
+            f"{printable(found.file)}: a trigger towards class {named} ({size}) was not found a second time, so nothing "
+            "was written: give more images, or another --seed"
+        )
     if found.abstained:
         return (
             f"{printable(found.file)}: no class stands out (the smallest trigger, towards class {named}, has {size}; "
