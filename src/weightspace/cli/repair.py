@@ -76,8 +76,8 @@ def printable_summary(found: FileRepair, page: Path) -> str:
     size = f"{found.ratio:.0%} of the median class's size"
     if found.abstained and found.ratio < found.limit:
         return (
-            f"{printable(found.file)}: a trigger towards class {named} ({size}) was not found a second time, so nothing "
-            "was written: give more images, or another --seed"
+            f"{printable(found.file)}: a trigger towards class {named} ({size}) was not found a second time, so "
+            "nothing was written: give more images, or another --seed"
         )
     if found.abstained:
         return (
