@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -354,11 +354,66 @@ def evaluate(zoo: Positional[Path], detector: Path | None = None, fpr: float = 0
 
 def repair(
     zoo: Positional[Path],
+    images: tuple[int, ...] = (500,),
+    methods: tuple[str, ...] = (),
+    count: int = 40,
+    clean: int = 10,
+    split: Literal["test", "validation", "train"] = "test",
+    minutes: float | None = None,
+    data: str | None = None,
+    out: Path = Path("runs/repair"),
+    json: bool = False,
+) -> int:
+    """Repairs side by side on networks of a zoo whose attack works, and on clean ones; a killed run goes on.
+
+    Each method is given clean images that no network was trained on, and is scored on others. The upper bound alone
+    sees the trigger.
+
+    Args:
+        zoo: made by `weightspace zoo make backdoors-small` or backdoors-diverse.
+        images: how many clean ones a repair is given; 0 for none, of ours and CLP.
+        methods: some of them, by the names that the tables call them; all unless given.
+        count: networks whose attack works, of each attack in turn.
+        clean: clean networks, among them.
+        split: of the zoo; settings are chosen on validation networks.
+        minutes: after which it stops before the next network; the same command goes on.
+        data: folder in which the images lie.
+        out: folder of lines.jsonl, a line a network and method, and tables.md.
+        json: print JSON.
+
+    Examples:
+        weightspace backdoors repair zoos/backdoors-small
+        weightspace backdoors repair zoos/backdoors-small --images 0 100 2500 --methods ours --count 20
+    """
+    from weightspace.experiments.repair import methods as known
+    from weightspace.experiments.repair import study, tables
+    from weightspace.files.atomic import write_atomically
+    from weightspace.zoo.recipes import zoo_recipe
+    from weightspace.zoo.store import Zoo
+
+    if any(amount < 0 for amount in images):
+        raise ValueError(f"--images takes numbers from 0 on, not {min(images)}")
+    chosen = tuple(some(methods, known(), "method"))
+    found = Zoo.open(zoo)
+    made = found.description["config"]
+    same = {name: made[name] for name in ("seed", "image_size", "image_channels", "image_count")}
+    config = replace(zoo_recipe(made["recipe"], images=made["images"], data=data), **same)
+    lines = study(
+        found, config, out, split=split, count=count, clean=clean, images=images, names=chosen, minutes=minutes
+    )
+    found_tables = tables(lines)
+    text = "\n\n".join(f"{title}\n\n{table}" for title, table in found_tables.items())
+    write_atomically(out / "tables.md", f"{text}\n".encode())
+    return say_tables(found_tables, json) if json else say(f"{text}\n\n{out / 'tables.md'}")
+
+
+def neurons(
+    zoo: Positional[Path],
     images: str | None = None,
     data: str | None = None,
     detector: Path | None = None,
     count: int | None = None,
-    out: Path = Path("runs/repair"),
+    out: Path = Path("runs/neurons"),
     json: bool = False,
 ) -> int:
     """Blame neurons and remove them, finetune, prune, or edit the weights: success and accuracy before and after.
@@ -375,11 +430,11 @@ def repair(
         json: print JSON.
 
     Examples:
-        weightspace backdoors repair zoos/backdoors-small
-        weightspace backdoors repair zoos/backdoors-small --count 20 --data images
+        weightspace backdoors neurons zoos/backdoors-small
+        weightspace backdoors neurons zoos/backdoors-small --count 20 --data images
     """
     from weightspace.backdoors.detector import Detector
-    from weightspace.backdoors.repair import RepairConfig, locate_and_repair
+    from weightspace.backdoors.removal import RepairConfig, locate_and_repair
     from weightspace.zoo.recipes import zoo_recipe
     from weightspace.zoo.store import Zoo
 

@@ -24,6 +24,7 @@ from weightspace.cli import (
     pairs,
     provenance,
     rasp,
+    repair,
     zoo,
 )
 from weightspace.cli.arguments import EVERYWHERE, Positional, arguments
@@ -79,6 +80,7 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "decompiler ladder": (decompile.ladder, "every method on every rung: noisy, compressed, finetuned, trained"),
     "decompiler trained": (decompile.trained, "every trained transformer of a folder: programs, proofs, baselines"),
     "scan": (backdoors.scan, "is there a backdoor in these checkpoints? a verdict, how sure, and which neurons"),
+    "repair": (repair.repair, "take a backdoor out of a checkpoint's network: a new file, and what was found"),
     "lineage": (provenance.lineage, "is this network derived from that one, or from which of a folder?"),
     "lineage study": (provenance.lineage_study, "of a zoo of families, how often matching finds the parent"),
     "provenance": (provenance.provenance, "what these networks were trained on, as far as a reader can tell"),
@@ -101,7 +103,8 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "backdoors read": (backdoors.read, "networks of any architecture as one table of numbers and labels"),
     "backdoors anywhere": (backdoors.anywhere, "detectors of any architecture: axes left out, and outsiders"),
     "backdoors train": (backdoors.train, "train and calibrate a detector that `scan` can use"),
-    "backdoors repair": (backdoors.repair, "which neurons carry backdoors, and ways to take them out, side by side"),
+    "backdoors repair": (backdoors.repair, "repairs of networks with a backdoor, side by side on a zoo"),
+    "backdoors neurons": (backdoors.neurons, "which neurons carry backdoors, and what removing them does"),
     "backdoors evaluate": (backdoors.evaluate, "the figures of a detector's card, on a zoo's test networks"),
     "rasp sample": (rasp.sample, "random programs of a published distribution, or what they look like"),
     "rasp show": (rasp.show, "a program's text, graph and compiled transformer, and pictures of them"),
@@ -138,7 +141,7 @@ RESUMED = {
             "backdoors widths",
             "backdoors families",
         ),
-        *("backdoors train", "backdoors repair"),
+        *("backdoors train", "backdoors repair", "backdoors neurons"),
     )
 }
 """Long work that keeps what is finished and goes on when it is called again."""

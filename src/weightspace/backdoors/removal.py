@@ -1,4 +1,4 @@
-"""Where backdoors sit and how to take them out: neurons blamed against neurons removed, and repairs side by side."""
+"""Where backdoors sit: neurons blamed against neurons removed, and repairs that remove or edit neurons side by side."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Taking a backdoor out: find what the network responds to, and unlearn that response."""

@@ -1,0 +1,74 @@
+"""The study of repairs: a line a network and method, kept when it is stopped, and tables that say what the lines do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.backdoors.test_trials import CONFIG as SMALL
+from weightspace.backdoors.repairing.subjects import Scores
+from weightspace.errors import TaskError
+from weightspace.experiments.repair import CLEAN, OURS, Line, chosen, methods, read_lines, study, tables
+from weightspace.zoo.engine import ProcessEngine
+from weightspace.zoo.making import make_zoo
+from weightspace.zoo.plan import Choice
+from weightspace.zoo.store import Zoo
+
+SPACE = {"attack": Choice(("checkerboard-blend", CLEAN)), "target": Choice((3,))}
+CONFIG = replace(SMALL, count=8, space=SPACE, fixed={**SMALL.fixed, "epochs": 6, "poison_rate": 0.15, "alpha": 0.8})
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return make_zoo(CONFIG, tmp_path_factory.mktemp("zoo"), ProcessEngine(workers=0), show=False)
+
+
+def test_a_study_goes_on_where_it_was_and_leaves_out_a_line_that_was_cut_short(zoo: Zoo, tmp_path: Path) -> None:
+    options = {"split": "train", "count": 1, "clean": 1, "images": (20,), "show": False}
+    one = study(zoo, CONFIG, tmp_path, names=("nothing",), **options)
+    assert [line.attack for line in one] == ["checkerboard-blend", CLEAN]
+    assert one[0].gone == 0 and one[0].lost == 0 and one[0].before == one[0].after
+    path = tmp_path / "lines.jsonl"
+    with path.open("a") as file:
+        file.write('{"network": 1, "att')
+    both = study(zoo, CONFIG, tmp_path, names=("nothing", "CLP"), **options)
+    assert both[:2] == one and [line.method for line in both[2:]] == ["CLP", "CLP"]
+    assert read_lines(path) == both
+    assert study(zoo, CONFIG, tmp_path, minutes=0.0, **options) == both
+    assert len(tables(both)["clean networks"].splitlines()) == 4
+    with pytest.raises(TaskError, match="nothing to repair"):
+        chosen(zoo, "test", 0, 1)
+    assert OURS in methods()
+
+
+def line(attack: str, success: float, accuracy: float, *, named: int | None = 2) -> Line:
+    before = Scores(accuracy=0.5, success=0.9, chance=0.1, right=0.05)
+    after = Scores(accuracy=accuracy, success=success, chance=0.1, right=0.4)
+    return Line(0, attack, OURS, 500, before, after, 2, named, 0.1, 0.3, 0.2, 7.0)
+
+
+def cells(table: str) -> list[str]:
+    """Of a table's first row."""
+    return [cell.strip() for cell in table.splitlines()[2].split("|")]
+
+
+def test_tables_say_what_the_lines_do_and_blends_stand_apart() -> None:
+    found = tables(
+        [
+            line("badnets-corner", 0.1, 0.5),
+            line("ulp-test", 0.5, 0.48),
+            line("ulp-test", 0.9, 0.49, named=None),
+            line("noise-blend", 0.9, 0.5),
+            line(CLEAN, 0.1, 0.49, named=None),
+        ]
+    )
+    row = cells(found["working backdoors but blends over the whole image"])
+    assert row[1:5] == [OURS, "500", "3", "50%"] and row[5:7] == ["50%", "1.0"]
+    assert row[8:] == ["0.40", "2 of 3", "0.30", "0.20", "7.0", ""]
+    assert cells(found["blends over the whole image"])[4] == "0%"
+    clean = cells(found["clean networks"])
+    assert clean[3:6] == ["1", "0", "1.0"]
+    assert json.dumps(found)
