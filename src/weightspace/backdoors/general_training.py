@@ -191,7 +191,7 @@ def figures(table: NetworkTable, crossed: Crossed, p: np.ndarray, far: np.ndarra
 
     detected, alarms = rate(bad), rate(table.without & judged)
     by_trait: dict[str, dict[str, list[float]]] = {}
-    for name in TRAITS:
+    for name in ("zoo", *TRAITS):
         if name not in table.facts:
             continue
         said = table.facts[name].astype(str)
