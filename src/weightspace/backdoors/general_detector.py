@@ -26,6 +26,7 @@ from weightspace.backdoors.verdict import Blame
 from weightspace.errors import NetworkError
 from weightspace.files.atomic import file_hash
 from weightspace.files.checkpoints import FLOATING, Outline
+from weightspace.metamodels.invariants import WHOLE_NAMES
 from weightspace.train.model_file import kind_of, read_model, write_model
 from weightspace.weights.layers import Layer, layers_of
 from weightspace.weights.network import Network
@@ -40,7 +41,7 @@ LARGER = 4
 """A network may have so many times the weights of the largest that was trained on."""
 NEAR = 100
 """Networks that say what one is like, and how well the detector does there."""
-LEAST_AREA = 0.7
+LEAST_AREA = 0.6
 """AUROC among near networks, of fits that had not seen them, below which the detector does not judge."""
 FEWEST = 10
 """Near networks of each side below which nothing is known of how well it does."""
@@ -59,6 +60,8 @@ class Neighbours:
         scores: (n,) of each by fits that had not seen it.
         p_values: (n,) the same as p-values.
         traits: by name, (n,) texts: what is known of each, such as its norm.
+        kinds: shapes, see `shape_of`, of which there are many networks.
+        kind: (n,) which of these each has, -1 for none.
     """
 
     places: np.ndarray
@@ -67,13 +70,21 @@ class Neighbours:
     scores: np.ndarray
     p_values: np.ndarray
     traits: Mapping[str, Sequence[str]]
+    kinds: Sequence[str]
+    kind: np.ndarray
 
-    def told(self, place: Float[np.ndarray, " k"]) -> tuple[str, bool]:
+    def told(self, place: Float[np.ndarray, " k"], shape: str) -> tuple[str, bool]:
         """In a sentence: which networks are near, and how well the detector does among them; and whether that is well
-        enough to judge."""
-        near = np.argsort(distances(place[None], self.places)[0], kind="stable")[:NEAR]
+        enough to judge.
+
+        A network of a shape of which there are many is compared with these alone, any other with all others: how well
+        many networks of one shape are told says nothing of another.
+        """
+        kind = self.kinds.index(shape) if shape in self.kinds else -1
+        same = np.flatnonzero(self.kind == kind)
+        near = same[np.argsort(distances(place[None], self.places[same])[0], kind="stable")[:NEAR]]
         common = []
-        for name, values in self.traits.items():
+        for name, values in self.traits.items() if len(near) else ():
             value, count = Counter(values[row] for row in near).most_common(1)[0]
             if value and count >= LEAST_SHARE * len(near):
                 common.append(f"{name} {value}")
@@ -173,10 +184,11 @@ class GeneralDetector:
         score = said.mean(1)
         p_values, far = self.nearness.p_values(table, said), self.nearness.distance(table)
         probability, places = self.calibration.probability(score), self.nearness.located(table)
+        shapes = shapes_of(table)
         found = []
         for row in range(len(table)):
             numbers = (float(score[row]), float(probability[row]), float(p_values[row]), float(far[row]))
-            near, competent = self.neighbours.told(places[row])
+            near, competent = self.neighbours.told(places[row], shapes[row])
             found.append(Judgement(*numbers, layers=(), neurons=(), near=near, competent=competent))
         return found
 
@@ -215,8 +227,13 @@ class GeneralDetector:
         arrays |= {"all/backdoored": all_of.backdoored.astype(np.uint8), "all/without": all_of.without.astype(np.uint8)}
         arrays["all/p_values"] = all_of.p_values.astype(np.float32)
         arrays["all/scores"] = all_of.scores.astype(np.float32)
+        arrays["all/kind"] = all_of.kind.astype(np.int32)
         facts = {"fits": methods, "limit": near.limit, "calibration": self.calibration.to_json(), "card": self.card}
-        facts |= {"largest": self.largest, "traits": {name: list(values) for name, values in all_of.traits.items()}}
+        facts |= {
+            "kinds": list(all_of.kinds),
+            "largest": self.largest,
+            "traits": {name: list(values) for name, values in all_of.traits.items()},
+        }
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         write_model(Path(path), KIND, tensors, {"facts": facts})
         return Path(path)
@@ -248,7 +265,8 @@ class GeneralDetector:
             flags = (arrays["all/backdoored"] != 0, arrays["all/without"] != 0)
             traits = {str(name): [str(value) for value in values] for name, values in facts["traits"].items()}
             said = (arrays["all/scores"].astype(np.float64), arrays["all/p_values"].astype(np.float64))
-            all_of = Neighbours(arrays["all/places"].astype(np.float64), *flags, *said, traits)
+            kinds = ([str(shape) for shape in facts["kinds"]], arrays["all/kind"].astype(np.int64))
+            all_of = Neighbours(arrays["all/places"].astype(np.float64), *flags, *said, traits, *kinds)
             calibration = Calibration.from_json(facts["calibration"])
             detector = GeneralDetector(fits, near, calibration, all_of, int(facts["largest"]), dict(facts["card"]))
             detector.check()
@@ -266,12 +284,29 @@ class GeneralDetector:
         """
         near, all_of = self.nearness, self.neighbours
         n, k = near.places.shape
-        columns = (all_of.places, all_of.p_values, all_of.scores, *all_of.traits.values())
+        columns = (all_of.places, all_of.p_values, all_of.scores, all_of.kind, *all_of.traits.values())
         counts = {len(column) for column in columns}
         alike = (n,) == near.scores.shape == near.fits.shape and all_of.places.shape[1] == k == near.knots.shape[1]
         known = ((near.fits >= 0) & (near.fits < len(self.fits))).all()
         if not alike or not known or len(counts) != 1 or not n:
             raise NetworkError(f"the networks of a {KIND} do not belong to its fits: train one with `{MADE_BY}`")
+
+
+def shapes_of(table: NetworkTable) -> list[str]:
+    """What the arrays of each network of a table show of its architecture: neurons of each layer, classes, channels of
+    the image, and which share of the layers is normalised.
+
+    Raises:
+        NetworkError: if the table keeps no neurons.
+    """
+    if table.sets is None:
+        raise NetworkError("this table holds no neurons: read the networks again, and keep them with --neurons")
+    found = []
+    for one in table.sets:
+        sizes = "-".join(str(len(layer)) for layer in (*one.neurons, one.classes))
+        channels, normalised, batch = (one.whole[WHOLE_NAMES.index(n)] for n in ("channels", "normalised", "batch"))
+        found.append(f"{sizes}, {channels:.0f} channels, {normalised:.2f} normalised, {batch:.0f} batch")
+    return found
 
 
 def chained(layers: Sequence[Layer]) -> bool:

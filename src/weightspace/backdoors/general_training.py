@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from weightspace.backdoors.calibration import Calibration
-from weightspace.backdoors.general_detector import FALSE_ALARMS, GeneralDetector, Neighbours
+from weightspace.backdoors.general_detector import FALSE_ALARMS, NEAR, GeneralDetector, Neighbours, shapes_of
 from weightspace.backdoors.nearness import Nearness
 from weightspace.backdoors.neuron_set import NeuronSet
 from weightspace.backdoors.table import NetworkTable
@@ -105,7 +106,10 @@ def train_general(table: NetworkTable, *, seed: int = 0, show: bool = True) -> G
     near = Nearness.of(table.select(np.flatnonzero(good)), crossed.own[good], crossed.fold[good])
     known = {name: table.facts[name] for name in TRAITS if name in table.facts}
     traits = {name: ["" if value is None else str(value) for value in values] for name, values in known.items()}
-    all_of = Neighbours(near.located(table), table.backdoored, good, crossed.own, p, traits)
+    shapes = shapes_of(table)
+    kinds = [shape for shape, count in Counter(shapes).items() if count >= NEAR]
+    kind = np.array([kinds.index(shape) if shape in kinds else -1 for shape in shapes])
+    all_of = Neighbours(near.located(table), table.backdoored, good, crossed.own, p, traits, kinds, kind)
     usable = table.backdoored | good
     calibration = Calibration.fit(crossed.own[usable], table.backdoored[usable].astype(np.int64))
     calibration = Calibration(calibration.slope, calibration.offset, np.zeros(0))

@@ -185,7 +185,11 @@ SHARES = (0.0, 0.1, 0.5, 0.9, 1.0)
 """Quantiles over the neurons of a layer, or the classes."""
 PLACES = ("last", "second last", "third last", "first", "all")
 """Hidden layers that are described, counted from the classes, the first, and all together."""
-WHOLE = 10
+WHOLE_NAMES = (
+    "layers", "channels", "neurons", "classes", "places", "normalised", "batch", "size", "bias", "offsets",
+)  # fmt: skip
+"""What is known of a whole network, see `Invariants.whole`; neurons, sizes and spreads as logarithms."""
+WHOLE = len(WHOLE_NAMES)
 
 
 def invariant_names() -> list[str]:
@@ -196,7 +200,7 @@ def invariant_names() -> list[str]:
     names += [f"classes, {feature}, {what}" for feature in CLASS_FEATURES for what in ("least", "second", "greatest")]
     names += [f"class that stands out, {feature}" for feature in CLASS_FEATURES]
     names += [f"neuron that stands out, {feature}" for feature in NEURON_FEATURES]
-    return [*names, *(f"network {number}" for number in range(WHOLE))]
+    return [*names, *(f"network {name}" for name in WHOLE_NAMES)]
 
 
 def invariant_row(known: Invariants) -> Float[np.ndarray, " k"]:
