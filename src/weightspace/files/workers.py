@@ -46,8 +46,9 @@ def processes(
         yield pool, stop
     except BrokenProcessPool as error:
         raise WorkerError(
-            "a worker process died, perhaps for lack of memory: run the same command again, it goes on with the "
-            "shards that are missing; fewer --workers need less memory"
+            "a worker process died, perhaps for lack of memory, or in a script that does its work outside of "
+            "`if __name__ == '__main__':`: run the same command again, it goes on with the shards that are missing; "
+            "fewer --workers need less memory"
         ) from error
     except BaseException:
         stop()  # the shard in flight is lost; to finish it could take minutes

@@ -57,8 +57,8 @@ def grid_text(read: Grid, measured: Grid) -> str:
     return "\n".join([*lines, "", f"{meaning}, {NONE} none", f"{agreeing(read, measured)} of {heads} heads agree"])
 
 
-def _letter(scores: Mapping[Any, float], thresholds: Mapping[Behaviour, float]) -> str:
+def _letter(scores: Mapping[Any, float], thresholds: Mapping[Any, float]) -> str:
     """Of the behaviour that lies highest above its threshold; none where no score reaches its own."""
-    above = {name: scores[name] / thresholds[name] for name in LETTERS if name in scores}
+    above: dict[Behaviour, float] = {name: scores[name] / thresholds[name] for name in LETTERS if name in scores}
     best = max(above, key=lambda name: above[name])
     return LETTERS[best] if above[best] >= 1 else NONE
