@@ -9,6 +9,7 @@ import pytest
 
 from weightspace.cli.dispatch import GROUPS, VERBS, main
 from weightspace.heads.model_zoo import RECIPE as HEADS_RECIPE
+from weightspace.pairs.card import RECIPES as PAIR_RECIPES
 from weightspace.zoo.recipes import PROGRAM_RECIPES, ZOO_RECIPES
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +53,7 @@ def test_every_command_in_a_page_exists(page: Path) -> None:
     ):
         assert verb in VERBS, f"{page.name} names `weightspace {verb}`"
     for recipe in re.findall(r"weightspace zoo make ([a-z-]+)", text):
-        assert recipe in ZOO_RECIPES or recipe in PROGRAM_RECIPES or recipe == HEADS_RECIPE
+        assert recipe in ZOO_RECIPES or recipe in PROGRAM_RECIPES or recipe in (HEADS_RECIPE, *PAIR_RECIPES)
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make ([a-z-]+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page.name} names `make {target}`"

@@ -60,6 +60,7 @@ def test_the_study_gives_every_method_with_its_interval(folder: Path, monkeypatc
     assert set(rows) >= {"norm of what it writes", "activation patching", "EAP-IG, 5 steps", "reader of weights"}
     assert rows["activation patching"]["heads"]["estimate"] == 1.0
     assert "held-out programs: used or free" in format_study(figures)
+    assert "held-out depths" not in figures  # there is one depth alone
 
 
 def test_labels_that_are_shuffled_are_not_learnt(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,11 +21,11 @@ from weightspace.pairs.zoo import Pair, pairs_of
 
 INPUTS = 256
 FOLDS = 5
-FEWEST = 8
+FEWEST = FOLDS
 """Networks of different programs without which nothing is learnt."""
 FREE, HELPER = "free", "selects for a SelectorWidth"
 RESAMPLES = 2_000
-TREES = 200
+TREES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,8 @@ def study(folder: Path, *, seed: int = 0, show: bool = True) -> dict[str, Any]:
         "seed": seed,
     }
     for name, groups in (("held-out programs", found.program), ("held-out depths", found.layers)):
-        figures[name] = _figures(found, tables, _folds(groups, seed), seed)
+        if len(np.unique(groups)) > 1:
+            figures[name] = _figures(found, tables, _folds(groups, seed), seed)
     figures["located, program known"] = {name: _share(tally) for name, tally in found.located.items()}
     return figures
 
@@ -247,7 +248,7 @@ def format_study(figures: dict[str, Any]) -> str:
         f"{figures['networks']} networks of {figures['programs']} programs: {components['heads']} heads, of which "
         f"{used['heads']} are used, and {components['MLPs']} MLPs, of which {used['MLPs']} are",
     ]
-    for split in ("held-out programs", "held-out depths"):
+    for split in (name for name in ("held-out programs", "held-out depths") if name in figures):
         lines += ["", f"{split}: used or free, AUROC", *_rows(figures[split]["used"])]
         lines += ["", f"{split}: which operation, share of used components", *_rows(figures[split]["kind"])]
     lines += ["", "the program known, its components found by swaps"]
