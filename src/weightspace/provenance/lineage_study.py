@@ -73,11 +73,16 @@ def lineage_study(zoo: Zoo, seed: int = 0) -> LineageStudy:
         TaskError: if the zoo has no families, or fewer than ten.
     """
     if "derivation" not in zoo.columns:
+        raise TaskError(f"zoo {zoo.folder} has no families: make one with `weightspace zoo make lineage-small`")
+    networks = zoo.population()
+    how, parent, number = (zoo.column(name)[networks.rows] for name in ("derivation", "parent", "network"))
+    own = np.flatnonzero(how == "")
+    if len(own) < 10 or len(networks.specs) != 1:
         raise TaskError(
             f"zoo {zoo.folder} has {len(own)} parents of {len(networks.specs)} architectures: at least ten of one are "
             "needed"
         )
-    spec = networks.specs[0]
+    (spec,) = networks.specs
     weights = networks.read(np.arange(len(networks)))
     filters = balanced_filters(weights, spec)
     table = descriptors(filters, spec)
