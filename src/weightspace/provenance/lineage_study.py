@@ -14,14 +14,12 @@ from weightspace.evaluation.metrics import Tally
 from weightspace.provenance.descriptors import descriptors, nearest
 from weightspace.provenance.filters import balanced_filters
 from weightspace.provenance.matching import match_filters
-from weightspace.provenance.null import excess, surrogate, surrogate_null
+from weightspace.provenance.null import CONVERGENCE, excess, surrogate_null
 from weightspace.weights.spec import NetworkSpec
 from weightspace.zoo.store import Zoo
 
-PAIRS = 300
+PAIRS = 150
 """Pairs of unrelated parents that say how often a p-value is fooled."""
-SURROGATES = 10
-"""Surrogates by which the excess likeness of such a pair is measured."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +134,9 @@ def _unrelated(
     for _ in range(PAIRS):
         i, j = rng.choice(len(filters), 2, replace=False)
         alike = match_filters(filters[i], filters[j], spec).likeness
-        p_values.append(surrogate_null(filters[i], filters[j], spec, seed=int(rng.integers(2**31))).p_value(alike))
-        mixed = [match_filters(filters[i], surrogate(filters[j], spec, rng), spec).likeness for _ in range(SURROGATES)]
-        beyond.append(excess(alike, float(np.mean(mixed))))
+        null = surrogate_null(filters[i], filters[j], spec, seed=int(rng.integers(2**31)))
+        p_values.append(null.p_value(alike))
+        beyond.append(excess(alike, (null.mean - CONVERGENCE[0]) / (1 - CONVERGENCE[0])))
     p, e = np.array(p_values), np.array(beyond)
     return (Tally.of(p <= 0.05), Tally.of(p <= 0.01)), (float(e.mean()), float(e.std()), float(e.max()))
 
