@@ -17,6 +17,7 @@ NAMES = (
     "pages",
     "large",
     "scan",
+    "lineage",
     "trained",
 )
 

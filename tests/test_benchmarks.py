@@ -9,7 +9,21 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import decompile, gpu, interpreter, large, metamodel, pages, rasp, record, scan, store, trained, zoo
+from benchmarks import (
+    decompile,
+    gpu,
+    interpreter,
+    large,
+    lineage,
+    metamodel,
+    pages,
+    rasp,
+    record,
+    scan,
+    store,
+    trained,
+    zoo,
+)
 from tests.pages import chromium
 from weightspace.files.workers import WorkerError
 from weightspace.metamodels.config import MetaModelConfig
@@ -33,6 +47,12 @@ def test_the_store_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(store, name, value)
     store.main()
     assert json.loads((results / "store.json").read_text())["networks_per_s"] > 0
+
+
+def test_the_search_for_a_parent_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lineage, "FILES", 40)
+    lineage.main()
+    assert json.loads((results / "lineage.json").read_text())["files"] == 41
 
 
 def test_the_meta_model_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,11 @@ from weightspace.cli.arguments import EVERYWHERE, REQUIRED, SHORT, Argument, des
 
 STATUSES = {
     0: "done; nothing was found",
-    1: "something was found: a leak, a fault, a program that cannot be compiled; of `scan` a suspicious file",
+    1: "something was found: a leak, a fault, a program that cannot be compiled; of `scan` a suspicious file; of "
+    "`lineage` no relative",
     2: "wrong usage, or something given that cannot be used",
     3: "a file that cannot be read or is refused; of `decompile` no proof; of `repair` no class stands out",
-    4: "of `scan`: outside of what the detector knows",
+    4: "of `scan` and `provenance`: outside of what the detector or the reader knows",
     5: "of `scan --fail-on not-looked-at`: files that were not looked at",
     130: "interrupted",
 }

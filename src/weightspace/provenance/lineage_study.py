@@ -14,14 +14,12 @@ from weightspace.evaluation.metrics import Tally
 from weightspace.provenance.descriptors import descriptors, nearest
 from weightspace.provenance.filters import balanced_filters
 from weightspace.provenance.matching import match_filters
-from weightspace.provenance.null import excess, surrogate, surrogate_null
+from weightspace.provenance.null import CONVERGENCE, excess, surrogate_null
 from weightspace.weights.spec import NetworkSpec
 from weightspace.zoo.store import Zoo
 
-PAIRS = 300
+PAIRS = 150
 """Pairs of unrelated parents that say how often a p-value is fooled."""
-SURROGATES = 10
-"""Surrogates by which the excess likeness of such a pair is measured."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +71,16 @@ def lineage_study(zoo: Zoo, seed: int = 0) -> LineageStudy:
         TaskError: if the zoo has no families, or fewer than ten.
     """
     if "derivation" not in zoo.columns:
+        raise TaskError(f"zoo {zoo.folder} has no families: make one with `weightspace zoo make lineage-small`")
+    networks = zoo.population()
+    how, parent, number = (zoo.column(name)[networks.rows] for name in ("derivation", "parent", "network"))
+    own = np.flatnonzero(how == "")
+    if len(own) < 10 or len(networks.specs) != 1:
         raise TaskError(
             f"zoo {zoo.folder} has {len(own)} parents of {len(networks.specs)} architectures: at least ten of one are "
             "needed"
         )
-    spec = networks.specs[0]
+    (spec,) = networks.specs
     weights = networks.read(np.arange(len(networks)))
     filters = balanced_filters(weights, spec)
     table = descriptors(filters, spec)
@@ -131,9 +134,9 @@ def _unrelated(
     for _ in range(PAIRS):
         i, j = rng.choice(len(filters), 2, replace=False)
         alike = match_filters(filters[i], filters[j], spec).likeness
-        p_values.append(surrogate_null(filters[i], filters[j], spec, seed=int(rng.integers(2**31))).p_value(alike))
-        mixed = [match_filters(filters[i], surrogate(filters[j], spec, rng), spec).likeness for _ in range(SURROGATES)]
-        beyond.append(excess(alike, float(np.mean(mixed))))
+        null = surrogate_null(filters[i], filters[j], spec, seed=int(rng.integers(2**31)))
+        p_values.append(null.p_value(alike))
+        beyond.append(excess(alike, (null.mean - CONVERGENCE[0]) / (1 - CONVERGENCE[0])))
     p, e = np.array(p_values), np.array(beyond)
     return (Tally.of(p <= 0.05), Tally.of(p <= 0.01)), (float(e.mean()), float(e.std()), float(e.max()))
 

@@ -22,6 +22,8 @@ from weightspace.weights.population import Population
 from weightspace.zoo.networks import named_arrays
 
 Tokens = Literal["templates", "probes"]
+HELD = 16
+"""Batches of networks to be judged that are held, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +213,8 @@ class SetReader(Learner):
         super().__init__(replace(self.config.training, seed=seed), show=show)
         self.name = "path templates" if self.config.tokens == "templates" else "learnt probes"
         self._kept: dict[bytes, np.ndarray] = {}
+        self._asking: tuple[Population, Asking] | None = None  # of the training networks
+        self._held: dict[bytes, tuple[Population, Asked]] = {}  # batches that are judged again and again
 
     def build(self, training: Examples, validation: Examples) -> nn.Module:  # noqa: ARG002
         answered = Answered.by(self.answering)
@@ -232,9 +236,22 @@ class SetReader(Learner):
         assert isinstance(head, SetHead)
         head.standardise(tokens)
 
+    def batch(self, training: Examples, positions: np.ndarray, generator: torch.Generator) -> Any:
+        if self.config.tokens == "templates":
+            return super().batch(training, positions, generator)
+        if self._asking is None or self._asking[0] is not training.networks:
+            self._asking = training.networks, Asking(training.networks)  # what each network is, is looked up once
+        return self._asking[1].batch(positions)
+
     def read(self, networks: Population, generator: torch.Generator | None) -> Any:  # noqa: ARG002
         if self.config.tokens == "probes":
-            return Asking(networks).batch(np.arange(len(networks)))
+            key = networks.rows.tobytes()
+            known = self._held.get(key)
+            if known is None or known[0].source is not networks.source:
+                known = networks, Asking(networks).batch(np.arange(len(networks)))
+                if len(self._held) < HELD:
+                    self._held[key] = known
+            return known[1]
         tables = self._templates(networks)
         parts = []
         for count in sorted({len(table) for table in tables}):
