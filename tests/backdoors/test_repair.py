@@ -56,8 +56,10 @@ def networks() -> dict[str, Network]:
         poison = Poison(attack=attack, rate=0.1 if name == "bad" else 0.0, target=TARGET, seed=7)
         weights = train_networks([replace(plan(CONFIG, 0), poison=poison, epochs=12)])[0].weights
         assert weights is not None
-        row = {"network": 0, "attack": "ulp-test", "poison_rate": 0.1, "alpha": None, "seed": 7}
-        found[name] = Network(spec_of(architecture), weights, {"architecture": architecture.to_json(), **row})
+        row = {"network": 0, "attack": "ulp-test", "poison_rate": 0.1, "alpha": None, "target": TARGET}
+        found[name] = Network(
+            spec_of(architecture), weights, {"architecture": architecture.to_json(), "seed": 7, **row}
+        )
     return found
 
 

@@ -157,8 +157,8 @@ def _told_by_images(
     how = "the only one known that fits the arrays"
     if len(fitting) > 1:
         how = (
-            f"of {len(fitting)} that fit the arrays the one with the lowest cross-entropy on the images, which is right "
-            f"on {right[best]:.0%} of them"
+            f"of {len(fitting)} that fit the arrays the one with the lowest cross-entropy on the images, "
+            f"which is right on {right[best]:.0%} of them"
         )
     return Runnable(found, *fitting[best], how, metadata)
 
