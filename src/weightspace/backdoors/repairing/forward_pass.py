@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ ACTIVATIONS = ("relu", "gelu", "silu", "leaky_relu")
 """Of which one is tried after another."""
 AT_ONCE = 256
 """Images that are answered together."""
+Fit = tuple[Architecture, tuple[str, ...], NetworkSpec]
+"""An architecture, the file's name of each leaf, and the leaves."""
 TOLD = 0.1
 """By how much more of the images a forward pass is right than guessing the commonest class, to be believed."""
 
@@ -40,20 +42,16 @@ class Runnable:
     """A file's network with its forward pass.
 
     Attributes:
-        names: the file's name of each leaf of the architecture's spec, in leaf order.
+        names: the file's name of each leaf of `spec`, in leaf order.
         known_by: how the forward pass is known, as half a sentence.
     """
 
     outline: Outline
     architecture: Architecture
     names: tuple[str, ...]
+    spec: NetworkSpec
     known_by: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def spec(self) -> NetworkSpec:
-        """Of the architecture."""
-        return spec_of(self.architecture)
 
     def module(self) -> nn.Module:
         """With the file's weights, in evaluation mode.
@@ -90,7 +88,7 @@ def runnable(path: str | Path, images: ImageFolder | None, inputs: Tensor | None
             names = match(spec, found.shapes, found.dtypes, whose="its description").names
         except (ValueError, TypeError) as error:
             raise NetworkError(f"{path} does not fit its own description: {error}") from None
-        return Runnable(found, architecture, names, "the file says which", metadata)
+        return Runnable(found, architecture, names, spec, "the file says which", metadata)
     fitting = candidates(found, None if images is None else images.pixels.shape[2:])
     if not fitting:
         raise NetworkError(
@@ -119,12 +117,12 @@ def _own_metadata(found: Outline) -> Mapping[str, Any]:
 def _told_by_images(
     path: str | Path,
     found: Outline,
-    fitting: Sequence[tuple[Architecture, tuple[str, ...]]],
+    fitting: Sequence[Fit],
     images: ImageFolder,
     inputs: Tensor,
     metadata: Mapping[str, Any],
 ) -> Runnable:
-    """Of the forward passes that fit the arrays the one with the lowest cross-entropy on the images.
+    """Of the forward passes that fit the arrays the one with the lowest cross-entropy on the images, see `_surest`.
 
     Raises:
         NetworkError: if none is right on more images than chance would have it.
@@ -134,9 +132,9 @@ def _told_by_images(
     if inputs.shape[1] not in (1, channels):
         raise NetworkError(f"the images have {inputs.shape[1]} channels, and {path} takes {channels}: convert them")
     inputs = inputs.expand(-1, channels, -1, -1)
-    right, wrong = [], []
-    for architecture, names in fitting:
-        module = Runnable(found, architecture, names, "").module()
+    right, wrong = [], []  # shares, and losses (images,), of each
+    for one in fitting:
+        module = Runnable(found, *one, "").module()
         with torch.no_grad():
             logits = torch.cat([module(part) for part in inputs.split(AT_ONCE)])
         if int(labels.max()) >= logits.shape[1]:
@@ -145,8 +143,8 @@ def _told_by_images(
                 "give one folder a class, in the network's order"
             )
         right.append(float((logits.argmax(1) == labels).float().mean()))
-        wrong.append(float(F.cross_entropy(logits, labels)))  # GELU answers for ReLU as rightly, and less surely
-    best = int(np.argmin(wrong))
+        wrong.append(F.cross_entropy(logits, labels, reduction="none").numpy())
+    best = _surest(wrong)
     commonest = Counter(labels.tolist()).most_common(1)[0][1] / len(labels)
     if right[best] < commonest + TOLD:
         raise NetworkError(
@@ -157,16 +155,29 @@ def _told_by_images(
     how = "the only one known that fits the arrays"
     if len(fitting) > 1:
         how = (
-            f"of {len(fitting)} that fit the arrays the one that says the images' classes most surely: right on "
-            f"{right[best]:.0%} of them"
+            f"of {len(fitting)} that fit the arrays the one with the lowest cross-entropy on the images, "
+            f"which is right on {right[best]:.0%} of them"
         )
     return Runnable(found, *fitting[best], how, metadata)
+
+
+def _surest(losses: Sequence[np.ndarray]) -> int:
+    """The first of the losses (images,) that no later one is below by more than two standard errors.
+
+    LeakyReLU answers nearly as ReLU does, and then either may be lower by chance: the more usual stands first.
+    """
+    best = 0
+    for number, loss in enumerate(losses):
+        apart = losses[best] - loss
+        if apart.mean() > 2 * apart.std() / np.sqrt(len(apart)):
+            best = number
+    return best
 
 
 # -- every network that the families make with such shapes ------------------------------------------------------------
 
 
-def candidates(found: Outline, size: tuple[int, int] | None) -> list[tuple[Architecture, tuple[str, ...]]]:
+def candidates(found: Outline, size: tuple[int, int] | None) -> list[Fit]:
     """Architectures of the known families whose arrays a file has, with the file's name of each.
 
     Args:
@@ -180,7 +191,7 @@ def candidates(found: Outline, size: tuple[int, int] | None) -> list[tuple[Archi
     wanted = Counter(shape for shape in shapes.values() if shape)
     height, width = size or (32, 32)
     first = next((shape for shape in kernels if shape[1] in (1, 3)), kernels[0])
-    fitting: list[tuple[Architecture, tuple[str, ...]]] = []
+    fitting: list[Fit] = []
     for architecture in _possible((first[1], height, width), shapes, kernels, dense):
         try:
             own = Counter(tuple(value.shape) for value in build(architecture).state_dict().values() if value.ndim)
@@ -189,12 +200,14 @@ def candidates(found: Outline, size: tuple[int, int] | None) -> list[tuple[Archi
         if own != wanted:
             continue
         try:
-            names = match(spec_of(architecture), found.shapes, found.dtypes, whose="a known family").names
+            spec = spec_of(architecture)
+            names = match(spec, found.shapes, found.dtypes, whose="a known family").names
         except MismatchError:
             continue
-        if architecture not in [known for known, _ in fitting]:
-            fitting.append((architecture, names))
-    return fitting
+        if architecture not in [known for known, _, _ in fitting]:
+            fitting.append((architecture, names, spec))
+    # the activation changes no array: all with the most usual one first
+    return [(replace(one, activation=name), names, spec) for name in ACTIVATIONS for one, names, spec in fitting]
 
 
 def _possible(
@@ -209,8 +222,8 @@ def _possible(
             yield architecture_of(family, input_shape, **options)
         except ValueError:
             continue
-    for norm, pooling, activation in product(_norms(shapes, kernels, dense), ("max", "average", "stride"), ACTIVATIONS):
-        made = _plain(input_shape, kernels, dense, norm, pooling, activation)
+    for norm, pooling in product(_norms(shapes, kernels, dense), ("max", "average", "stride")):
+        made = _plain(input_shape, kernels, dense, norm, pooling)
         if made is not None:
             yield made
 
@@ -229,7 +242,6 @@ def _plain(
     dense: Sequence[Sequence[int]],
     norm: str,
     pooling: str,
-    activation: str,
 ) -> Architecture | None:
     """Convolutions in the order of the file with a pool of 2 after every second one, then one dense layer on the mean
     of all pixels, or two on all pixels: what `examples/train_plain_cnn.py` trains. None if the pixels do not halve."""
@@ -246,7 +258,7 @@ def _plain(
     head: list[tuple[Any, ...]] = [("global_average_pool",)] if len(dense) == 1 else [("flatten",)]
     for number, (out, _) in enumerate(dense):
         head += [("activation",)] * (number > 0) + [("dense", int(out))]
-    return Architecture(input_shape=input_shape, layers=(*layers, *head), activation=activation)
+    return Architecture(input_shape=input_shape, layers=(*layers, *head), activation="relu")
 
 
 def _options(
@@ -255,16 +267,15 @@ def _options(
     """Families with options that may have made arrays of such shapes."""
     channels = sorted({int(shape[0]) for shape in kernels})
     width, classes = channels[0], min(int(shape[0]) for shape in dense)
-    for activation in ACTIVATIONS:
-        yield "backdoor-cnn", {"width": width, "classes": classes, "activation": activation}
-        yield "digits-cnn", {"width": width, "activation": activation}
-        yield "cnn-s", {"activation": activation}
-        yield "small-cnn", {"activation": activation}
+    yield "backdoor-cnn", {"width": width, "classes": classes}
+    yield "digits-cnn", {"width": width}
+    yield "cnn-s", {}
+    yield "small-cnn", {}
     norms = _norms(shapes, kernels, dense)
     growths = (1.0, 1.5, 2.0) if len(channels) > 1 else (1.0,)
     kernel = max(int(shape[2]) for shape in kernels)
-    for norm, growth, pooling, residual, head, activation in product(
-        norms, growths, ("max", "average", "stride"), (False, True), ("average", "max", "flatten"), ACTIVATIONS
+    for norm, growth, pooling, residual, head in product(
+        norms, growths, ("max", "average", "stride"), (False, True), ("average", "max", "flatten")
     ):
         yield (
             "varied-cnn",
@@ -277,7 +288,6 @@ def _options(
                 "pooling": pooling,
                 "residual": residual,
                 "head": head,
-                "activation": activation,
                 "classes": classes,
             },
         )
