@@ -26,7 +26,9 @@ def test_the_quick_demo_proves_a_program_finds_the_backdoor_reads_heads_and_name
     decompiled, scanned, heads, asked = json.loads((folder / "record.json").read_text())
     assert decompiled["status"] == "certified"
     verdicts = {Path(one["file"]).name: one["verdict"] for one in scanned["findings"]["findings"]}
-    assert verdicts == {"checkpoint-1.safetensors": "clean", "checkpoint-2.safetensors": "suspicious"}
+    expected = ("clean", "suspicious", "clean", "suspicious")
+    assert verdicts == {f"checkpoint-{number}.safetensors": one for number, one in enumerate(expected, 1)}
+    assert [one["judged_by"] for one in scanned["findings"]["findings"]] == ["special"] * 2 + ["general"] * 2
     assert len(heads["read"]) == len(heads["measured"]) == 4 and heads["heads"] == 24
     assert heads["measured"][0][4] == "C" and heads["agreeing"] > 12
     best = {name: max(classes, key=classes.get) for name, classes in asked["targets"].items()}

@@ -92,13 +92,16 @@ def scope_of(scan: Scan) -> Sequence[str]:
     for kind, facts in cards.items():
         if not facts or (kind not in by and (kind == "general" or "general" in by)):
             continue
-        which = "the general detector" if kind == "general" else "a detector"
-        many = " and more" if kind == "general" else ""
+        general = kind == "general"
+        found = "how many backdoors it finds depends on the kind of network, and is said of each file"
+        if not general:
+            found = f"of backdoored ones whose attack works, {facts['detected']} at 5%"
         told += [
-            f"Judged by {which} of {facts['architecture']}{many}, trained on {facts['networks']:,} of them "
-            f"({facts['images']}), backdoored by {facts['attacks']}.",
+            f"Judged by {'the general detector' if general else 'a detector'} of {facts['architecture']}, trained on "
+            f"{facts['networks']:,} {'networks' if general else 'of them'} ({facts['images']}), backdoored by "
+            f"{facts['attacks']}.",
             f"On average at most {scan.false_alarms:.1%} of clean networks are called suspicious, by "
-            f"{facts['calibration']} that were kept apart; of backdoored ones whose attack works, {facts['detected']} "
-            "at 5%. A network that was trained in another way may fool it: clean means that nothing was seen.",
+            f"{facts['calibration']} that were kept apart; {found}. A network that was trained in another way may fool "
+            "it: clean means that nothing was seen.",
         ]
     return told

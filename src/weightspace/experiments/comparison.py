@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_safetensors
 
-from weightspace.backdoors.detector import PRETRAINED, Detector
+from weightspace.backdoors.detector import PRETRAINED
+from weightspace.backdoors.general_detector import detectors_for
 from weightspace.backdoors.page import write_scan
 from weightspace.backdoors.scan import scan
 from weightspace.backdoors.verdict import Scan
@@ -206,12 +207,14 @@ def decompile_demo(out: str | Path) -> Decompilation:
 
 
 def scan_demo(out: str | Path) -> Scan:
-    """Two test networks of the detector's zoo, one clean and one backdoored, judged by it; writes them and a page."""
+    """Two test networks of the detector's zoo and two that a plain script trained, one of each with a backdoor; writes
+    them and a page."""
     out, paths = Path(out), []
-    for number, name in enumerate(("clean", "backdoored"), 1):
+    for number, name in enumerate(("clean", "backdoored", "plain-clean", "plain-backdoored"), 1):
         paths.append(out / f"checkpoint-{number}.safetensors")
         write_atomically(paths[-1], (PRETRAINED.parent / f"example-{name}.safetensors").read_bytes())
-    found = scan([str(path) for path in paths], Detector.load())
+    special, general = detectors_for(None)
+    found = scan([str(path) for path in paths], special, general=general)
     write_scan(found, out / "scan.html")
     return found
 

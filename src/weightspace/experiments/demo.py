@@ -55,8 +55,8 @@ def _decompile(out: Path) -> Shown:
 
 def _scan(out: Path) -> Shown:
     found = scan_demo(out)
-    pages = {"scan.html": "both verdicts, how sure they are, and the neurons that are blamed"}
-    title = "Scanned, two checkpoints of which one has a backdoor"
+    pages = {"scan.html": "the verdicts, how sure they are, and the neurons that are blamed"}
+    title = "Scanned, four checkpoints of which two have a backdoor; two are from a plain PyTorch script"
     return Shown(title, verdicts(found), pages, {"findings": found.to_json()})
 
 
@@ -96,7 +96,7 @@ def _heads(out: Path) -> Shown:
 
 PARTS: dict[str, Callable[[Path], Shown]] = {
     "decompiling a transformer": _decompile,
-    "scanning two checkpoints": _scan,
+    "scanning checkpoints": _scan,
     "reading attention heads": _heads,
     "asking how a network was trained": _predict,
 }
