@@ -7,10 +7,10 @@ from weightspace.decompiler.trained.relabelling import as_tokens, relabelled
 from weightspace.rasp.language import Map, indices, tokens
 
 VOCAB = ("a", "b", "c", "2", "1", "<bos>")
-CODES = np.array([[5, 0, 1, 2, 0], [5, 2, 1, 1, 0]], np.int16)
+CODES = np.array([[5, 0, 1, 2, 0], [5, 2, 1, 1, 0]] * 6, np.int16)
 EVERYWHERE = np.ones(CODES.shape, np.float32)
 TOKEN = Feature("token", CODES, 0, "input", lambda: tokens)
-PLACE = Feature("number", np.tile(np.arange(5, dtype=np.int16), (2, 1)), 0, "input", lambda: indices)
+PLACE = Feature("number", np.tile(np.arange(5, dtype=np.int16), (12, 1)), 0, "input", lambda: indices)
 
 
 def test_a_cipher_of_tokens_is_one_map_and_what_keeps_its_name_needs_no_entry() -> None:
@@ -33,7 +33,7 @@ def test_a_number_is_the_token_that_is_written_so_and_one_that_is_not_written_is
 
 
 def test_a_name_is_believed_only_where_it_is_the_answer_nearly_always() -> None:
-    given = np.where(CODES == 0, np.array([[0, 1, 0, 0, 2], [0, 0, 0, 0, 1]]), 1)  # at `a` b, c and b
+    given = np.where(CODES == 0, np.array([[0, 1, 0, 0, 2], [0, 0, 0, 0, 1]] * 6), 1)  # at `a` b, c and b
     found = relabelled([TOKEN], VOCAB, given, EVERYWHERE)
     for feature in found:
         node = feature.node

@@ -13,13 +13,13 @@ from weightspace.rasp.language import Map
 
 MOST_VALUES = 40
 """With more different values than these an S-op is not given other names."""
-LEAST_SEEN = 2
+LEAST_SEEN = 6
 """How often a value has to be seen for its name to be believed."""
 SURE = 0.8
 """Share of the answers at a value that its name has to be."""
-KEPT = 40
-"""S-ops of each kind that are kept, those with the fewest errors."""
-ENTRIES = 4
+KEPT = 6
+"""S-ops of each kind that are kept, those with the fewest errors: more would crowd out the ends of other trees."""
+ENTRIES = 2
 """So many entries of a table cost as much as a line."""
 
 
@@ -56,6 +56,7 @@ def relabelled(
     least = LEAST_SEEN * float(counts.max(initial=0.0))
     found = []
     for feature in features:
+        before = float(weights[feature.values != given].sum()) if feature.sort == "token" else np.inf
         known, codes = np.unique(feature.values[asked], return_inverse=True)
         if not 2 <= len(known) <= MOST_VALUES:
             continue
@@ -67,7 +68,7 @@ def relabelled(
         own = known[sure].tolist()
         names = {value: int(token) for value, token in zip(known.tolist(), said.tolist(), strict=True) if value in own}
         changed = _mapped(feature, names, vocab)
-        if changed is not None:
+        if changed is not None and float(weights[changed.values != given].sum()) + changed.cost < before + feature.cost:
             found.append(changed)
     return _best(found, given, weights)
 
@@ -97,6 +98,9 @@ def _mapped(feature: Feature, names: dict[int, int], vocab: Sequence[str]) -> Fe
 
 
 def _best(found: list[Feature], given: np.ndarray, weights: np.ndarray) -> list[Feature]:
+    found = list({feature.values.tobytes(): feature for feature in reversed(found)}.values())[
+        ::-1
+    ]  # the first of equals
     errors = [float(weights[feature.values != given].sum()) for feature in found]
     order = sorted(range(len(found)), key=lambda number: errors[number] + found[number].cost)
     return [found[number] for number in order[:KEPT]]

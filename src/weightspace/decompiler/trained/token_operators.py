@@ -274,7 +274,7 @@ class TokenOperators:
                     "token", np.where(found >= 0, table[found], -1), 2, "order",
                     lambda w=which: self._nearest_node(w),
                 )  # fmt: skip
-        if cost == 1:
+        if cost == 2:
             special = tuple(text for text in self.vocab if text in SPECIAL)
             letters = np.isin(self.codes, self.letters)
             self.pool.add(
