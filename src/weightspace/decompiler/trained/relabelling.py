@@ -98,9 +98,10 @@ def _mapped(feature: Feature, names: dict[int, int], vocab: Sequence[str]) -> Fe
 
 
 def _best(found: list[Feature], given: np.ndarray, weights: np.ndarray) -> list[Feature]:
-    found = list({feature.values.tobytes(): feature for feature in reversed(found)}.values())[
-        ::-1
-    ]  # the first of equals
+    alike: dict[bytes, Feature] = {}
+    for feature in found:
+        alike.setdefault(feature.values.tobytes(), feature)
+    found = list(alike.values())
     errors = [float(weights[feature.values != given].sum()) for feature in found]
     order = sorted(range(len(found)), key=lambda number: errors[number] + found[number].cost)
     return [found[number] for number in order[:KEPT]]
