@@ -17,8 +17,9 @@ from weightspace.zoo.making import make_zoo
 from weightspace.zoo.plan import Choice
 from weightspace.zoo.store import Zoo
 
-SPACE = {"attack": Choice(("checkerboard-blend", CLEAN)), "target": Choice((3,))}
-CONFIG = replace(SMALL, count=8, space=SPACE, fixed={**SMALL.fixed, "epochs": 6, "poison_rate": 0.15, "alpha": 0.8})
+ATTACK = {"poison_rate": Choice((0.15,)), "alpha": Choice((0.8,))}
+SPACE = {**ATTACK, "attack": Choice(("checkerboard-blend", CLEAN)), "target": Choice((3,))}
+CONFIG = replace(SMALL, count=8, space=SPACE, fixed={**SMALL.fixed, "epochs": 6})
 
 
 @pytest.fixture(scope="module")

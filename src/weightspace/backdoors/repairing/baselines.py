@@ -65,11 +65,13 @@ def sharpness_aware(
             moves = [
                 radius * p.square() * g / length.clamp(min=1e-12) for g, p in zip(gradients, parameters, strict=True)
             ]
-            torch._foreach_add_(parameters, moves)
+            for parameter, move in zip(parameters, moves, strict=True):
+                parameter.add_(move)
         optimiser.zero_grad()
         F.cross_entropy(module(images), labels).backward()
         with torch.no_grad():
-            torch._foreach_sub_(parameters, moves)
+            for parameter, move in zip(parameters, moves, strict=True):
+                parameter.sub_(move)
         optimiser.step()
     return network.with_module(module)
 

@@ -68,5 +68,7 @@ def name_target(
 ) -> Naming:
     """A search towards every class for a trigger of either kind."""
     classes = torch.arange(network.classes)
-    found = {kind: search_triggers(network, images, classes, kind, search, generator) for kind in KINDS}
+    found: dict[Kind, Triggers] = {}
+    for kind in KINDS:
+        found[kind] = search_triggers(network, images, classes, kind, search, generator)
     return Naming(found, limit)

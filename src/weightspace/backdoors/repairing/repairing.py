@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.backdoors.repairing.classifier import Classifier
-from weightspace.backdoors.repairing.inversion import Search, Triggers, search_triggers
+from weightspace.backdoors.repairing.inversion import Kind, Search, Triggers, search_triggers
 from weightspace.backdoors.repairing.naming import NAMING, Naming, name_target
 from weightspace.backdoors.repairing.unlearning import Unlearning, unlearn, varied
 
@@ -83,8 +83,10 @@ def unlearn_target(
     generator: torch.Generator,
 ) -> Repair:
     """The rounds of search and unlearning towards one class."""
-    kinds = [kind for kind in naming.found if float(naming.ratios(kind)[target]) < settings.limit] or [naming.kind]
-    medians = {kind: float(naming.sizes(kind).median()) for kind in kinds}
+    kinds: list[Kind] = [kind for kind in naming.found if float(naming.ratios(kind)[target]) < settings.limit] or [
+        naming.kind
+    ]
+    medians: dict[Kind, float] = {kind: float(naming.sizes(kind).median()) for kind in kinds}
     pool: list[Triggers] = []
     found = [naming.found[kind].select(torch.tensor([target])) for kind in kinds]
     ratios: list[float] = []
@@ -110,5 +112,5 @@ def _smallest(found: Triggers, limit: float) -> Triggers | None:
     return found.select(rows) if len(rows) else None
 
 
-def _by_size(pool: Sequence[Triggers], medians: dict[str, float]) -> list[Triggers]:
+def _by_size(pool: Sequence[Triggers], medians: dict[Kind, float]) -> list[Triggers]:
     return sorted(pool, key=lambda one: float(one.size.min()) / medians[one.kind])
