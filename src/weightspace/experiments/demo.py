@@ -94,11 +94,36 @@ def _heads(out: Path) -> Shown:
     return Shown("Read, what the attention heads of a small model do", grid_text(read, measured), pages, record)
 
 
+def _provenance(out: Path) -> Shown:
+    """The shipped reader asked what two test networks were trained on, whose files say it."""
+    from weightspace.provenance.answer import provenance
+    from weightspace.provenance.page import write_page
+    from weightspace.provenance.reader import ProvenanceReader
+
+    reader = ProvenanceReader.load(PRETRAINED.with_name("provenance-reader.safetensors"))
+    lines, pages, record = [], {}, {}
+    for number in (1, 2):
+        file = out / f"classes-{number}.safetensors"
+        write_atomically(file, PRETRAINED.with_name(f"example-classes-{number}.safetensors").read_bytes())
+        found = provenance(file, reader)
+        truth = {reader.classes[k] for k in Network.load(file).metadata["class_subset"]}
+        said = [one.name for one in found.classes[: len(truth)]]
+        right = sum(name in truth for name in said)
+        lines.append(f"network {number}   {', '.join(said)}: {right} of {len(truth)} right")
+        write_page(found, out / f"classes-{number}.html")
+        pages[f"classes-{number}.html"] = f"network {number}: every class, and a picture for each output"
+        record[f"network {number}"] = {**found.to_json(), "truth": sorted(truth)}
+    return Shown(
+        "Asked of two networks: which classes of Fashion-MNIST were they trained on", "\n".join(lines), pages, record
+    )
+
+
 PARTS: dict[str, Callable[[Path], Shown]] = {
     "decompiling a transformer": _decompile,
     "scanning checkpoints": _scan,
     "reading attention heads": _heads,
     "asking how a network was trained": _predict,
+    "asking what two networks were trained on": _provenance,
 }
 """What `demo --quick` does, from shipped files alone, in this order; a new part is one more line."""
 

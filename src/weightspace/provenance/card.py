@@ -49,7 +49,7 @@ def figures(reader: ProvenanceReader, zoo: Zoo, seed: int = 0) -> dict[str, Any]
                 "calibration_error": calibration_error(said, truth),
             }
         found[name] = facts
-    fresh = Population.of([_untrained(network, int(rng.integers(2**31))) for network in networks])
+    fresh = Population.of([untrained(network, int(rng.integers(2**31))) for network in networks])
     found["untrained"] = {"flagged": _flagged(reader, fresh)}
     return found
 
@@ -79,7 +79,7 @@ def _flagged(reader: ProvenanceReader, networks: Population) -> float:
     return float((reader.typicality.p_values(reader.described(networks)) <= STRANGE).mean())
 
 
-def _untrained(network: Network, seed: int) -> Network:
+def untrained(network: Network, seed: int) -> Network:
     """A network of the same architecture as it is before training."""
     import torch
 
