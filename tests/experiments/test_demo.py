@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_quick_demo_proves_a_program_finds_the_backdoor_reads_heads_and_names_the_training(folder: Path) -> None:
-    decompiled, scanned, heads, asked = json.loads((folder / "record.json").read_text())
+    decompiled, scanned, heads, asked, classes = json.loads((folder / "record.json").read_text())
     assert decompiled["status"] == "certified"
     verdicts = {Path(one["file"]).name: one["verdict"] for one in scanned["findings"]["findings"]}
     expected = ("clean", "suspicious", "clean", "suspicious")
@@ -34,6 +34,9 @@ def test_the_quick_demo_proves_a_program_finds_the_backdoor_reads_heads_and_name
     best = {name: max(classes, key=classes.get) for name, classes in asked["targets"].items()}
     assert best == asked["truth"] == {"activation": "tanh", "initialisation": "kaiming_normal", "optimiser": "rmsprop"}
     assert asked["distance"] < 1, "it is a test network of the very zoo"
+    for one in classes.values():
+        said = {found["name"] for found in one["classes"][: len(one["truth"])]}
+        assert len(said & set(one["truth"])) >= 3, "of five classes of ten, of which 2.5 would be right by chance"
 
 
 def test_the_page_of_the_demo_links_every_page_beside_it_and_loads_nothing(folder: Path) -> None:
@@ -71,4 +74,4 @@ def test_what_ships_for_the_demo_is_small_and_has_a_card() -> None:
     assert PREDICTOR.stat().st_size < 2**20
     card = PREDICTOR.with_suffix(".md").read_text()
     assert "weightspace demo --out demo" in card and "190,475" in card
-    assert len(PARTS) == 4
+    assert len(PARTS) == 5
