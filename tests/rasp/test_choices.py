@@ -94,3 +94,10 @@ def test_they_are_run_and_not_compiled() -> None:
     assert ws.run("return Pick(last, Select(x == 'a', tokens, tokens), indices)", "aba") == [2, 2, 2]
     reasons = validate(Program.parse(EVERY), vocab="abc", max_seq_len=4)
     assert any("Pick is not compiled" in str(reason) for reason in reasons)
+
+
+def test_a_choice_among_more_values_than_a_byte_holds_is_the_same_in_a_batch() -> None:
+    tokens = list(range(200))
+    program = Program.parse("return Choose(Map(x % 2 == 0, tokens), tokens, Map(199 - x, tokens))")
+    inputs = [tokens[start : start + 20] for start in range(0, 200, 20)]
+    assert evaluate_all(program, inputs) == [evaluate(program, one) for one in inputs]

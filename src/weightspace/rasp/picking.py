@@ -101,7 +101,7 @@ def choose(condition: Column, yes: Column, no: Column) -> Column:
     """A Choose on a batch."""
     holds = np.array([False, *map(bool, condition.values)])[condition.codes]
     width = len(yes.values) + 1
-    index = np.where(holds, yes.codes.astype(np.int64), width + no.codes)
+    index = np.where(holds, yes.codes, width + no.codes.astype(np.int64))  # codes are small types, which wrap around
     values = (None, *yes.values, None, *no.values)
     return renumbered(index, len(values), lambda i: values[i])
 
