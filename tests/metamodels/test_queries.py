@@ -13,11 +13,11 @@ from weightspace.evaluation.metrics import auroc
 from weightspace.metamodels.baselines.queries import (
     MNTD,
     ULP,
+    Asking,
     LearntQueries,
     OneClassMNTD,
     QueryConfig,
     QueryNetwork,
-    _Asking,
 )
 from weightspace.metamodels.checks import planted_examples
 from weightspace.metamodels.contract import Examples, Predictor, Target
@@ -74,7 +74,7 @@ def test_shuffled_labels_teach_nothing(make: Callable[..., Predictor]) -> None:
 
 def test_answers_are_those_of_the_networks_themselves_whatever_their_architecture() -> None:
     some = examples(7, 3, widths=(4, 6))
-    asking = _Asking(some.networks)
+    asking = Asking(some.networks)
     model = QueryNetwork(QueryConfig(queries=3, hidden=0, limit=1.0), *asking.interface(), 2)
     with torch.inference_mode():
         heard = model.answers(asking.batch(np.arange(7)))

@@ -52,7 +52,7 @@ def read_digits(source: ImageSource, paths: tuple[Path, ...]) -> Arrays:
     del source, paths
     from sklearn.datasets import load_digits
 
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
     images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     order = _fixed_order(len(images))
     train, test = order[:-DIGITS_TEST], order[-DIGITS_TEST:]
