@@ -26,6 +26,7 @@ PYTHON = {
     "Zoos": ("Zoo", "make_zoo", "zoo_recipe", "import_zoo", "push", "pull"),
     "Meta-models": ("Examples", "examples", "MetaModel", "compare", "check_predictor"),
     "Backdoors": ("scan", "Detector"),
+    "Origins": ("lineage",),
     "Programs": ("Program", "compile_program", "save_transformer", "run", "decompile", "certify", "scrub"),
     "Transformers": (
         "load_transformer",

@@ -141,6 +141,7 @@ def train(zoo: Positional[Path], out: Path, fits: int = 3, json: bool = False) -
 
     Examples:
         weightspace provenance train zoos/subsets-small --out reader.safetensors
+        weightspace provenance train zoos/subsets-small --out reader.safetensors --fits 1 --json
     """
     from weightspace.cli.options import check_destinations
     from weightspace.provenance.card import figures, trained
@@ -163,6 +164,7 @@ def lineage_study(zoo: Positional[Path], seed: int = 0, json: bool = False) -> i
 
     Examples:
         weightspace lineage study zoos/lineage-small
+        weightspace lineage study zoos/lineage-small --json
     """
     from weightspace.provenance.lineage_study import lineage_study as ask
     from weightspace.provenance.lineage_study import lineage_table
