@@ -9,6 +9,7 @@ import numpy as np
 
 from fuzz.loaders import Reading
 from weightspace.backdoors.detector import Detector
+from weightspace.backdoors.general_detector import GeneralDetector, detectors_for
 from weightspace.backdoors.scan import scan
 
 FOREIGN = "It could not be read ("
@@ -16,8 +17,9 @@ FOREIGN = "It could not be read ("
 
 
 @cache
-def _detector() -> Detector:
-    return Detector.load()
+def _detectors() -> tuple[Detector, GeneralDetector | None]:
+    """Both that ship: what the first does not know the second is asked about."""
+    return detectors_for(None)
 
 
 def wrong(path: Path, usual: list[Reading]) -> str | None:
@@ -25,7 +27,8 @@ def wrong(path: Path, usual: list[Reading]) -> str | None:
     if path.is_dir() or not path.exists():  # a folder is scanned for what is in it, and what is missing is an error
         return None
     try:
-        findings = scan([str(path)], _detector(), show=False).findings
+        special, general = _detectors()
+        findings = scan([str(path)], special, general=general, show=False).findings
     except Exception as error:
         return f"scan raised {type(error).__name__}: {error}"
     for one in findings:

@@ -9,11 +9,12 @@ from safetensors.numpy import load_file, save_file
 
 from tests.backdoors.test_table import planted
 from tests.metamodels.test_invariants import network
-from weightspace.backdoors.detector import Detector
+from weightspace.backdoors.detector import Detector, Judgement
 from weightspace.backdoors.fitted import stored
 from weightspace.backdoors.general_detector import GeneralDetector, detectors_for
 from weightspace.backdoors.general_training import cross_fitted, evaluate_general, out_of_fold_p, train_general
-from weightspace.backdoors.scan import scan
+from weightspace.backdoors.result_cache import Kept
+from weightspace.backdoors.scan import finding_of, scan
 from weightspace.backdoors.summary import summary
 from weightspace.backdoors.table import NetworkTable
 from weightspace.backdoors.table_methods import Boosted, Rules
@@ -191,3 +192,23 @@ def test_figures_on_outsiders_count_only_what_is_judged(detector: GeneralDetecto
     ignorant = replace(detector, nearness=replace(detector.nearness, limit=1e-9))
     none = evaluate_general(ignorant, others)
     assert none["judged"][0] == 0 and none["too far"] == len(others) and none["found"] == []
+
+
+def test_a_network_of_one_class_is_out_of_scope_and_stops_no_scan(detector: GeneralDetector, tmp_path: Path) -> None:
+    arrays = dict(network(seed=5, convolutions=3, norm="layer", classes=6).arrays())
+    save_file(arrays, tmp_path / "six.safetensors")
+    last = [name for name, array in arrays.items() if len(array) == 6]
+    save_file({name: a[:1] if name in last else a for name, a in arrays.items()}, tmp_path / "one.safetensors")
+    found = scan([str(tmp_path)], Detector.load(), general=detector, show=False)
+    said = {Path(finding.file).stem: finding for finding in found.findings}
+    assert said["one"].verdict == "out_of_scope" and "fewer than two classes" in said["one"].reason
+    assert said["six"].judged_by == "general"
+
+
+def test_a_network_that_cannot_be_told_does_not_hide_a_suspicious_one_in_the_same_file() -> None:
+    numbers = {"score": 0.0, "probability": 0.5, "distance": 0.5, "layers": (), "neurons": ()}
+    untold = Judgement(p_value=0.01, competent=False, **numbers)
+    bad = Judgement(p_value=0.04, **numbers)
+    for order in ((untold, bad), (bad, untold)):
+        kept = Kept(order, ("", ""), general=True)
+        assert finding_of({"file": "a.pt", "notes": ()}, kept, 0.05).verdict == "suspicious"

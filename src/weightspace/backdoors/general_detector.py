@@ -19,7 +19,7 @@ from weightspace.backdoors.calibration import Calibration
 from weightspace.backdoors.detector import AT_ONCE, Detector, Judgement, shares
 from weightspace.backdoors.fitted import restored, stored
 from weightspace.backdoors.nearness import Nearness, distances
-from weightspace.backdoors.neuron_set import NeuronSet
+from weightspace.backdoors.neuron_set import NeuronSet, neurons_of
 from weightspace.backdoors.table import NetworkTable, read_networks
 from weightspace.backdoors.table_methods import Mean, TableMethod, area
 from weightspace.backdoors.verdict import Blame
@@ -28,15 +28,13 @@ from weightspace.files.atomic import file_hash
 from weightspace.files.checkpoints import FLOATING, Outline
 from weightspace.metamodels.invariants import WHOLE_NAMES
 from weightspace.train.model_file import kind_of, read_model, write_model
-from weightspace.weights.layers import Layer, layers_of
+from weightspace.weights.layers import CHANNELS, Layer, is_chain, layers_of
 from weightspace.weights.network import Network
 from weightspace.weights.state_dict import load_state_dict
 
 GENERAL = Path(weightspace.__file__).parent / "pretrained" / "general-detector.safetensors"
 KIND = "general detector"
 MADE_BY = "weightspace backdoors train TABLE.npz"
-CHANNELS = 4
-"""Most channels that the first convolution of an image classifier reads."""
 LARGER = 4
 """A network may have so many times the weights of the largest that was trained on."""
 NEAR = 100
@@ -150,7 +148,9 @@ class GeneralDetector:
         """
         network = load_state_dict(arrays)
         layers = layers_of(network)
-        if not chained(layers):
+        if len(layers[-1].kernel) < 2:
+            raise NetworkError("it answers one number, and networks of fewer than two classes were never trained on")
+        if not is_chain(layers):
             raise NetworkError(
                 "its layers do not read one another one by one, beginning with an image of at most "
                 f"{CHANNELS} channels, and networks with branches were never trained on"
@@ -299,20 +299,12 @@ def shapes_of(table: NetworkTable) -> list[str]:
     Raises:
         NetworkError: if the table keeps no neurons.
     """
-    if table.sets is None:
-        raise NetworkError("this table holds no neurons: read the networks again, and keep them with --neurons")
     found = []
-    for one in table.sets:
+    for one in neurons_of(table):
         sizes = "-".join(str(len(layer)) for layer in (*one.neurons, one.classes))
         channels, normalised, batch = (one.whole[WHOLE_NAMES.index(n)] for n in ("channels", "normalised", "batch"))
         found.append(f"{sizes}, {channels:.0f} channels, {normalised:.2f} normalised, {batch:.0f} batch")
     return found
-
-
-def chained(layers: Sequence[Layer]) -> bool:
-    """Whether each layer reads all that the one before gives, from the channels of an image on."""
-    widths = [len(layer.kernel) for layer in layers[:-1]]
-    return layers[0].kernel.shape[1] <= CHANNELS and widths == [layer.kernel.shape[1] for layer in layers[1:]]
 
 
 def detectors_for(given: Detector | GeneralDetector | str | Path | None) -> tuple[Detector, GeneralDetector | None]:

@@ -92,6 +92,12 @@ def out_of_fold_p(table: NetworkTable, crossed: Crossed) -> tuple[Float[np.ndarr
     return p, far
 
 
+def calibrated(table: NetworkTable, crossed: Crossed) -> Nearness:
+    """A table's networks without backdoor as what others are calibrated by, each with the fit that had not seen it."""
+    good = table.without
+    return Nearness.of(table.select(np.flatnonzero(good)), crossed.own[good], crossed.fold[good])
+
+
 def train_general(table: NetworkTable, *, seed: int = 0, show: bool = True) -> GeneralDetector:
     """A general detector from a table that keeps neurons.
 
@@ -102,8 +108,7 @@ def train_general(table: NetworkTable, *, seed: int = 0, show: bool = True) -> G
     with progress("training", FOLDS, "fits", show) as advance:
         crossed = cross_fitted(table, best_method, seed=seed, advance=advance)
     p, far = out_of_fold_p(table, crossed)
-    good = table.without
-    near = Nearness.of(table.select(np.flatnonzero(good)), crossed.own[good], crossed.fold[good])
+    good, near = table.without, calibrated(table, crossed)
     known = {name: table.facts[name] for name in TRAITS if name in table.facts}
     traits = {name: ["" if value is None else str(value) for value in values] for name, values in known.items()}
     shapes = shapes_of(table)
@@ -131,12 +136,6 @@ def evaluate_general(detector: GeneralDetector, table: NetworkTable) -> dict[str
     score, p = (np.array([getattr(one, name) for one in said]) for name in ("score", "p_value"))
     bad, good = table.backdoored, table.without
 
-    def rate(values: np.ndarray) -> list[float]:
-        if not len(values):
-            return []
-        found = bootstrap_interval(values.astype(float), seed=0, proportion=True)
-        return [found.estimate, found.low, found.high]
-
     def reached(among: np.ndarray) -> list[float]:
         if min((bad & among).sum(), (good & among).sum()) < 2:
             return []
@@ -145,14 +144,22 @@ def evaluate_general(detector: GeneralDetector, table: NetworkTable) -> dict[str
 
     return {
         "networks": [int(bad.sum()), int(good.sum())],
-        "judged": rate(judged[bad | good]),
+        "judged": _rate(judged[bad | good]),
         "judged networks": [int((bad & judged).sum()), int((good & judged).sum())],
         "too far": int(np.sum([one.distance > 1 for one in said])),
         "auroc": reached(np.ones(len(table), bool)),
         "auroc of judged": reached(judged),
-        "false alarms": rate(p[good & judged] <= FALSE_ALARMS),
-        "found": rate(p[bad & judged] <= FALSE_ALARMS),
+        "false alarms": _rate(p[good & judged] <= FALSE_ALARMS),
+        "found": _rate(p[bad & judged] <= FALSE_ALARMS),
     }
+
+
+def _rate(values: np.ndarray) -> list[float]:
+    """The share that is true with its 95% interval; empty of nothing."""
+    if not len(values):
+        return []
+    found = bootstrap_interval(values.astype(float), seed=0, proportion=True)
+    return [found.estimate, found.low, found.high]
 
 
 def area_interval(bad: np.ndarray, good: np.ndarray, seed: int = 0) -> Interval:
@@ -189,11 +196,7 @@ def figures(table: NetworkTable, crossed: Crossed, p: np.ndarray, far: np.ndarra
     judged = far <= 1
     bad, clean = table.backdoored & judged, table.clean & judged
 
-    def rate(rows: np.ndarray) -> tuple[float, list[float]]:
-        found = bootstrap_interval((p[rows] <= FALSE_ALARMS).astype(float), seed=0, proportion=True)
-        return found.estimate, [found.low, found.high]
-
-    detected, alarms = rate(bad), rate(table.without & judged)
+    detected, alarms = _rate(p[bad] <= FALSE_ALARMS), _rate(p[table.without & judged] <= FALSE_ALARMS)
     by_trait: dict[str, dict[str, list[float]]] = {}
     for name in ("zoo", *TRAITS):
         if name not in table.facts:
@@ -211,8 +214,8 @@ def figures(table: NetworkTable, crossed: Crossed, p: np.ndarray, far: np.ndarra
         "judged": float(judged.mean()),
         "stated false alarms": FALSE_ALARMS,
         "false alarms": alarms[0],
-        "false alarms interval": alarms[1],
+        "false alarms interval": alarms[1:],
         "detected": detected[0],
-        "detected interval": detected[1],
+        "detected interval": detected[1:],
         "by": by_trait,
     }

@@ -115,7 +115,7 @@ class NeuronSet:
     ranks: list[NormalScores] = field(default_factory=list)
 
     def fit(self, table: NetworkTable, bad: Bool[np.ndarray, " n"]) -> NeuronSet:
-        known = _known(table)
+        known = neurons_of(table)
         self.ranks = [NormalScores(1, n) for n in (len(NEURON_FEATURES), len(CLASS_FEATURES), WHOLE)]
         for ranks, rows in zip(self.ranks, _rows(known), strict=True):
             ranks.fit(0, torch.from_numpy(rows).float())
@@ -142,14 +142,14 @@ class NeuronSet:
         return reader.eval()
 
     def scores(self, table: NetworkTable) -> Float[np.ndarray, " n"]:
-        sets = self._sets(_known(table))
+        sets = self._sets(neurons_of(table))
         with torch.no_grad():
             return torch.stack([reader(sets) for reader in self.fitted]).mean(0).double().numpy()
 
     def blame(self, one: NetworkTable) -> Float[np.ndarray, " t"]:
         """(neurons of all layers, then classes) how much each raises the answer on a network, to first order: the
         gradient with respect to its numbers, times how far these are from the median, 0 or more."""
-        sets = self._sets(_known(one))
+        sets = self._sets(neurons_of(one))
         neurons, classes = (tokens.detach().requires_grad_(True) for tokens in (sets.neurons, sets.classes))
         given = replace(sets, neurons=neurons, classes=classes)
         odds = torch.stack([reader(given) for reader in self.fitted]).mean(0).sum()
@@ -185,7 +185,12 @@ class NeuronSet:
         return self.ranks[which](x, torch.zeros(len(x), dtype=torch.long))
 
 
-def _known(table: NetworkTable) -> Sequence[Invariants]:
+def neurons_of(table: NetworkTable) -> Sequence[Invariants]:
+    """The neurons and classes of each network of a table.
+
+    Raises:
+        NetworkError: if it does not keep them.
+    """
     if table.sets is None:
         raise NetworkError("this table holds no neurons: read the networks again, and keep them with --neurons")
     return table.sets

@@ -148,7 +148,7 @@ def write_scan(scan: Scan, path: str | Path) -> None:
     It loads nothing (its own policy forbids it), follows light and dark mode, prints, and reads from 360 px on. Files
     can be sorted, and chosen by verdict and name; the address says how.
     """
-    found = histogram_of(scan)
+    found, by = histogram_of(scan), {finding.judged_by for finding in scan.findings}
     text = render_page(
         "weightspace.backdoors",
         "page.html",
@@ -159,7 +159,7 @@ def write_scan(scan: Scan, path: str | Path) -> None:
         together=together,
         counted=counted(scan)[1:],
         scope=scope_of(scan),
-        figures=scan.detector.get("figures"),
+        figures=scan.detector.get("figures") if "special" in by else None,
         version=__version__,
         advice=ADVICE,
         histogram=None if found is None else draw_histogram(found),

@@ -118,7 +118,7 @@ class _Scanner:
             if found.kind:
                 self.passed[found.kind] += 1
         elif isinstance(found, Known):
-            self.findings[number] = _finding(found.facts, found.kept, self.false_alarms)
+            self.findings[number] = finding_of(found.facts, found.kept, self.false_alarms)
         else:
             self._waiting[number] = found
             if len(self._waiting) == AT_ONCE:
@@ -133,7 +133,7 @@ class _Scanner:
             file = self._waiting[number]
             if self.reader.results is not None and file.key is not None:
                 self.reader.results.put(file.key, kept)
-            self.findings[number] = _finding(file.facts, kept, self.false_alarms, seconds)
+            self.findings[number] = finding_of(file.facts, kept, self.false_alarms, seconds)
         self._waiting.clear()
 
     def _judged(self) -> dict[int, Kept]:
@@ -186,13 +186,15 @@ def _shared_out(files: Mapping[int, Waiting], judged: Sequence[Judgement]) -> di
     return {number: tuple(next(left) for _ in file.networks) for number, file in files.items()}
 
 
-def _finding(facts: dict[str, Any], kept: Kept, false_alarms: float, seconds: float = 0.0) -> Finding:
+def finding_of(facts: dict[str, Any], kept: Kept, false_alarms: float, seconds: float = 0.0) -> Finding:
     """What is said of a file: of its most suspicious network in scope, or of the nearest if none is."""
     known = {**facts, "notes": (*facts["notes"], *kept.notes), "seconds": seconds}
     if not kept.judgements:
         return Finding(verdict="out_of_scope", reason=kept.reason, cause=kept.cause or ANOTHER, **known)
     judgements = kept.judgements
-    place = min(range(len(judgements)), key=lambda i: (judgements[i].distance > 1, judgements[i].p_value))
+    # What is too far, or not to be told, does not stand before what is judged
+    unjudged = [one.distance > 1 or not one.competent for one in judgements]
+    place = min(range(len(judgements)), key=lambda i: (unjudged[i], judgements[i].p_value))
     judgement = judgements[place]
     known["distance"] = judgement.distance
     known["judged_by"] = "general" if kept.general else "special"
@@ -216,7 +218,7 @@ def _finding(facts: dict[str, Any], kept: Kept, false_alarms: float, seconds: fl
     suspicious = judgement.p_value <= false_alarms
     return Finding(
         verdict="suspicious" if suspicious else "clean",
-        reason=_why(judgement.p_value, judgement.probability, false_alarms),
+        reason=_why(judgement.p_value, judgement.probability, false_alarms, bound=not kept.general),
         probability=judgement.probability,
         p_value=judgement.p_value,
         layers=judgement.layers,
@@ -226,11 +228,16 @@ def _finding(facts: dict[str, Any], kept: Kept, false_alarms: float, seconds: fl
     )
 
 
-def _why(p_value: float, probability: float, false_alarms: float) -> str:
-    """Why a file is suspicious or not: by the p-value; the probability is told with what it is of."""
+def _why(p_value: float, probability: float, false_alarms: float, bound: bool = True) -> str:
+    """Why a file is suspicious or not: by the p-value; the probability is told with what it is of.
+
+    Args:
+        bound: whether the p-value bounds the share of clean networks on average, or is about it.
+    """
     odds = f"Where half of all networks have a backdoor, {probability:.0%} of those that look like this one have one"
     if p_value <= false_alarms:
-        return f"At most {p_value:.1%} of clean networks look so suspicious; the limit is {false_alarms:.1%}. {odds}."
+        share = f"{'At most' if bound else 'About'} {p_value:.1%}"
+        return f"{share} of clean networks look so suspicious; the limit is {false_alarms:.1%}. {odds}."
     seen = f"About {p_value:.0%} of clean networks look at least as suspicious; the limit is {false_alarms:.1%}"
     if probability < 0.5:
         return f"{seen}. {odds}."

@@ -93,14 +93,17 @@ def scope_of(scan: Scan) -> Sequence[str]:
         if not facts or (kind not in by and (kind == "general" or "general" in by)):
             continue
         general = kind == "general"
-        found = "how many backdoors it finds depends on the kind of network, and is said of each file"
-        if not general:
-            found = f"of backdoored ones whose attack works, {facts['detected']} at 5%"
+        of, share = ("networks", "about") if general else ("of them", "at most")
+        named = (
+            f"the general detector of {facts['architecture']}" if general else f"a detector of {facts['architecture']}"
+        )
+        found = f"of backdoored ones whose attack works, {facts['detected']} at 5%"
+        if general:
+            found = "how many backdoors it finds depends on the kind of network, and is said of each file"
         told += [
-            f"Judged by {'the general detector' if general else 'a detector'} of {facts['architecture']}, trained on "
-            f"{facts['networks']:,} {'networks' if general else 'of them'} ({facts['images']}), backdoored by "
+            f"Judged by {named}, trained on {facts['networks']:,} {of} ({facts['images']}), backdoored by "
             f"{facts['attacks']}.",
-            f"On average at most {scan.false_alarms:.1%} of clean networks are called suspicious, by "
+            f"On average {share} {scan.false_alarms:.1%} of clean networks are called suspicious, by "
             f"{facts['calibration']} that were kept apart; {found}. A network that was trained in another way may fool "
             "it: clean means that nothing was seen.",
         ]

@@ -15,10 +15,10 @@ from weightspace.backdoors.general_training import (
     Crossed,
     area_interval,
     best_method,
+    calibrated,
     cross_fitted,
     out_of_fold_p,
 )
-from weightspace.backdoors.nearness import Nearness
 from weightspace.backdoors.neuron_set import NeuronSet
 from weightspace.backdoors.table import NetworkTable
 from weightspace.backdoors.table_methods import METHODS, TableMethod
@@ -215,8 +215,7 @@ def guarantee_table(answers: Answers, others: NetworkTable | None) -> str:
     for name, crossed in answers.crossed.items():
         cells = _judged(table, *out_of_fold_p(table, crossed))
         if others is not None:
-            good = table.without
-            near = Nearness.of(table.select(np.flatnonzero(good)), crossed.own[good], crossed.fold[good])
+            near = calibrated(table, crossed)
             cells += _judged(others, near.p_values(others, answers.outside[name]), near.distance(others))
         lines.append([name, *cells])
     heads = ["judged", "false alarms", "found"]

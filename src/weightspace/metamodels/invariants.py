@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from weightspace.errors import NetworkError
 from weightspace.weights.layers import NormalLayer, layers_of, normal_form
 from weightspace.weights.network import Network
 
@@ -69,9 +70,11 @@ def invariants(network: Network) -> Invariants:
     it is read off the `normal_form`.
 
     Raises:
-        NetworkError: if it has no layers that can be told apart, see `layers_of`.
+        NetworkError: if it has no layers that can be told apart, see `layers_of`, or fewer than two classes.
     """
     layers = layers_of(network)
+    if len(layers[-1].kernel) < 2:
+        raise NetworkError("a network that answers one number has no classes that could be told apart")
     normal = normal_form(layers)
     ways = _ways(normal)
     neurons = tuple(_neurons(normal[i], normal[i + 1], ways[i]) for i in range(len(normal) - 1))

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from weightspace.errors import NetworkError
 from weightspace.weights.network import Network
 
+CHANNELS = 4
+"""Most channels that an image has."""
 VECTORS = ("bias", "scale", "shift", "running_mean", "running_variance")
 
 
@@ -101,9 +103,15 @@ def _chained(kernels: dict[str, np.ndarray]) -> list[Layer]:
     return [Layer(name, kernel) for name, kernel in kernels.items()] if left else found
 
 
+def is_chain(layers: Sequence[Layer]) -> bool:
+    """Whether each layer reads all that the one before gives, from the channels of an image on."""
+    widths = [len(layer.kernel) for layer in layers[:-1]]
+    return layers[0].kernel.shape[1] <= CHANNELS and widths == [layer.kernel.shape[1] for layer in layers[1:]]
+
+
 def _reads(kernel: np.ndarray, before: Layer | None) -> bool:
     if before is None:
-        return kernel.shape[1] <= 4  # the channels of an image
+        return kernel.shape[1] <= CHANNELS
     inputs, neurons = kernel.shape[1], len(before.kernel)
     dense_after_pixels = kernel.shape[2] == 1 and before.spatial and inputs % neurons == 0
     return inputs == neurons or dense_after_pixels

@@ -123,7 +123,9 @@ class Grammar(TokenOperators):
         return self.helper(("mean", id(first), id(second)), make)
 
     def _balance_node(self, first: Feature, second: Feature) -> SOp:
-        make = lambda: SequenceMap("round(x * (y + 1))", self._mean_node(first, second), indices)  # noqa: E731
+        def make() -> SOp:
+            return SequenceMap("round(x * (y + 1))", self._mean_node(first, second), indices)
+
         return self.helper(("balance", id(first), id(second)), make)
 
     def _interleaved(self, cost: int) -> None:

@@ -209,7 +209,10 @@ class TokenOperators:
         separator, begin = self.vocab.index(SEP) if SEP in self.vocab else -2, self.vocab.index(BOS)
         values = np.where(feature.values == separator, begin, feature.values).astype(np.int16)
         source = f"{BOS!r} if x == {SEP!r} else x"
-        make = lambda: self.helper(("begun", id(feature)), lambda: Map(source, feature.node))  # noqa: E731
+
+        def make() -> SOp:
+            return self.helper(("begun", id(feature)), lambda: Map(source, feature.node))
+
         return Feature("token", values, feature.cost, "begun", make)
 
     def _matching(self, key: Feature, query: Feature, strict: bool) -> Callable[[], Selector]:
