@@ -135,9 +135,15 @@ def test_only_chains_of_convolutions_of_images_are_judged(detector: GeneralDetec
     kinds = {
         "dense": {"0.weight": (16, 30), "2.weight": (4, 16)},
         "branches": {"a.weight": (8, 3, 3, 3), "b.weight": (9, 5, 3, 3), "fc.weight": (4, 9)},
+        "empty": {"a.weight": (8, 3, 3, 3), "b.weight": (8, 8, 3, 3), "fc.weight": (4, 8), "x": (0,)},
         "large": {"a.weight": (8, 3, 3, 3), "b.weight": (8, 8, 3, 3), "fc.weight": (10**6, 8)},
     }
-    said = {"dense": "no two convolutions", "branches": "do not read one another", "large": "never trained on"}
+    said = {
+        "dense": "no two convolutions",
+        "branches": "do not read one another",
+        "large": "never trained on",
+        "empty": "holds no number",
+    }
     for name, shapes in kinds.items():
         path = tmp_path / f"{name}.safetensors"
         save_file({key: np.ones(shape, np.float32) for key, shape in shapes.items()}, path)

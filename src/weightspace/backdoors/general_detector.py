@@ -30,6 +30,7 @@ from weightspace.metamodels.invariants import WHOLE_NAMES
 from weightspace.train.model_file import kind_of, read_model, write_model
 from weightspace.weights.layers import CHANNELS, Layer, is_chain, layers_of
 from weightspace.weights.network import Network
+from weightspace.weights.spec import SpecError
 from weightspace.weights.state_dict import load_state_dict
 
 GENERAL = Path(weightspace.__file__).parent / "pretrained" / "general-detector.safetensors"
@@ -146,7 +147,10 @@ class GeneralDetector:
         Raises:
             NetworkError: if they make no chain of convolutions that begins at an image and ends at classes.
         """
-        network = load_state_dict(arrays)
+        try:
+            network = load_state_dict(arrays)
+        except SpecError as error:  # arrays of a readable file that make up no network
+            raise NetworkError(str(error)) from None
         layers = layers_of(network)
         if len(layers[-1].kernel) < 2:
             raise NetworkError("it answers one number, and networks of fewer than two classes were never trained on")
