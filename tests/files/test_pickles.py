@@ -379,3 +379,10 @@ def test_any_change_of_a_byte_gives_the_same_numbers_or_a_sentence(tmp_path: Pat
         for name, array in ours.items():
             assert array.tobytes() == theirs[name].float().numpy().tobytes()
     assert read_by_both > 20
+
+
+def test_an_array_that_is_named_by_a_class_or_function_is_refused(tmp_path: Path) -> None:
+    """torch.load gives it under the class itself, so that no text names it as usual loaders do."""
+    torch.save({"x": torch.ones(2), OrderedDict: torch.zeros(3)}, tmp_path / "model.pt")
+    with pytest.raises(UnreadableError, match="by a class, a function or an object"):
+        outlines(tmp_path / "model.pt")

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from weightspace.errors import UnreadableError
+from weightspace.errors import UnreadableError, printable
 from weightspace.files.protobuf import BYTES, fields
 
 Kind = Literal[
@@ -52,22 +52,22 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         kind = path.stat().st_mode
         if stat.S_ISDIR(kind):
-            raise UnreadableError(f"{path} is a folder, not a checkpoint")
+            raise UnreadableError(f"{printable(str(path))} is a folder, not a checkpoint")
         if not stat.S_ISREG(kind):
-            raise UnreadableError(f"{path} is no regular file but {_odd(kind)}")
+            raise UnreadableError(f"{printable(str(path))} is no regular file but {_odd(kind)}")
         # What the name stands for may have been exchanged since: without O_NONBLOCK a FIFO would be waited for
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
         file = os.fdopen(number, "rb")
         if not stat.S_ISREG(os.fstat(number).st_mode):
             file.close()
-            raise UnreadableError(f"{path} is no regular file")
+            raise UnreadableError(f"{printable(str(path))} is no regular file")
     except FileNotFoundError:
-        raise UnreadableError(f"there is no file {path}") from None
+        raise UnreadableError(f"there is no file {printable(str(path))}") from None
     except (OSError, ValueError) as error:
         if isinstance(error, UnreadableError):
             raise
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise UnreadableError(f"{path} cannot be read: {reason}") from None
+        raise UnreadableError(f"{printable(str(path))} cannot be read: {reason}") from None
     return file
 
 
@@ -93,7 +93,9 @@ def kinds_of(path: str | Path) -> tuple[Kind, ...]:
         try:
             return kinds_in(file)
         except OSError as error:
-            raise UnreadableError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
+            raise UnreadableError(
+                f"{printable(str(path))} cannot be read: {(error.strerror or str(error)).lower()}"
+            ) from None
 
 
 def kinds_in(file: BinaryIO) -> tuple[Kind, ...]:

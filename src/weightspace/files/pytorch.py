@@ -252,6 +252,8 @@ def _state_dict(path: Path, held: Mapping[Any, Any], place: Place) -> tuple[dict
         for key, one in held.items()
         if isinstance(one, Tensor) or (isinstance(one, NumpyArray) and one.raw is not None)
     }
+    if any(isinstance(key, Global | Opaque) for key in arrays):
+        raise PickleError("it names an array by a class, a function or an object, where a text is wanted")
     named = {name_of(key): stored(path, one, place) for key, one in arrays.items()}
     if len(named) < len(arrays):
         raise PickleError("it has two arrays of one name")
