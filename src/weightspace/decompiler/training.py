@@ -13,6 +13,7 @@ from weightspace.decompiler.lifting.rewrite import WRITING
 from weightspace.errors import RaspError
 from weightspace.rasp.compiler.bare import POSITIONS, TOKENS, BareTransformer
 from weightspace.rasp.compiler.transformer import CompiledTransformer
+from weightspace.threads import one_thread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,41 +95,37 @@ def trained(
     return _fitted(replace(bare, params=params), wanted, seed, config)
 
 
+@one_thread()
 def _fitted(bare: BareTransformer, wanted: Answers, seed: int, config: RungTraining) -> BareTransformer:
     """A transformer trained to answer as is wanted; the best of those that were tried on all inputs is kept."""
     import torch
 
     from weightspace.decompiler.trainable import TrainableTransformer, data_of
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the order of sums, and so every weight, must not hang on the number of cores
-    try:
-        network, data = TrainableTransformer(bare), data_of(bare, wanted)
-        optimiser = torch.optim.Adam(
-            [{"params": [p], "lr": config.rate * float(p.detach().square().mean().sqrt())} for p in network.trained],
-            betas=(0.9, 0.98),
-            fused=True,
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-        )
-        random = np.random.default_rng([seed, 5])
-        best, kept = share_right(bare, wanted), bare
-        for step in range(config.steps):
-            if step % config.check == 0 and step:
-                found = network.bare()
-                share = share_right(found, wanted)
-                if share >= best:
-                    best, kept = share, found
-                if share == 1.0 and step >= config.least:
-                    return kept
-            rows = torch.from_numpy(random.integers(0, len(data.codes), config.batch))
-            loss = network.loss(data, rows, config.sharpness)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-        found = network.bare()
-        return found if share_right(found, wanted) >= best else kept
-    finally:
-        torch.set_num_threads(threads)
+    network, data = TrainableTransformer(bare), data_of(bare, wanted)
+    optimiser = torch.optim.Adam(
+        [{"params": [p], "lr": config.rate * float(p.detach().square().mean().sqrt())} for p in network.trained],
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    )
+    random = np.random.default_rng([seed, 5])
+    best, kept = share_right(bare, wanted), bare
+    for step in range(config.steps):
+        if step % config.check == 0 and step:
+            found = network.bare()
+            share = share_right(found, wanted)
+            if share >= best:
+                best, kept = share, found
+            if share == 1.0 and step >= config.least:
+                return kept
+        rows = torch.from_numpy(random.integers(0, len(data.codes), config.batch))
+        loss = network.loss(data, rows, config.sharpness)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    found = network.bare()
+    return found if share_right(found, wanted) >= best else kept

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.numpy import save
 
 from weightspace import __version__
@@ -23,6 +22,7 @@ from weightspace.pairs.card import CORRESPONDENCE, DESCRIPTION, FACTS, SOUND, UN
 from weightspace.pairs.correspondence import Correspondence, Slot
 from weightspace.pairs.making import Made, Recipe, of_name
 from weightspace.pairs.network import NetworkPlan, state_dict
+from weightspace.threads import one_thread
 from weightspace.transformers.loading import load_trained
 from weightspace.transformers.trained import TrainedTransformer
 
@@ -120,12 +120,8 @@ def _begin(folder: Path, recipe: str, seed: int) -> None:
 
 
 def _make(folder: Path, recipe: Recipe, seed: int, number: int) -> str:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # they are small: several side by side are faster than one on several cores
-    try:
+    with one_thread():  # they are small: several side by side are faster than one on several cores
         found = recipe.made(seed, number)
-    finally:
-        torch.set_num_threads(threads)
     write_pair(folder / (SOUND if found.dropped is None else UNSOUND) / f"{number:05d}", found)
     return "the last one sound" if found.dropped is None else f"the last one dropped: {found.dropped}"
 

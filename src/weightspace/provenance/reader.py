@@ -22,6 +22,7 @@ from weightspace.provenance.questions import asked_targets, check_enough, proven
 from weightspace.provenance.set_reader import Answered, ProbeNetwork, SetReader, SetReaderConfig, pooled
 from weightspace.provenance.stacked import stacked_answers
 from weightspace.provenance.typicality import Typicality
+from weightspace.threads import one_thread
 from weightspace.train.model_file import read_model, training_of, write_model
 from weightspace.weights.network import Network
 from weightspace.weights.population import Population
@@ -64,6 +65,7 @@ class ProvenanceReader:
     facts: Mapping[str, Any]
 
     @staticmethod
+    @one_thread()
     def train(zoo: Zoo, *, fits: int = 3, config: SetReaderConfig = PROBES, show: bool = False) -> ProvenanceReader:
         """Train readers on a zoo's training networks, and calibrate them on its validation networks.
 

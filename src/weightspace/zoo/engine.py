@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from weightspace.files.workers import WorkerError, cores, processes
+from weightspace.threads import one_thread
 from weightspace.zoo.records import TrainedNetwork, TrainingPlan
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class ProcessEngine:
         return {"device": "cpu", "stack": self.stack}
 
     def seconds(self, shards: Mapping[int, Plans]) -> float:
-        with _one_thread():
+        with one_thread():
             each = seconds_a_network(next(iter(shards.values())), self.stack, "cpu")
         return each * sum(map(len, shards.values())) / max(1, self._processes(shards))
 
@@ -87,7 +88,7 @@ class ProcessEngine:
     def run(self, shards: Mapping[int, Plans], write: Write, advance: Callable[[int], None]) -> None:
         workers = self._processes(shards)
         if workers == 0:
-            with _one_thread():
+            with one_thread():
                 for number, plans in shards.items():
                     write(number, _train(plans, self.stack, "cpu", advance))
             return
@@ -221,19 +222,6 @@ def _probe(like: Plans, device: str) -> float:
     train_networks(probes, device)
     elapsed = time.perf_counter() - start
     return elapsed / len(like) * first.epochs * max(1, images // first.batch_size) / steps
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread, and as many as before afterwards."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 _counter: Any = None
