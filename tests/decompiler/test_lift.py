@@ -213,6 +213,16 @@ def test_two_equal_operations_are_told_apart_by_what_reads_them() -> None:
 # -- a little noise, and negative controls ----------------------------------------------------------------------------
 
 
+def test_directions_that_two_operations_could_share_otherwise_are_told_apart_by_the_size_of_a_head() -> None:
+    product, total = SequenceMap("x * y", tokens, indices), SequenceMap("x + y", tokens, indices)
+    number = Map("x == 2", total, encoding="numerical")
+    chosen = Aggregate(Select(tokens, product, "EQ"), number, encoding="numerical")
+    program = Program.of(chosen, vocab=range(5), max_seq_len=5)
+    # 8 and 9 of the product stand together where the sum is 6, and nothing reads any of the three
+    for seed in range(20):
+        assert is_lifted(bare_of(program, "tracr_compat", seed))
+
+
 def noisy(bare: BareTransformer, share: float, seed: int = 0) -> BareTransformer:
     random = np.random.default_rng(seed)
     params = {

@@ -39,6 +39,8 @@ TOKENS = 0
 """The S-op `tokens`: it and the indices, which come next, are there before any operation."""
 MOST_WIRINGS, MOST_ORDERS, MOST_COVERS = 500, 30, 200
 """So many ways to choose what the weights do not show are tried."""
+NO_CHOICE: Mapping[int, int] = {}
+"""Directions are shared among S-ops in the first way that fits."""
 
 
 class Steps(NamedTuple):
@@ -120,19 +122,24 @@ def dissect(bare: BareTransformer) -> Dissection:
         if fits:
             return found
         first = first or found
+    for chosen in _other_covers(bare) if first is not None else ():
+        try:
+            found, fits = _dissected(bare, (), chosen)
+        except NotLiftable:
+            continue
+        if fits:
+            return found
     if first is None:
         raise failure or NotLiftable("it holds no program")
     return first
 
 
-def _dissected(bare: BareTransformer, order: Sequence[int]) -> tuple[Dissection, bool]:
+def _dissected(
+    bare: BareTransformer, order: Sequence[int], chosen: Mapping[int, int] = NO_CHOICE
+) -> tuple[Dissection, bool]:
     """One way to read the weights, and whether a compiler would make them so where they leave a choice."""
-    knife = _Knife(bare, order)
-    for layer in range(bare.num_layers):
-        clock.look()
-        for head in knife.heads[layer]:
-            knife.attend(head)
-        knife.compute(layer)
+    knife = _Knife(bare, order, chosen)
+    knife.cut()
     if knife.unwritten:
         raise NotLiftable(f"nothing writes to direction {knife.unwritten[0]}, and nothing could without a trace")
     operations, output = knife.operations, knife.output()
@@ -140,7 +147,7 @@ def _dissected(bare: BareTransformer, order: Sequence[int]) -> tuple[Dissection,
     fits = True
     if unknown:
         operations, fits = _wired(operations, output, bare, knife.single)
-    elif knife.silent_numbers:
+    elif knife.silent_numbers or knife.asked:
         fits = _sizes(operations, output, bare) is not None
     return Dissection(tuple(operations), output, knife.mode, knife.exactness, unknown), fits
 
@@ -150,6 +157,19 @@ def _orders(bare: BareTransformer) -> Iterator[Sequence[int]]:
     unwritten = _Knife(bare).unwritten
     if len(unwritten) > 1:
         yield from islice(permutations(unwritten), 1, None)
+
+
+def _other_covers(bare: BareTransformer) -> Iterator[dict[int, int]]:
+    """Other ways to share directions among S-ops of one layer, the number of one for each time that was asked.
+
+    Directions of values that nobody reads may be shared in several ways: of `x * y` and `x + y` on numbers up to 4, the
+    values 8 and 9 of the one are switched on where 6 of the other is. The sizes of the heads tell.
+    """
+    knife = _Knife(bare)
+    knife.cut()
+    for place, (masks, full) in enumerate(knife.asked):
+        for number, _ in enumerate(islice(_covers(masks, full, knife.evidence), 1, MOST_COVERS), 1):
+            yield {place: number}
 
 
 class Links:
@@ -207,8 +227,10 @@ class _Evidence:
 class _Knife:
     """The state of a dissection, which goes through the transformer once, front to back."""
 
-    def __init__(self, bare: BareTransformer, order: Sequence[int] = ()) -> None:
+    def __init__(self, bare: BareTransformer, order: Sequence[int] = (), chosen: Mapping[int, int] = NO_CHOICE) -> None:
         self.bare, self.anchors = bare, find_anchors(bare)
+        self.chosen = chosen  # which cover is taken, by how many were asked for before
+        self.asked: list[tuple[dict[int, int], int]] = []
         self.heads, self.units = read_heads(bare, self.anchors), read_units(bare)
         self.special = {self.anchors.bos, self.anchors.one} - {None}
         self.nones, self.silent = _nones(self.units, self.anchors)
@@ -229,6 +251,14 @@ class _Knife:
         self.exactness: float | None = None
         self.single: set[int] = set()  # numerical S-ops that are a constant
         self.mode: Mode = self._mode()
+
+    def cut(self) -> None:
+        """Go through all layers."""
+        for layer in range(self.bare.num_layers):
+            clock.look()
+            for head in self.heads[layer]:
+                self.attend(head)
+            self.compute(layer)
 
     def _first_reader(self, d: int) -> int:
         for layer in range(self.bare.num_layers):
@@ -554,7 +584,10 @@ class _Knife:
         return [(target, inner) for target in numbers]
 
     def _classes(self, masks: dict[int, int], full: int) -> list[list[int]] | None:
-        return next(_covers(masks, full, self.evidence), None)
+        number = self.chosen.get(len(self.asked), 0)
+        found = next(islice(_covers(masks, full, self.evidence), number, None), None)
+        self.asked.append((masks, full))
+        return found
 
     def _pairs(self, layer: int, pairs: list[int]) -> None:
         reads, writes = self.units[layer]
