@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ CLASSES = 512
 """Of more values than these no classes are made."""
 MOST = 20_000
 """Places of the text on which directions are fitted."""
+RIDGE = 1e-6
+"""Share of the largest number of places at which a value stands that is added to all of them in least squares."""
 LEAST = 1e-4
 """A direction of classes is left out where its singular value is below this share of the largest."""
 
@@ -31,8 +33,9 @@ def fitted_directions(
     With x what stands there and v the variable: the slope cov(x, v) / var(v) of a number, which is what changes with it
     (least squares in the other direction, a probe, finds what tells it best, and the transformer need not read that);
     the span of the means of x for each value of v, by its main axes. Each of them as it is, of what is left where the
-    mean of each place of the text is taken away, and of what is left where that of each place and token is. At the
-    logits first those that say the variable.
+    mean of each place of the text is taken away, and of what is left where that of each place and token is. The
+    span of what each value of v adds where x is the sum of what the values of all S-ops, the token and the place add,
+    as means mix with v whatever goes with it. At the logits first those that say the variable.
 
     Args:
         rows: numbers of the inputs on which they are fitted.
@@ -47,9 +50,8 @@ def fitted_directions(
     where = np.broadcast_to(np.arange(codes.shape[1]), codes.shape)[real]
     token = alignment.batch.codes[rows][real]
     v = codes[real].astype(np.int64)
-    if len(v) > MOST:
-        kept = np.random.default_rng(0).permutation(len(v))[:MOST]
-        x, where, token, v = x[torch.from_numpy(kept)], where[kept], token[kept], v[kept]
+    kept = np.random.default_rng(0).permutation(len(v))[:MOST] if len(v) > MOST else np.arange(len(v))
+    x, where, token, v = x[torch.from_numpy(kept)], where[kept], token[kept], v[kept]
     if not len(v) or (v == v[0]).all():
         return
     numbers = None
@@ -65,6 +67,9 @@ def fitted_directions(
                 yield slope
         if 2 < len(np.unique(v)) <= CLASSES or numbers is None:
             spans.append(_class_axes(left, v))
+    others = [other.codes[rows][real][kept] for name, other in alignment.values.items() if name != variable]
+    if len(np.unique(v)) <= CLASSES or numbers is None:
+        spans.append(_added_axes(x, v, [token, where, *others]))
     for rank in RANKS:
         for axes in spans:
             if axes.shape[1] >= rank:
@@ -98,7 +103,33 @@ def _class_axes(x: Float[Tensor, "n width"], v: Int[np.ndarray, " n"]) -> Float[
     places = torch.from_numpy(of.reshape(-1))
     total = torch.zeros(len(classes), x.shape[1]).index_add_(0, places, x)
     count = torch.bincount(places, minlength=len(classes)).float()
-    means = total / count[:, None] * count.sqrt()[:, None]
+    return _main_axes(total / count[:, None] * count.sqrt()[:, None])
+
+
+def _added_axes(
+    x: Float[Tensor, "n width"], v: Int[np.ndarray, " n"], others: Sequence[Int[np.ndarray, " n"]]
+) -> Float[Tensor, "width rank"]:
+    """Orthonormal axes of the span of what each value of v adds to x beside other variables, by least squares."""
+    columns = [_one_hot(codes) for codes in (v, *others) if len(np.unique(codes)) <= CLASSES]
+    if len(np.unique(v)) > CLASSES:
+        return torch.zeros(x.shape[1], 0)
+    design = torch.cat(columns, 1)
+    design = design - design.mean(0)
+    square = design.T @ design
+    square.diagonal().add_(RIDGE * float(square.diagonal().max().clamp(min=1.0)))  # values may go together entirely
+    added = torch.linalg.solve(square, design.T @ (x - x.mean(0)).double())[: columns[0].shape[1]]
+    count = columns[0].sum(0)
+    added = added - (count @ added) / count.sum()
+    return _main_axes((added * count.sqrt()[:, None]).float())
+
+
+def _one_hot(codes: Int[np.ndarray, " n"]) -> Float[Tensor, "n values"]:
+    classes, of = np.unique(codes, return_inverse=True)
+    return torch.nn.functional.one_hot(torch.from_numpy(of.reshape(-1)), len(classes)).double()
+
+
+def _main_axes(means: Float[Tensor, "classes width"]) -> Float[Tensor, "width rank"]:
+    """Orthonormal axes of the span of some vectors, the main ones first."""
     _, sizes, axes = torch.linalg.svd(means, full_matrices=False)
     kept = int((sizes > LEAST * sizes[0].clamp(min=1e-12)).sum()) if float(sizes[0]) > 1e-9 else 0
     return axes[: min(kept, max(RANKS))].T

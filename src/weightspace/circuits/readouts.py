@@ -14,7 +14,6 @@ from torch import Tensor
 from weightspace.errors import NetworkError
 from weightspace.rasp.batch import BatchValues
 from weightspace.rasp.compiler.agreement import TOLERANCE
-from weightspace.rasp.compiler.transformer import Output
 from weightspace.rasp.functions import Value
 
 Answers = Float[np.ndarray, "inputs places"]
@@ -127,17 +126,40 @@ class TokenSet:
         return total
 
 
+@runtime_checkable
+class Encoded(Protocol):
+    """How an answer stands in a stream: what is known of a compiled transformer's output, or of a bare one's."""
+
+    @property
+    def values(self) -> tuple[Value, ...] | None:
+        """Of its directions; None if it is numerical."""
+        ...
+
+    @property
+    def none(self) -> object | None:
+        """None if nothing says that a numerical answer is None."""
+        ...
+
+    @property
+    def strict(self) -> bool:
+        """Whether a categorical answer is None where no direction reaches 1/2."""
+        ...
+
+
 @dataclass(frozen=True)
 class CompiledAnswer:
     """What a compiled transformer's stream holds along the directions of its output, which are its logits.
 
     Attributes:
         variable: the program's output.
-        output: where the answer stands.
+        output: how the answer stands there.
+        numbers: that a numerical answer can be, in order: the nearest is what a trained transformer says. Unless given,
+            it says what it says.
     """
 
     variable: str
-    output: Output
+    output: Encoded
+    numbers: tuple[float, ...] | None = None
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -150,7 +172,11 @@ class CompiledAnswer:
     def of_logits(self, logits: Float[Tensor, "inputs places outputs"]) -> Answers:
         held, output = logits.numpy().astype(np.float64), self.output
         if output.values is None:
-            return held[..., 0] if output.none is None else np.where(held[..., 1] > 0.5, np.nan, held[..., 0])
+            number = held[..., 0]
+            if self.numbers is not None:
+                known = np.array(self.numbers)
+                number = known[np.searchsorted((known[1:] + known[:-1]) / 2, number)]
+            return number if output.none is None else np.where(held[..., 1] > 0.5, np.nan, number)
         best = held[..., : len(output.values)].argmax(-1).astype(np.float64)
         return np.where(held.max(-1) > 0.5, best, np.nan) if output.strict else best
 

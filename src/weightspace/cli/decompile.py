@@ -235,6 +235,7 @@ def ladder(
     count: int = 50,
     budget: str = "10s",
     lengths: tuple[int, ...] = (),
+    interventions: bool = False,
     seed: int = 2024,
     out: Path = Path("runs/ladder"),
     json: bool = False,
@@ -247,6 +248,7 @@ def ladder(
         count: programs.
         budget: time for each method and program.
         lengths: of the programs in S-ops, inputs counted, instead of those published.
+        interventions: look for the S-ops of what is found, and of the true program, by interchanges, and scrub.
         seed: of programs, rungs and methods.
         out: folder of the weights and results.jsonl.
         json: print JSON: an object for each program, rung and method.
@@ -254,6 +256,7 @@ def ladder(
     Examples:
         weightspace decompiler ladder --count 20
         weightspace decompiler ladder --rungs clean noisy-0.03 --methods lifter search
+        weightspace decompiler ladder --rungs finetuned-0.9 --count 200 --budget 4s --interventions
     """
     from typing import cast
 
@@ -267,7 +270,13 @@ def ladder(
         raise ValueError(f"no method is named {unknown[0]!r}: there are {', '.join(METHODS)}")
     chosen = cast(tuple[Method, ...], methods or METHODS)
     config = LadderConfig(
-        count=count, rungs=rungs, methods=chosen, budget=seconds_of(budget), seed=seed, lengths=lengths
+        count=count,
+        rungs=rungs,
+        methods=chosen,
+        budget=seconds_of(budget),
+        seed=seed,
+        lengths=lengths,
+        interventions=interventions,
     )
     rows = run_ladder(config, out)
     return say_json([asdict(row) for row in rows]) if json else say(table(rows))

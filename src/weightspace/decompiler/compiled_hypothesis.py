@@ -12,6 +12,7 @@ from weightspace.circuits.readouts import CompiledAnswer
 from weightspace.decompiler.lens import weights
 from weightspace.decompiler.proof.certificate import Columns
 from weightspace.decompiler.proof.ownership import Share, shares
+from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import BOS, Selector
@@ -21,9 +22,11 @@ from weightspace.transformers.places import Place
 from weightspace.transformers.trained import TrainedTransformer
 
 
-def as_trained(transformer: CompiledTransformer) -> TrainedTransformer:
+def as_trained(transformer: CompiledTransformer | BareTransformer) -> TrainedTransformer:
     """A compiled transformer with the named places of a trained one; its logits are the directions of its output."""
-    direction = "causal" if transformer.configuration.causal else "bidirectional"
+    bare = isinstance(transformer, BareTransformer)
+    causal = transformer.causal if bare else transformer.configuration.causal
+    direction = "causal" if causal else "bidirectional"
     config = {"act_fn": "relu", "normalization_type": None, "attention_dir": direction}
     return load_trained(weights(transformer), config=config)
 

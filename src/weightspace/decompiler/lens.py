@@ -8,11 +8,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from weightspace.decompiler.examples import readout_of
 from weightspace.errors import RaspError
 from weightspace.files.atomic import write_atomically
 from weightspace.files.extras import install_command
+from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.compiler.transformer import CompiledTransformer
 
 
@@ -109,24 +112,32 @@ def answer_directions(transformer: CompiledTransformer) -> list[int]:
     return directions if output.none is None else [*directions, output.none]
 
 
-def weights(transformer: CompiledTransformer) -> dict[str, torch.Tensor]:
-    """Every parameter by TransformerLens's name, with an axis of its own for the heads."""
-    c, width = transformer.configuration, transformer.layout.width
-    params = {name: torch.from_numpy(value.copy()) for name, value in transformer.params.items()}
-    directions = answer_directions(transformer)
+def weights(transformer: CompiledTransformer | BareTransformer) -> dict[str, torch.Tensor]:
+    """Every parameter by TransformerLens's name, with an axis of its own for the heads.
+
+    The logits are what stands along the directions of the answer, and last that which says None, if there is one.
+
+    Raises:
+        RaspError: if it is not known where the answer stands.
+    """
+    bare = transformer if isinstance(transformer, BareTransformer) else BareTransformer.of(transformer)
+    width, heads, size = bare.width, bare.num_heads, bare.key_size
+    params = {name: torch.from_numpy(value.copy()) for name, value in bare.params.items()}
+    readout = readout_of(bare)
+    columns = readout.directions if readout.none is None else np.column_stack([readout.directions, readout.none])
     given = {
         "embed.W_E": params["token_embed/embeddings"],
         "pos_embed.W_pos": params["pos_embed/embeddings"],
-        "unembed.W_U": torch.eye(width)[:, directions],
-        "unembed.b_U": torch.zeros(len(directions)),
+        "unembed.W_U": torch.from_numpy(columns.astype(np.float32)),
+        "unembed.b_U": torch.zeros(columns.shape[1]),
     }
-    for layer in range(c.num_layers):
+    for layer in range(bare.num_layers):
         ours, theirs = f"transformer/layer_{layer}", f"blocks.{layer}"
         for which, letter in (("query", "Q"), ("key", "K"), ("value", "V")):
             side_by_side = params[f"{ours}/attn/{which}/w"]  # (width, heads * key size)
-            given[f"{theirs}.attn.W_{letter}"] = side_by_side.reshape(width, c.num_heads, c.key_size).transpose(0, 1)
-            given[f"{theirs}.attn.b_{letter}"] = params[f"{ours}/attn/{which}/b"].reshape(c.num_heads, c.key_size)
-        given[f"{theirs}.attn.W_O"] = params[f"{ours}/attn/linear/w"].reshape(c.num_heads, c.key_size, width)
+            given[f"{theirs}.attn.W_{letter}"] = side_by_side.reshape(width, heads, size).transpose(0, 1)
+            given[f"{theirs}.attn.b_{letter}"] = params[f"{ours}/attn/{which}/b"].reshape(heads, size)
+        given[f"{theirs}.attn.W_O"] = params[f"{ours}/attn/linear/w"].reshape(heads, size, width)
         given[f"{theirs}.attn.b_O"] = params[f"{ours}/attn/linear/b"]
         for which, name in (("linear_1", "in"), ("linear_2", "out")):
             given[f"{theirs}.mlp.W_{name}"] = params[f"{ours}/mlp/{which}/w"]

@@ -8,16 +8,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from weightspace.decompiler.decompile import METHODS, Attempt, Method, Problem, attempt, judge
+from weightspace.decompiler.explained import Explained, explained
 from weightspace.decompiler.ladder import make_ladder, rung_path
 from weightspace.decompiler.network.pairs import split_of_program
 from weightspace.decompiler.proof.verify import behaviour
 from weightspace.decompiler.rung import load_rung
-from weightspace.errors import RaspError
+from weightspace.errors import NetworkError, RaspError
 from weightspace.evaluation.metrics import bootstrap_interval
 from weightspace.evaluation.tables import markdown_table
 from weightspace.files.progress import progress
@@ -30,6 +31,8 @@ MOST_PARAMETERS = 65_536
 RESULTS = "results.jsonl"
 TOGETHER = "together"
 """The row of all methods together: of their programs that which is best proved on the weights given."""
+TRUTH = "true program"
+"""The row of the program of which the weights were made: nobody finds it, and interventions ask whether it is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class LadderConfig:
         budget: seconds each method has for each program.
         seed: of the programs, the rungs and the methods.
         lengths: of the programs in S-ops, inputs counted; empty for the published ones, 4 to 8.
+        interventions: whether the S-ops of what is found, and of the true program, are looked for by interchanges in
+            the weights given, which are then scrubbed.
     """
 
     count: int = 200
@@ -51,6 +56,12 @@ class LadderConfig:
     budget: float = 10.0
     seed: int = 2024
     lengths: tuple[int, ...] = ()
+    interventions: bool = False
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Who has a row for each program and rung."""
+        return (*self.methods, TRUTH) if self.interventions else self.methods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +80,8 @@ class Outcome:
         rank: how `decompiler.decompile.judge` ranks it among others, on the weights given alone.
         budget: seconds that it had.
         program: a hash of the true program's text, so that rows of other programs are never taken for these.
+        sops, located, scrubbed: as in `decompiler.explained.Explained`; None where interventions were not asked for, or
+            there is no program.
     """
 
     rung: str
@@ -87,6 +100,16 @@ class Outcome:
     rank: tuple[int, float]
     budget: float
     program: str
+    sops: int | None = None
+    located: int | None = None
+    scrubbed: float | None = None
+
+    @property
+    def explained(self) -> bool:
+        """Whether interventions find every S-op of the program, and scrubbing leaves the answers as they are."""
+        if self.sops is None or self.located is None or self.scrubbed is None:
+            return False
+        return Explained(self.sops, self.located, self.scrubbed).whole
 
 
 def held_out(count: int, seed: int, lengths: Sequence[int] = (), shape: tuple[int, int] | None = None) -> list[Program]:
@@ -136,20 +159,19 @@ def run_ladder(config: LadderConfig, out: str | Path, *, show: bool = True) -> l
 
     def asked(row: Outcome) -> bool:
         own = row.number < len(hashes) and row.program == hashes[row.number]
-        return own and row.budget == config.budget and row.rung in config.rungs and row.method in config.methods
+        return own and row.budget == config.budget and row.rung in config.rungs and row.method in config.rows
 
-    known = {(row.rung, row.number, row.method) for row in outcomes(out) if asked(row)}
+    done = [row for row in outcomes(out) if asked(row)]
+    known = {(row.rung, row.number, row.method) for row in done if not config.interventions or _intervened(row)}
     jobs = [(rung, number) for rung in dict.fromkeys(config.rungs) for number in range(len(programs))]
-    missing = [job for job in jobs if any((*job, method) not in known for method in config.methods)]
+    missing = [job for job in jobs if any((*job, method) not in known for method in config.rows)]
     _end_torn_line(out / RESULTS)
     with (
         (out / RESULTS).open("a") as file,
         progress("decompiling", len(jobs), "networks", show, done=len(jobs) - len(missing)) as advance,
     ):
         for rung, number in missing:
-            methods: list[Method] = [
-                method for method in dict.fromkeys(config.methods) if (rung, number, method) not in known
-            ]
+            methods = [method for method in dict.fromkeys(config.rows) if (rung, number, method) not in known]
             rows = _decompiled(config, methods, programs[number], rung, number, out)
             file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
             file.flush()
@@ -170,21 +192,28 @@ def _end_torn_line(path: Path) -> None:
                 file.write(b"\n")
 
 
+def _intervened(row: Outcome) -> bool:
+    """Whether interventions were asked for, or there is nothing to ask them of."""
+    return row.sops is not None or row.status == "none"
+
+
 def _decompiled(
-    config: LadderConfig, methods: Sequence[Method], program: Program, rung: str, number: int, out: Path
+    config: LadderConfig, methods: Sequence[str], program: Program, rung: str, number: int, out: Path
 ) -> list[Outcome]:
     loaded = load_rung(rung_path(out, rung, number))
     truth = BareTransformer.of(compile_program(program, mode="tracr_compat"))
     problem = Problem(loaded.bare, config.seed)
-    rows = []
+    rows, held = [], dict[str, dict[str, Any]]()
     for method in methods:
         started = time.perf_counter()
-        try:
-            found = attempt(problem, method, config.budget)
-        except RaspError:
-            found = Attempt(None)
+        found = Attempt(program, "tracr_compat") if method == TRUTH else _attempt(problem, method, config.budget)
         seconds = time.perf_counter() - started
         facts = _facts(problem, found, program, truth, method)
+        if config.interventions and found.program is not None and facts["status"] != "none":
+            text = str(found.program)
+            if text not in held:
+                held[text] = _held(loaded.bare, found.program, config.seed)
+            facts |= held[text]
         rows.append(
             Outcome(
                 rung=rung,
@@ -201,6 +230,21 @@ def _decompiled(
             )
         )
     return rows
+
+
+def _attempt(problem: Problem, method: str, budget: float) -> Attempt:
+    try:
+        return attempt(problem, cast(Method, method), budget)
+    except RaspError:
+        return Attempt(None)
+
+
+def _held(bare: BareTransformer, program: Program, seed: int) -> dict[str, Any]:
+    """What interventions say; nothing is located of a program that has no answer on some input."""
+    try:
+        return explained(bare, program, seed)._asdict()
+    except (RaspError, NetworkError):
+        return Explained(len(program), 0, 0.0)._asdict()
 
 
 def _facts(problem: Problem, found: Attempt, program: Program, truth: BareTransformer, method: str) -> dict[str, Any]:
@@ -230,7 +274,8 @@ def outcomes(out: str | Path) -> list[Outcome]:
         except (ValueError, TypeError, KeyError):
             continue
         key = (outcome.rung, outcome.number, outcome.method, outcome.budget, outcome.program)
-        rows.setdefault(key, outcome)  # two runs side by side may have done one twice
+        if key not in rows or (rows[key].sops is None and outcome.sops is not None):  # two runs may have done one twice
+            rows[key] = outcome
     return list(rows.values())
 
 
@@ -241,7 +286,8 @@ def together(rows: Iterable[Outcome]) -> list[Outcome]:
     """
     by_weights: dict[tuple[str, int], list[Outcome]] = {}
     for row in rows:
-        by_weights.setdefault((row.rung, row.number), []).append(row)
+        if row.method != TRUTH:
+            by_weights.setdefault((row.rung, row.number), []).append(row)
     found = []
     for some in by_weights.values():
         best = max(some, key=lambda row: (row.rank, -row.seconds))
@@ -251,9 +297,10 @@ def together(rows: Iterable[Outcome]) -> list[Outcome]:
 
 def table(rows: Iterable[Outcome]) -> str:
     """A Markdown table: for each rung and method the share certified, the share that does what the program does, with
-    95% intervals by bootstrap over programs, and the seconds it took."""
+    95% intervals by bootstrap over programs, and the seconds it took; and what interventions say, where asked for."""
     rows = list(rows)
     rows += together(rows)
+    asked = any(row.sops is not None for row in rows)
     lines = []
     for rung in dict.fromkeys(row.rung for row in rows):
         for method in dict.fromkeys(row.method for row in rows):
@@ -263,7 +310,21 @@ def table(rows: Iterable[Outcome]) -> str:
             shares = [_share(np.array([getattr(row, name) for row in some], float)) for name in ("certified", "equal")]
             longer, seconds = sum(row.longer for row in some), float(np.median([row.seconds for row in some]))
             lines.append([rung, method, len(some), *shares, longer, f"{seconds:.2f}"])
-    return markdown_table(["rung", "method", "n", "certified", "behaviour equal", "longer", "median s"], lines)
+            if asked:
+                lines[-1] += _interventions(some)
+    columns = ["rung", "method", "n", "certified", "behaviour equal", "longer", "median s"]
+    return markdown_table([*columns, "S-ops located", "equal and explained"] if asked else columns, lines)
+
+
+def _interventions(rows: Sequence[Outcome]) -> list[str]:
+    """Of the S-ops of all programs the share that is located, and of the networks that whose program is equal, with
+    every S-op located and scrubbing passed."""
+    sops = sum(row.sops or 0 for row in rows)
+    located = sum(row.located or 0 for row in rows)
+    return [
+        f"{located / sops:.1%} of {sops:,}" if sops else "",
+        _share(np.array([row.equal and row.explained for row in rows], float)),
+    ]
 
 
 def _share(values: np.ndarray) -> str:

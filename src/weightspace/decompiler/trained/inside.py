@@ -15,6 +15,7 @@ from weightspace.rasp.choices import NextTokens
 from weightspace.rasp.functions import Value
 from weightspace.rasp.language import Selector, SOp
 from weightspace.rasp.program import Program
+from weightspace.transformers.trained import TrainedTransformer
 
 INPUTS, LONGEST = 160, 30
 """Inputs on which S-ops are looked for, the short ones."""
@@ -46,7 +47,7 @@ def held_sops(asked: Asked, program: Program, strings: Strings, *, seconds: floa
             found.append(Held(name, "not looked for: the time was over", None, None, 0))
             continue
         located = locate_aligned(alignment, variables=[name], pairs=PAIRS, seed=seed)[0]
-        found.append(_held(located, asked))
+        found.append(held_in(located, asked.transformer))
     return tuple(found)
 
 
@@ -67,12 +68,14 @@ def _some(strings: Strings, seed: int) -> Strings:
     return strings.take(np.array(chosen[:INPUTS], int))
 
 
-def _held(found: Located, asked: Asked) -> Held:
+def held_in(found: Located, transformer: TrainedTransformer) -> Held:
+    """Where an S-op was found in a transformer, with what speaks for it."""
     where = "nowhere" if found.component is None else str(found.component)
     judged = found.interchange
     if judged is None:
         return Held(found.variable, where, None, None, 0)
     # the answer itself may be held by all logits, of which a random subspace of the same size is all too
-    everything = found.component is not None and found.component.rank == asked.transformer.shape.outputs
+    held = found.component
+    everything = held is not None and held.place.kind == "logits" and held.rank == transformer.shape.outputs
     random = None if judged.control is None or everything else judged.control.share
     return Held(found.variable, where, judged.share, random, judged.changed.n)
