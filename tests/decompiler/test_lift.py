@@ -370,3 +370,13 @@ return v7"""
     bare = bare_of(program, "tracr_compat", 5)
     found = lift(bare)
     assert certify(found.program, bare, mode=found.mode) is not None
+
+
+def test_what_is_always_one_is_a_number_where_only_that_fits() -> None:
+    never = Map("x > 3", Map("x - 1", tokens), encoding="numerical")
+    always = Map("not x", never, encoding="numerical")
+    late = Map("x < 2", Map("not x", Map("x < 3", indices, encoding="numerical")), encoding="numerical")
+    both = LinearSequenceMap(always, Map("not x", late, encoding="numerical"), 2, 1)
+    program = Program.of(both, vocab=range(5), max_seq_len=5)
+    for seed in range(5):
+        assert is_lifted(bare_of(program, "tracr_compat", seed))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, combinations, islice, permutations, product
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -37,10 +39,8 @@ from weightspace.rasp.validate import Mode
 Kind = Literal["tokens", "indices", "map", "number", "pairs", "steps", "linear", "aggregate", "width"]
 TOKENS = 0
 """The S-op `tokens`: it and the indices, which come next, are there before any operation."""
-MOST_WIRINGS, MOST_ORDERS, MOST_COVERS = 500, 30, 200
+MOST_WIRINGS, MOST_ORDERS, MOST_COVERS, MOST_DOUBTS = 500, 30, 200, 60
 """So many ways to choose what the weights do not show are tried."""
-NO_CHOICE: Mapping[int, int] = {}
-"""Directions are shared among S-ops in the first way that fits."""
 
 
 class Steps(NamedTuple):
@@ -104,6 +104,21 @@ class Dissection:
     guesses: int
 
 
+class Choice(NamedTuple):
+    """What is taken where the weights leave it open.
+
+    Attributes:
+        order: in which directions that nothing writes to come about; as they are read unless given.
+        covers: which way to share the directions of one layer among S-ops, by how often that was asked before; the
+            first that fits unless given.
+        numbers: directions that hold a number, of which nothing says so.
+    """
+
+    order: Sequence[int] = ()
+    covers: Mapping[int, int] = MappingProxyType({})
+    numbers: frozenset[int] = frozenset()
+
+
 def dissect(bare: BareTransformer) -> Dissection:
     """Find the operations of clean weights.
 
@@ -112,33 +127,23 @@ def dissect(bare: BareTransformer) -> Dissection:
     """
     first: Dissection | None = None
     failure: NotLiftable | None = None
-    orders: Iterable[Sequence[int]] = [()]
-    for order in chain(orders, islice(_orders(bare), MOST_ORDERS)):
+    for choice in chain([Choice()], _choices(bare)):
         try:
-            found, fits = _dissected(bare, order)
+            found, fits = _dissected(bare, choice)
         except NotLiftable as error:
             failure = failure or error
             continue
         if fits:
             return found
         first = first or found
-    for chosen in _other_covers(bare) if first is not None else ():
-        try:
-            found, fits = _dissected(bare, (), chosen)
-        except NotLiftable:
-            continue
-        if fits:
-            return found
     if first is None:
         raise failure or NotLiftable("it holds no program")
     return first
 
 
-def _dissected(
-    bare: BareTransformer, order: Sequence[int], chosen: Mapping[int, int] = NO_CHOICE
-) -> tuple[Dissection, bool]:
+def _dissected(bare: BareTransformer, choice: Choice) -> tuple[Dissection, bool]:
     """One way to read the weights, and whether a compiler would make them so where they leave a choice."""
-    knife = _Knife(bare, order, chosen)
+    knife = _Knife(bare, choice)
     knife.cut()
     if knife.unwritten:
         raise NotLiftable(f"nothing writes to direction {knife.unwritten[0]}, and nothing could without a trace")
@@ -152,24 +157,24 @@ def _dissected(
     return Dissection(tuple(operations), output, knife.mode, knife.exactness, unknown), fits
 
 
-def _orders(bare: BareTransformer) -> Iterator[Sequence[int]]:
-    """Orders in which directions that nothing writes to may come about."""
-    unwritten = _Knife(bare).unwritten
-    if len(unwritten) > 1:
-        yield from islice(permutations(unwritten), 1, None)
-
-
-def _other_covers(bare: BareTransformer) -> Iterator[dict[int, int]]:
-    """Other ways to share directions among S-ops of one layer, the number of one for each time that was asked.
+def _choices(bare: BareTransformer) -> Iterator[Choice]:
+    """Other ways to read weights, where the first fails or does not fit.
 
     Directions of values that nobody reads may be shared in several ways: of `x * y` and `x + y` on numbers up to 4, the
-    values 8 and 9 of the one are switched on where 6 of the other is. The sizes of the heads tell.
+    values 8 and 9 of the one are switched on where 6 of the other is, and the sizes of the heads tell. What is always 1
+    may be the only value of a categorical S-op, or a number. And directions to which nothing writes come in some order.
     """
-    knife = _Knife(bare)
-    knife.cut()
+    knife = _Knife(bare, Choice())
+    unwritten = list(knife.unwritten)
+    with suppress(NotLiftable):
+        knife.cut()
+    few = (some for count in (1, 2) for some in combinations(sorted(knife.doubtful), count))
+    yield from (Choice(numbers=frozenset(some)) for some in islice(few, MOST_DOUBTS))
     for place, (masks, full) in enumerate(knife.asked):
         for number, _ in enumerate(islice(_covers(masks, full, knife.evidence), 1, MOST_COVERS), 1):
-            yield {place: number}
+            yield Choice(covers={place: number})
+    if len(unwritten) > 1:
+        yield from (Choice(order=order) for order in islice(permutations(unwritten), 1, MOST_ORDERS + 1))
 
 
 class Links:
@@ -227,16 +232,17 @@ class _Evidence:
 class _Knife:
     """The state of a dissection, which goes through the transformer once, front to back."""
 
-    def __init__(self, bare: BareTransformer, order: Sequence[int] = (), chosen: Mapping[int, int] = NO_CHOICE) -> None:
-        self.bare, self.anchors = bare, find_anchors(bare)
-        self.chosen = chosen  # which cover is taken, by how many were asked for before
-        self.asked: list[tuple[dict[int, int], int]] = []
+    def __init__(self, bare: BareTransformer, choice: Choice) -> None:
+        self.bare, self.anchors, self.choice = bare, find_anchors(bare), choice
+        self.asked: list[tuple[dict[int, int], int]] = []  # what was to be shared among S-ops
+        self.doubtful: set[int] = set()  # what is always 1 or 0, and may be a number or a value
         self.heads, self.units = read_heads(bare, self.anchors), read_units(bare)
         self.special = {self.anchors.bos, self.anchors.one} - {None}
         self.nones, self.silent = _nones(self.units, self.anchors)
         if self.nones:
             self.units = [_without(units, self.nones) for units in self.units]
         self.evidence = self._evidence()
+        self.evidence.numerical.update(dict.fromkeys(choice.numbers, True))
         self.operations = [
             Operation("tokens", -1, (), self.anchors.tokens, False),
             Operation("indices", -1, (), self.anchors.indices, False),
@@ -246,7 +252,9 @@ class _Knife:
         written = {d for heads in self.heads for head in heads for d in head.moved.values()}
         written |= {d for units in self.units for row in units.writes for d in row}
         free = set(range(bare.width)) - written - set(self.anchors.all) - self.nones
-        self.unwritten = [d for d in order if d in free] if order else sorted(free, key=self._first_reader)
+        self.unwritten = (
+            [d for d in choice.order if d in free] if choice.order else sorted(free, key=self._first_reader)
+        )
         self.silent_numbers = len(self.unwritten)
         self.exactness: float | None = None
         self.single: set[int] = set()  # numerical S-ops that are a constant
@@ -538,7 +546,13 @@ class _Knife:
                 target, weight = next(iter(writes[unit].items()))
                 if weight == 1 and not self.evidence.numerical.get(target):
                     found[unit] = target
+                    self._doubt(target)
         return found
+
+    def _doubt(self, d: int) -> None:
+        """Keep in mind a direction of which nothing says whether it holds a number."""
+        if d not in self.evidence.numerical:
+            self.doubtful.add(d)
 
     def _attach(self, layer: int, first: int, unmet: list[int]) -> None:
         """Give directions of values that nothing gives to the Maps of this layer, from operation `first` on."""
@@ -570,6 +584,9 @@ class _Knife:
         masks = {target: sum(place[d] for d in some) for target, some in sets.items()}
         doubtful = [target for target in masks if target not in self.evidence.numerical]
         full = (1 << len(place)) - 1
+        for target in masks:
+            if masks[target] == full:
+                self._doubt(target)
         some = (left for count in range(len(doubtful) + 1) for left in combinations(doubtful, count))
         numbers: tuple[int, ...] = ()
         for numbers in islice(some, MOST_COVERS):
@@ -584,7 +601,7 @@ class _Knife:
         return [(target, inner) for target in numbers]
 
     def _classes(self, masks: dict[int, int], full: int) -> list[list[int]] | None:
-        number = self.chosen.get(len(self.asked), 0)
+        number = self.choice.covers.get(len(self.asked), 0)
         found = next(islice(_covers(masks, full, self.evidence), number, None), None)
         self.asked.append((masks, full))
         return found
@@ -690,6 +707,8 @@ class _Knife:
         for (group, level), (inner, thresholds) in zip(results, missing, strict=True):
             d = group[0]
             numerical = d in self.unwritten or self.evidence.numerical.get(d, level != 1) is not False
+            if level == 1:
+                self._doubt(d)
             if d in self.unwritten:
                 self.unwritten.remove(d)
             steps = Steps(thresholds, (level if numerical else d,) * (len(thresholds) + 1))
