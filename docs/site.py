@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import posixpath
 import re
+import textwrap
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,10 @@ ROOT = Path(__file__).parent.parent
 TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 """Documents beside docs/, and the pages that they become."""
 TOP |= {"CHANGELOG.md": "changes.md"}
+FIGURES = "Where the figures come from"
+"""The heading of the last section of each page of results."""
+TABLES: dict[str, str] = {}
+"""The tables of pages of results as CSV, by their place in the site."""
 PYTHON = {
     "Networks": ("Network", "NetworkSpec", "load_network", "network_of_module", "inspect", "permute"),
     "Zoos": ("Zoo", "make_zoo", "zoo_recipe", "import_zoo", "push", "pull"),
@@ -70,7 +78,62 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Let links lead to pages of the site, or to the repository."""
     del config
     place = page.file.src_uri
-    return linked(markdown, place, {file.src_uri for file in files})
+    return boxed(linked(markdown, place, {file.src_uri for file in files}))
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Put every table of a page of results beside it as CSV; an empty corner of a table is no heading."""
+    del files
+    html, place = re.sub(r"<th[^>]*></th>", "<td></td>", html), page.file.src_uri
+    if place not in results(config["nav"]):
+        return html
+    text, tables = with_csv(html, Path(place).stem)
+    TABLES.update(tables)
+    return text
+
+
+def on_post_build(config: Any) -> None:
+    """Write the tables of all pages of results."""
+    for place, text in TABLES.items():
+        path = Path(config["site_dir"]) / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, newline="")
+
+
+def results(nav: list[Any]) -> list[str]:
+    """The pages that are all tables."""
+    ((_, pages),) = (entry for part in nav for entry in part.items() if entry[0] == "Results")
+    return [place for page in pages for place in page.values()]
+
+
+def boxed(markdown: str) -> str:
+    """The last section of a page of results, which says where its figures come from, as a box."""
+    head, found, text = markdown.partition(f"## {FIGURES}\n")
+    if not found:
+        return markdown
+    return head + f'!!! quote "{FIGURES}"\n\n' + textwrap.indent(text.strip(), "    ") + "\n"
+
+
+def with_csv(html: str, name: str) -> tuple[str, dict[str, str]]:
+    """A page with a link below each table, and the tables as CSV by their place in the site."""
+    tables: dict[str, str] = {}
+
+    def linked_table(found: re.Match[str]) -> str:
+        place = f"tables/{name}-{len(tables) + 1}.csv"
+        tables[place] = csv_of(found[0])
+        return f'{found[0]}\n<p class="csv"><a href="{place}" download>This table as CSV</a></p>'
+
+    return re.sub(r"<table>.*?</table>", linked_table, html, flags=re.DOTALL), tables
+
+
+def csv_of(table: str) -> str:
+    """A table of HTML as CSV, its cells as plain text."""
+    written = io.StringIO()
+    rows = csv.writer(written)
+    for row in re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL):
+        cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)
+        rows.writerow([unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in cells])
+    return written.getvalue()
 
 
 def generated() -> dict[str, str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import io
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -116,6 +116,23 @@ def test_a_notebook_becomes_a_page_with_what_it_shows(site: ModuleType, tmp_path
     assert "<div>card</div>" in page and "```text\n5\n```" in page
 
 
+def test_a_table_of_results_lies_beside_its_page_as_csv(site: ModuleType) -> None:
+    table = "<table><tr><td></td><th>a, b</th></tr><tr><td><code>x &lt; 3</code></td><td>50%</td></tr></table>"
+    html, tables = site.with_csv(f"<p>before</p>{table}{table}", "heads")
+    assert list(tables) == ["tables/heads-1.csv", "tables/heads-2.csv"]
+    assert list(csv.reader(io.StringIO(tables["tables/heads-1.csv"]))) == [["", "a, b"], ["x < 3", "50%"]]
+    assert html.count("as CSV") == 2 and 'href="tables/heads-2.csv"' in html
+
+
+def test_every_page_of_results_says_at_its_end_where_its_figures_come_from(site: ModuleType) -> None:
+    places = site.results(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
+    assert len(places) > 5
+    for place in places:
+        page = site.boxed((ROOT / "docs" / place).read_text())
+        box = page[page.rindex("\n!!! quote") :]
+        assert site.FIGURES in box and "**Seeds**" in box and "**Machine" in box and "\n## " not in box, place
+
+
 def test_sections_of_docstrings_are_found() -> None:
     pytest.importorskip("griffe", reason="the site needs the extra docs")
     text = "One.\n\nArgs:\n    a: b.\nRaises:\n    ValueError: c.\n\n>>> 1\n1"
@@ -130,15 +147,6 @@ def test_every_verdict_is_explained() -> None:
     for verdict, status in EXIT_STATUS.items():
         (row,) = re.findall(rf"^\| `{verdict}` \|.*\| (\d)[^|]*\|$", page, re.MULTILINE)
         assert int(row) == status
-
-
-@pytest.mark.slow
-def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
-    pytest.importorskip("mkdocs", reason="the site needs the extra docs")
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "to_transformer_lens" in (tmp_path / "site" / "reference" / "python.html").read_text()
 
 
 # -- notebooks --------------------------------------------------------------------------------------------------------
