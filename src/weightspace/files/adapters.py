@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from weightspace.errors import UnreadableError
+from weightspace.errors import UnreadableError, printable
 from weightspace.files.json_text import json_object
 from weightspace.files.kinds import open_regular
 
@@ -35,4 +35,4 @@ def _base(config: Path) -> str | None:
         return None
     if not isinstance(said, str) or not said:
         return None
-    return "".join(letter if letter.isprintable() else "?" for letter in said[:100])
+    return printable(said[:100])

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from weightspace.errors import UnreadableError
+from weightspace.errors import UnreadableError, printable
 from weightspace.files.arrays import WIDTHS, Held, Stored, view
 from weightspace.files.constructors import (
     CALLS,
@@ -66,7 +66,7 @@ def pytorch_outlines(path: Path, file: BinaryIO, stamps: Mapping[Path, Stamp], k
 def refuse_strange(path: Path, reader: Reader) -> None:
     """Refuse a file whose pickle names what no file of weights needs."""
     if reader.strange:
-        named = sorted(printable(name) for name in reader.strange)
+        named = sorted(short_name(name) for name in reader.strange)
         more = f" and {len(named) - 8} more" if len(named) > 8 else ""
         raise UnreadableError(
             f"{path} is refused, and nothing in it was executed: its pickle calls {', '.join(named[:8])}{more}, which "
@@ -74,9 +74,9 @@ def refuse_strange(path: Path, reader: Reader) -> None:
         )
 
 
-def printable(name: str) -> str:
-    """A name out of a file, short, and without letters that change what a terminal shows."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name[:100])
+def short_name(name: str) -> str:
+    """A name out of a file, short, as it may stand in a sentence."""
+    return printable(name[:100])
 
 
 class Storages:
@@ -282,16 +282,16 @@ def _instead(value: Any, odd: Mapping[str, str]) -> str:
         return f" but a {type(value).__name__} of {len(value)} things"
     if isinstance(value, dict):
         return f" but a dictionary of {len(value)} things that are no tensors"
-    return f" but {printable(value.name) if isinstance(value, Opaque) else 'a ' + type(value).__name__}"
+    return f" but {short_name(value.name) if isinstance(value, Opaque) else 'a ' + type(value).__name__}"
 
 
 def _notes(reader: Reader, odd: Mapping[str, str], stray: int) -> list[str]:
     notes = []
     if reader.passed:
-        names = sorted(printable(name) for name in reader.passed)
+        names = sorted(short_name(name) for name in reader.passed)
         notes.append(f"Objects in it were passed over and never built: {', '.join(names[:6])}.")
     for what in sorted(set(odd.values())):
-        names = [printable(name) for name, said in odd.items() if said == what]
+        names = [short_name(name) for name, said in odd.items() if said == what]
         notes.append(f"{len(names)} of its tensors are {what} and were not read ({', '.join(names[:3])}).")
     if isinstance(reader.persistent, Storages) and reader.persistent.meta:
         notes.append("Tensors of it are said to lie nowhere (meta): torch.load gives them without their numbers.")
