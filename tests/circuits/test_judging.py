@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.circuits.planted import gpt2
 from weightspace.circuits.alignment import Alignment
 from weightspace.circuits.hypothesis import Component, Hypothesis
 from weightspace.circuits.interchanging import draw_pairs, interchange_accuracy, random_component
 from weightspace.circuits.judging import judge
 from weightspace.circuits.locating import locate_aligned
+from weightspace.circuits.readouts import UNKNOWN, GreedyToken
 from weightspace.circuits.scrubbing import causal_scrubbing
 from weightspace.decompiler.compiled_hypothesis import aligned, true_hypothesis
 from weightspace.errors import NetworkError
@@ -128,6 +130,26 @@ return again
     given = alignment.swapped_answers(hypothesis.components["number"], base, source, where)
     agree = ((expected == given) | ~alignment.asked[base]).all(1)
     assert agree[defined].all() and not agree[~defined].all()
+
+
+def test_nothing_is_asked_where_the_program_then_says_what_no_transformer_can() -> None:
+    program = Program.parse("""
+vocab = ["a", "b", "c"]
+max_seq_len = 4
+causal = True
+before = Aggregate(Select(x == y - 1, indices, indices), tokens, default='')
+same = Select(PRED_EQ, before, tokens)
+return Pick(first, same, tokens, default='')
+""")
+    inputs = all_inputs("abc", 4)
+    readout = GreedyToken(("a", "b", "c", "d", "e", "f", "g"), program.name(program.output))
+    alignment = Alignment(gpt2(), program, inputs, readout, numbers={"a": 0, "b": 1, "c": 2})
+    pairs = draw_pairs(alignment, "before", count=48)
+    unsayable = (pairs.expected == UNKNOWN) & alignment.asked[pairs.base]
+    assert unsayable.any() and not (pairs.changes & unsayable).any()
+    silent = replace(pairs, expected=np.where(alignment.asked[pairs.base], UNKNOWN, pairs.expected))
+    found = interchange_accuracy(alignment, Component(Place("attn_out", 0)), silent)
+    assert found.every.share == 1.0
 
 
 def test_judgements_say_in_a_sentence_what_they_cannot_do() -> None:

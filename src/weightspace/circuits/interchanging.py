@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 from weightspace.circuits.alignment import Alignment, Rows
 from weightspace.circuits.hypothesis import Component
-from weightspace.circuits.readouts import Answers, same_answers
+from weightspace.circuits.readouts import UNKNOWN, Answers, same_answers
 from weightspace.errors import NetworkError
 from weightspace.evaluation.metrics import Tally
 from weightspace.rasp.language import Expression, Selector, indices, tokens, walk
@@ -51,7 +51,7 @@ class Pairs:
 class Interchange:
     """How often the answer becomes what the program gives where a variable has the values of another input.
 
-    An answer is right where all places at which something is asked are.
+    An answer is right where all places are at which something is asked, and the program says what can be answered.
 
     Attributes:
         changed: pairs whose answer changes by the program: the interchange accuracy.
@@ -105,7 +105,8 @@ def _right(alignment: Alignment, component: Component, pairs: Pairs, chosen: Row
     """Where the transformer answers as the program does after the swap, or nothing is asked."""
     base, source = pairs.base[chosen], pairs.source[chosen]
     given = alignment.swapped_answers(component, base, source, pairs.where[chosen])
-    return same_answers(pairs.expected[chosen], given) | ~alignment.asked[base]
+    wanted = pairs.expected[chosen]
+    return same_answers(wanted, given) | ~alignment.asked[base] | (wanted == UNKNOWN)
 
 
 def _control(alignment: Alignment, component: Component, pairs: Pairs, seed: int) -> Bool[np.ndarray, "pairs places"]:
@@ -134,6 +135,8 @@ def draw_pairs(
     The two inputs of a pair are of one length where there are several of it, else of lengths as near as may be. Where
     there are few inputs every pair is taken.
 
+    Where the program after the swap says what no transformer can, as nothing is there to be picked, nothing is asked.
+
     A variable that a place makes of what stands there is swapped at all places. Another is swapped at about half of
     them, drawn for each pair: swapped everywhere, it could not be told from what it is made of at other places.
 
@@ -157,7 +160,7 @@ def draw_pairs(
     for start in range(0, len(base), count):  # until there are enough whose answer changes
         part = slice(start, start + count)
         found, defined = alignment.swapped_meaning(variable, base[part], source[part], where[part])
-        changes = ~same_answers(alignment.expected[base[part]], found) & alignment.asked[base[part]]
+        changes = _changes(alignment, base[part], found)
         parts.append((found, defined))
         changed += int((defined & changes.any(1)).sum())
         if changed >= count and not complete:
@@ -165,10 +168,15 @@ def draw_pairs(
     expected = np.concatenate([part[0] for part in parts])
     defined = np.concatenate([part[1] for part in parts])
     base, source, where = base[: len(expected)], source[: len(expected)], where[: len(expected)]
-    changes = ~same_answers(alignment.expected[base], expected) & alignment.asked[base]
+    changes = _changes(alignment, base, expected)
     every = np.flatnonzero(defined)[: None if complete else count]
     altered = np.flatnonzero(defined & changes.any(1))[: None if complete else count]
     return Pairs(base, source, where, expected, changes, every, altered, int((~defined).sum()))
+
+
+def _changes(alignment: Alignment, base: Rows, expected: Answers) -> Bool[np.ndarray, "pairs places"]:
+    """Where an answer is asked, is another after the swap, and is one that the transformer can give."""
+    return ~same_answers(alignment.expected[base], expected) & alignment.asked[base] & (expected != UNKNOWN)
 
 
 def is_local(program: Program, variable: str) -> bool:
