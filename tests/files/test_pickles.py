@@ -153,6 +153,15 @@ def test_settings_of_harmless_classes_are_passed_over_and_said(tmp_path: Path) -
         outlines(tmp_path / "b.ckpt")
 
 
+def test_numbers_of_a_type_that_is_not_read_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    torch.save({**SD, "wide": np.zeros(3, np.longdouble)}, tmp_path / "a.pt")
+    with pytest.raises(UnreadableError, match="numpy array of type f16, which is not read: save it as float32"):
+        outlines(tmp_path / "a.pt")
+    torch.save({**SD, "words": np.array(["a", "b"])}, tmp_path / "b.pt")  # texts are no weights
+    (found,) = outlines(tmp_path / "b.pt")
+    assert set(found.arrays) == set(SD)
+
+
 def test_tensors_of_other_kinds_are_said_plainly_and_the_rest_is_read(tmp_path: Path) -> None:
     odd = {
         "sparse": torch.eye(3).to_sparse(),

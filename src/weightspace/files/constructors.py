@@ -59,6 +59,8 @@ NUMPY_TYPES = {
     **{f"{sign.lower()}{width}": f"{sign}{8 * width}" for sign in "IU" for width in (1, 2, 4, 8)},
 }
 """numpy's types, by safetensors' names."""
+NUMBERS = "biufc"
+"""The kinds of numpy's types that hold numbers."""
 _PASSED = re.compile(
     r"argparse\.Namespace|types\.SimpleNamespace|builtins\.(set|frozenset|complex|slice|range|object|bytearray)"
     r"|__builtin__\.(set|frozenset|complex|slice|range|object)"
@@ -310,6 +312,8 @@ def _fill(array: NumpyArray, shape: Any, kind: Any, columns: Any, raw: Any) -> N
     if not isinstance(kind, NumpyType):
         raise PickleError("it has a numpy array without a type")
     dtype = NUMPY_TYPES.get(kind.code)
+    if dtype is None and kind.code[:1] in NUMBERS:  # left out in silence, it could be weights of what is judged
+        raise PickleError(f"it has a numpy array of type {kind.code}, which is not read: save it as float32")
     if dtype is None or not isinstance(raw, bytes):  # texts and objects: no weights
         array.opaque.append(raw if raw else kind.code)
         return

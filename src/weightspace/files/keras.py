@@ -15,7 +15,7 @@ import numpy as np
 
 from weightspace.errors import UnreadableError
 from weightspace.files.arrays import FLOATING, Stored
-from weightspace.files.constructors import NUMPY_TYPES
+from weightspace.files.constructors import NUMBERS, NUMPY_TYPES
 from weightspace.files.extras import install_command
 from weightspace.files.kinds import Kind
 from weightspace.files.outline import LARGEST_MULTIPLE, SLACK, Outline, Stamp, check_total, outline_of
@@ -187,6 +187,8 @@ def _dataset(path: Path, name: str, found: Any, inside: Entry | None) -> Stored 
     if not filters <= _FILTERS:
         raise ValueError(f"array {name[:100]!r} is packed by a method that is not known")
     dtype = NUMPY_TYPES.get(found.dtype.str[1:])
+    if dtype is None and found.dtype.kind in NUMBERS:
+        raise ValueError(f"array {name[:100]!r} is of type {found.dtype}, which is not read")
     if dtype is None or found.shape is None:  # texts and settings
         return None
     if dtype in FLOATING and found.dtype.kind != "f":
