@@ -23,6 +23,7 @@ def test_s_ops_that_one_mlp_writes_are_told_apart() -> None:
     program = planted()
     found = explained(BareTransformer.of(compile_program(program)), program)
     assert (found.sops, found.located) == (4, 4)
+    assert found.whole
 
 
 def test_interventions_reject_a_program_that_the_weights_do_not_compute() -> None:

@@ -10,19 +10,21 @@ import numpy as np
 
 from weightspace.circuits.alignment import Alignment
 from weightspace.circuits.hypothesis import Hypothesis
-from weightspace.circuits.locating import Located, locate_aligned
+from weightspace.circuits.interchanging import draw_pairs
+from weightspace.circuits.locating import Located, locate_aligned, usual_places
 from weightspace.circuits.readouts import CompiledAnswer
 from weightspace.circuits.scrubbing import causal_scrubbing
 from weightspace.decompiler.compiled_hypothesis import as_trained
-from weightspace.decompiler.examples import input_codes, readout_of
+from weightspace.decompiler.examples import distinct, input_codes, readout_of
 from weightspace.decompiler.trained.inside import held_in
 from weightspace.errors import NetworkError
 from weightspace.rasp.batch import Batch
 from weightspace.rasp.batch_interpreter import evaluate_batch
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.functions import Value
-from weightspace.rasp.language import BOS, Selector, SOp
+from weightspace.rasp.language import BOS, Selector, SOp, walk
 from weightspace.rasp.program import Program
+from weightspace.transformers.trained import TrainedTransformer
 
 INPUTS, PAIRS = 256, 96
 
@@ -52,7 +54,7 @@ def explained(bare: BareTransformer, program: Program, seed: int = 0) -> Explain
     """Hold a program against a network by interventions.
 
     Directions are fitted and chosen on half of 256 inputs, judged on the other half; a numerical answer is the nearest
-    of those that the program gives.
+    of those that the program gives, swapped or not.
 
     Args:
         bare: with its readout, on the program's tokens.
@@ -66,13 +68,12 @@ def explained(bare: BareTransformer, program: Program, seed: int = 0) -> Explain
     every = [[bare.space[number] for number in row[1:]] for group in input_codes(bare, seed) for row in group]
     inputs = [every[place] for place in np.random.default_rng([seed, 6]).permutation(len(every))[:INPUTS]]
     output = program.name(program.output)
-    numbers = {value: row for row, value in enumerate(bare.space) if value in bare.vocab}
     alignment = Alignment(
         as_trained(bare),
         program,
         inputs,
-        CompiledAnswer(output, readout, _numbers(program, every) if readout.values is None else None),
-        numbers=numbers,
+        CompiledAnswer(output, readout),
+        numbers={value: row for row, value in enumerate(bare.space) if value in bare.vocab},
         begin=bare.space.index(BOS),
         closed=True,
     )
@@ -84,24 +85,46 @@ def explained(bare: BareTransformer, program: Program, seed: int = 0) -> Explain
         and name in alignment.values
         and len(alignment.values[name].values) > 1
     ]
+    if readout.values is None:
+        alignment.readout = CompiledAnswer(output, readout, _numbers(program, every, alignment, names, seed))
     found = locate_aligned(alignment, variables=names, pairs=PAIRS, seed=seed)
     asked = [one for one in found if one.interchange is not None and one.interchange.changed.n]
     located = [one for one in asked if held_in(one, alignment.transformer).located]
-    scrubbed = causal_scrubbing(alignment, _hypothesis(program, located), seed=seed).agreement.share
+    scrubbed = causal_scrubbing(
+        alignment, _hypothesis(program, located, alignment.transformer), seed=seed
+    ).agreement.share
     return Explained(len(asked), len(located), scrubbed or 0.0)
 
 
-def _hypothesis(program: Program, located: Sequence[Located]) -> Hypothesis:
-    """The S-ops that are located; of two at the same place, as one may be the other by another name, the first."""
+def _hypothesis(program: Program, located: Sequence[Located], transformer: TrainedTransformer) -> Hypothesis:
+    """The S-ops that are located, each no later in the pass than those that read it.
+
+    An S-op of which only one thing is read is found behind its reader too, as it is the same there. Of two at the same
+    place, as one may be the other by another name, the one that comes later in the program is taken.
+    """
+    order = {place: number for number, place in enumerate(usual_places(transformer))}
+    nodes = dict(program.statements)
     found = Hypothesis(program, {})
-    for one in located:
-        if one.component is not None:
-            with suppress(NetworkError):
-                found = Hypothesis(program, {**found.components, one.variable: one.component})
+    for one in reversed(located):
+        if one.component is None:
+            continue
+        readers = [
+            held
+            for name, held in found.components.items()
+            if any(node is nodes[one.variable] for node in walk(nodes[name]))
+        ]
+        if any(order[one.component.place] > order[held.place] for held in readers):
+            continue
+        with suppress(NetworkError):
+            found = Hypothesis(program, {one.variable: one.component, **found.components})
     return found
 
 
-def _numbers(program: Program, inputs: Sequence[Sequence[Value]]) -> tuple[float, ...]:
-    """What a program that answers with numbers answers, in order."""
-    given = evaluate_batch(program, Batch.of(inputs, program.vocab))
-    return tuple(sorted({float(number) for number in given.numbers().ravel() if not np.isnan(number)}))
+def _numbers(
+    program: Program, inputs: Sequence[Sequence[Value]], alignment: Alignment, names: Sequence[str], seed: int
+) -> tuple[float, ...]:
+    """What a program that answers with numbers answers as it is, and after swaps, in order."""
+    given = [evaluate_batch(program, Batch.of(inputs, program.vocab)).numbers()]
+    given += [draw_pairs(alignment, name, count=PAIRS, seed=seed + k).expected for name in names for k in (0, 1)]
+    every = np.concatenate([numbers.ravel() for numbers in given])
+    return tuple(distinct(every[~np.isnan(every)]).tolist())
