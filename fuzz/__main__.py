@@ -32,9 +32,10 @@ def main() -> int:
     if unknown := sorted(set(formats) - set(FORMATS)):
         sys.exit(f"no format is named {', '.join(unknown)}: choose from {', '.join(FORMATS)}")
     if given.replay is not None:
-        place, canary = given.replay.resolve(), Canary()
+        place = given.replay.resolve()
         with tempfile.TemporaryDirectory() as cage:
             os.chdir(cage)
+            canary = Canary()  # it lays its baits where it is made
             warm(FORMATS, Path("files"), canary)
             found = replay(place, Path("files"), canary)
         print("\n".join(found) or "no finding")
