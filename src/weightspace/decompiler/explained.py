@@ -22,7 +22,7 @@ from weightspace.rasp.batch import Batch
 from weightspace.rasp.batch_interpreter import evaluate_batch
 from weightspace.rasp.compiler.bare import BareTransformer
 from weightspace.rasp.functions import Value
-from weightspace.rasp.language import BOS, Selector, SOp, walk
+from weightspace.rasp.language import BOS, walk
 from weightspace.rasp.program import Program
 from weightspace.transformers.trained import TrainedTransformer
 
@@ -78,12 +78,7 @@ def explained(bare: BareTransformer, program: Program, seed: int = 0) -> Explain
         closed=True,
     )
     names = [
-        name
-        for name, node in program.statements
-        if isinstance(node, SOp)
-        and not isinstance(node, Selector)
-        and name in alignment.values
-        and len(alignment.values[name].values) > 1
+        name for name, held in alignment.values.items() if name not in ("tokens", "indices") and len(held.values) > 1
     ]
     if readout.values is None:
         alignment.readout = CompiledAnswer(output, readout, _numbers(program, every, alignment, names, seed))
