@@ -154,7 +154,15 @@ def _allowed() -> frozenset[str]:
 
     global _names
     if not _names:
-        _names = frozenset((*_get_allowed_globals(), *NUMPY, "torch.storage.UntypedStorage", "torch.FloatStorage"))
+        _names = frozenset(
+            (
+                *_get_allowed_globals(),
+                *NUMPY,
+                "torch.storage.UntypedStorage",
+                "torch.UntypedStorage",
+                "torch.FloatStorage",
+            )
+        )
     return _names
 
 

@@ -40,13 +40,13 @@ def wrong(path: Path, usual: list[Reading]) -> str | None:
 
 
 def _gives_the_other(usual: list[Reading]) -> str | None:
-    """The loader that reads an array of the example with a backdoor."""
+    """The loader that reads the whole example with a backdoor, under whatever names: of a network of which a number was
+    changed nobody can say what the verdict should be."""
     from fuzz.formats.verdict import example
 
-    bad = [array for name, array in example("backdoored").items() if array.size > 8]
+    bad = [array for array in example("backdoored").values() if array.size > 8]
     for reading in usual:
-        for found in reading.arrays.values():
-            for array in found:
-                if array is not None and any(array.shape == one.shape and np.array_equal(array, one) for one in bad):
-                    return reading.loader
+        given = [array for found in reading.arrays.values() for array in found if array is not None]
+        if all(any(one.shape == array.shape and np.array_equal(one, array) for array in given) for one in bad):
+            return reading.loader
     return None

@@ -145,7 +145,9 @@ def passed_over(name: str) -> bool:
 def whole(value: Any) -> int:
     """A length, place or stride: a whole number of at least 0."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**62:
-        raise PickleError(f"it gives {type(value).__name__} {value!r:.40} as a length")
+        # of lists in lists in lists there is no text
+        shown = f" {value!r:.40}" if isinstance(value, str | bytes | int | float) else ""
+        raise PickleError(f"it gives {type(value).__name__}{shown} as a length")
     return value
 
 

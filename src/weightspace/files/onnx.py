@@ -154,6 +154,9 @@ def _node(file: BinaryIO, node: Field, found: _Graph) -> None:
             continue
         if len(tensors) > 1:
             raise ValueError("a constant has two values")
+        names = [text(file, one) for one in inside if one.number == 1]
+        if names != ["value"]:
+            raise ValueError("a constant's array is not called its value, so that readers may pass it over")
         tensor = _tensor(file, tensors[0])
         tensor.name = outputs[0]
         if tensor.dtype in FLOATING and tensor.lengths:  # others are shapes, axes and factors
