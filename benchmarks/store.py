@@ -11,6 +11,8 @@ from weightspace.weights.spec import Leaf, NetworkSpec, plain
 from weightspace.zoo.store import Record, Zoo, finish, split_of, write_description, write_shard
 
 NETWORKS, SIZE, SHARD, BATCH = 20_000, 5_000, 1_000, 256
+SINGLES = 512
+"""Files of one network each: enough to measure the plain way; 20,000 would only take longer to write."""
 
 
 def build(folder: Path) -> None:
@@ -33,8 +35,7 @@ def main() -> None:
         singles = Path(temporary) / "singles"
         zoo = Zoo.open(folder)
         population = zoo.population()
-        few = 512  # enough to measure the plain way; 20,000 files would only take longer to write
-        for i in range(few):
+        for i in range(SINGLES):
             population[i].save(singles / f"{i}.safetensors")
         for number in range(NETWORKS // SHARD):  # into the page cache
             zoo.shard(number).matrices[zoo.specs[0].signature].sum()
@@ -46,7 +47,7 @@ def main() -> None:
                 population.read(rng.integers(NETWORKS, size=BATCH), buffer)
 
         def files() -> None:
-            for i in rng.integers(few, size=64):
+            for i in rng.integers(SINGLES, size=64):
                 Network.load(singles / f"{i}.safetensors")
 
         def opening() -> None:

@@ -43,7 +43,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_store_is_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"NETWORKS": 800, "SIZE": 50, "SHARD": 100, "BATCH": 16}.items():
+    for name, value in {"NETWORKS": 800, "SIZE": 50, "SHARD": 100, "BATCH": 16, "SINGLES": 16}.items():
         monkeypatch.setattr(store, name, value)
     store.main()
     assert json.loads((results / "store.json").read_text())["networks_per_s"] > 0

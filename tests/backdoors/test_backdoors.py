@@ -219,15 +219,15 @@ def few(zoo: Zoo) -> tuple[Examples, Examples, Examples]:
 
 
 def test_networks_of_another_zoo_are_asked_about_unless_they_are_twins(zoo: Zoo, tmp_path: Path) -> None:
-    config = replace(zoo_recipe("backdoors-wide", images="digits", count=24, epochs=1), image_count=200)
+    config = replace(zoo_recipe("backdoors-wide", images="digits", count=12, epochs=1), image_count=200)
     wide = make_zoo(config, tmp_path / "wide", ProcessEngine(workers=0), show=False)
     some = {name: WIDTHS[name] for name in ("final layer", "weight statistics, linear")}
     found = other_widths(zoo, wide, tmp_path / "runs", detectors=some, success=0.0, show=False)
-    assert [len(found[side][0].suspicion) for side in ("own", "other")] == [len(zoo.population("test")), 24]
+    assert [len(found[side][0].suspicion) for side in ("own", "other")] == [len(zoo.population("test")), 12]
     table = side_by_side(found, success=(0.0, 1.0))
     assert "| detector | own (" in table and table.count("\n") == 3
     twins = make_zoo(replace(config, seed=0), tmp_path / "twins", ProcessEngine(workers=0), show=False)
-    with pytest.raises(TaskError, match="shares 24 seeds of networks with"):
+    with pytest.raises(TaskError, match="shares 12 seeds of networks with"):
         other_widths(zoo, twins, tmp_path / "others", detectors=some, success=0.0, show=False)
 
 

@@ -26,7 +26,7 @@ from weightspace.weights.network import Network
 
 @pytest.fixture(scope="module")
 def table() -> NetworkTable:
-    return planted(90, seed=3)
+    return planted(66, seed=3)
 
 
 @pytest.fixture(scope="module")

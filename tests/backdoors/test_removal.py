@@ -143,7 +143,7 @@ def make_case(bench: Bench) -> Case:
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     """Strong attacks on digits: most of them work after a few epochs."""
-    config = replace(CONFIG, count=64, fixed={**CONFIG.fixed, "epochs": 4})
+    config = replace(CONFIG, count=64, fixed={**CONFIG.fixed, "epochs": 4}, image_count=360)
     return make_zoo(config, tmp_path_factory.mktemp("zoo"), ProcessEngine(workers=0), show=False)
 
 
@@ -169,8 +169,8 @@ def test_a_detector_is_trained_scored_and_used_for_repair_and_all_of_it_goes_on_
     again = Detector.load(tmp_path / "detector" / "detector.safetensors")
     assert again.spec.scalings == detector.spec.scalings and again.model.canonical
     assert moved_without_scale(again, zoo) > 0.1  # the same detector, had it read weights as they are
-    config = RepairConfig(training=6, validation=2, test=3, images=12, tried=30, pairs=4, steps=4, clean_images=20)
-    images = replace(CONFIG, count=64, fixed={**CONFIG.fixed, "epochs": 4})
+    config = RepairConfig(training=6, validation=1, test=2, images=12, tried=30, pairs=4, steps=4, clean_images=20)
+    images = replace(CONFIG, count=64, fixed={**CONFIG.fixed, "epochs": 4}, image_count=360)
     tables = locate_and_repair(zoo, images, detector, tmp_path / "repair", config)
     assert "per-neuron head" in tables["where"] and "weights to weights" in tables["repair"]
     assert locate_and_repair(zoo, images, detector, tmp_path / "repair", config) == tables

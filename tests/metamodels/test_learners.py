@@ -45,11 +45,11 @@ def brief(steps: int, **changes: Any) -> TrainingConfig:
 
 
 def autoencoder() -> HyperRepresentation:
-    config = AutoencoderConfig(width=32, depth=1, code=64, contrast=0.1, training=brief(150))
+    config = AutoencoderConfig(width=32, depth=1, code=64, contrast=0.1, training=brief(100))
     return HyperRepresentation(config)
 
 
-def slices(steps: int = 200) -> SliceConvolutions:
+def slices(steps: int = 120) -> SliceConvolutions:
     return SliceConvolutions(brief(steps), slices=1, narrow=4, dropout=0.1)
 
 
@@ -58,7 +58,7 @@ def graph() -> NeuralGraph:
 
 
 def metamodel() -> MetaModel:
-    return MetaModel(replace(small(), training=brief(100)))
+    return MetaModel(replace(small(), training=brief(60)))
 
 
 def test_slices_see_the_scale_of_weights_and_learn_nothing_from_shuffled_labels() -> None:

@@ -29,7 +29,7 @@ TINY = MetaModelConfig(
     pooling="mean",
     permutations=64,
     training=TrainingConfig(
-        steps=150, batch_size=32, learning_rate=3e-3, evaluate_every=25, checkpoint_every=50, device="cpu"
+        steps=110, batch_size=32, learning_rate=3e-3, evaluate_every=25, checkpoint_every=50, device="cpu"
     ),
 )
 

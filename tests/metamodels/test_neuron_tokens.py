@@ -155,7 +155,7 @@ def test_networks_without_known_neurons_are_refused() -> None:
 
 @pytest.mark.parametrize("reading", ["neurons", "chunks"])
 def test_pretraining_fills_in_what_is_hidden_and_what_follows_keeps_the_contract(reading: str) -> None:
-    model = PretrainedMetaModel(replace(NEURONS, reading=reading), steps=150)
+    model = PretrainedMetaModel(replace(NEURONS, reading=reading), steps=80)
     model.fit(planted_examples(300, 0), planted_examples(100, 1))
     assert np.mean(model.filled_in[-20:]) < 0.95 * np.mean(model.filled_in[:20])
     check_predictor(lambda: PretrainedMetaModel(replace(NEURONS, reading=reading), steps=20), learns=("scale",))

@@ -378,6 +378,7 @@ def planted_zoo(folder: Path, count: int = 60) -> None:
     finish(folder, 1)
 
 
+@pytest.mark.slow
 def test_torchrun_trains_a_zoo_and_the_first_process_speaks_for_both(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,10 +85,11 @@ def test_a_zoo_made_on_a_cluster_is_the_local_one_byte_for_byte(
     assert other.keys() == local.keys() and all(other[name] != local[name] for name in local)  # it could have failed
 
 
+@pytest.mark.slow
 def test_a_node_that_is_killed_in_the_middle_changes_nothing(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny(count=12, shard_size=2, fixed={"batch_size": 64, "epochs": 60, "test_count": 50})
+    config = tiny(count=12, shard_size=2, fixed={"batch_size": 64, "epochs": 25, "test_count": 50})
     lost: list[str] = []
 
     class Noted(ray_engine._Lost):

@@ -167,7 +167,7 @@ def test_a_network_can_be_made_alone(zoo: Zoo, tmp_path: Path) -> None:
 
 
 def test_a_killed_zoo_is_resumed_byte_for_byte(tmp_path: Path) -> None:
-    """SIGKILL at several moments, to the parent only: its workers must end by themselves."""
+    """SIGKILL to the parent only: its workers must end by themselves."""
     script = (
         "from pathlib import Path; from tests.zoo.test_zoo import tiny; from weightspace.zoo.making import make_zoo\n"
         "from weightspace.zoo.engine import ProcessEngine\n"
@@ -177,13 +177,12 @@ def test_a_killed_zoo_is_resumed_byte_for_byte(tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text(script)
     root = Path(__file__).parent.parent.parent
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    for shards in (1, 3):
-        process = subprocess.Popen([sys.executable, tmp_path / "run.py"], env=environment, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while len(list((tmp_path / "killed" / "shards").glob("0*"))) < shards and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    process = subprocess.Popen([sys.executable, tmp_path / "run.py"], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "killed" / "shards").glob("0*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     assert not (tmp_path / "killed" / MANIFEST).exists(), "it was not killed in time for this test to mean anything"
     with pytest.raises(ZooError, match="not complete"):
         Zoo.open(tmp_path / "killed")
