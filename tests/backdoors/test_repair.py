@@ -31,7 +31,7 @@ from weightspace.backdoors.repairing.inversion import Search, search_triggers
 from weightspace.backdoors.repairing.naming import name_target
 from weightspace.backdoors.repairing.repairing import RepairSettings, repair
 from weightspace.backdoors.repairing.subjects import Subject, scores, subject_of
-from weightspace.backdoors.repairing.unlearning import Unlearning, unlearn
+from weightspace.backdoors.repairing.unlearning import Unlearning, moved, unlearn
 from weightspace.cli import main
 from weightspace.errors import NetworkError
 from weightspace.weights.network import Network
@@ -108,6 +108,16 @@ def test_a_trigger_that_was_found_works_on_images_that_it_was_not_found_on(bad: 
 
 
 # -- the repair -------------------------------------------------------------------------------------------------------
+
+
+def test_gradients_are_taken_on_the_way_back_and_the_weights_stay_where_they_are() -> None:
+    layer, other = nn.Linear(2, 1), torch.tensor([[8.0, 4.0]])
+    before = layer.weight.detach().clone()
+    with moved(layer, [other, torch.zeros(1)], 0.25):
+        (layer.weight**2).sum().backward()
+    assert layer.weight.grad is not None
+    torch.testing.assert_close(layer.weight.grad, 2 * (0.75 * before + 0.25 * other))
+    assert torch.equal(layer.weight.detach(), before)
 
 
 def test_a_backdoor_is_taken_out_and_the_answers_to_clean_images_stay(bad: Subject) -> None:

@@ -11,7 +11,19 @@ import pytest
 from tests.backdoors.test_trials import CONFIG as SMALL
 from weightspace.backdoors.repairing.subjects import Scores
 from weightspace.errors import TaskError
-from weightspace.experiments.repair import CLEAN, OURS, Line, chosen, methods, read_lines, study, tables
+from weightspace.experiments.repair import (
+    CLEAN,
+    GRID,
+    OURS,
+    SETTINGS,
+    Line,
+    chosen,
+    methods,
+    read_lines,
+    study,
+    tables,
+    with_every_setting,
+)
 from weightspace.zoo.engine import ProcessEngine
 from weightspace.zoo.making import make_zoo
 from weightspace.zoo.plan import Choice
@@ -43,6 +55,14 @@ def test_a_study_goes_on_where_it_was_and_leaves_out_a_line_that_was_cut_short(z
     with pytest.raises(TaskError, match="nothing to repair"):
         chosen(zoo, "test", 0, 1)
     assert OURS in methods()
+
+
+def test_settings_are_among_those_that_are_tried_and_each_of_these_is_a_method(zoo: Zoo, tmp_path: Path) -> None:
+    assert all(SETTINGS[name] in GRID[name] for name in SETTINGS) and GRID.keys() == SETTINGS.keys()
+    every = with_every_setting()
+    assert len(every) == sum(map(len, GRID.values())) and "FST (rate 0.001, weight 0.1)" in every
+    lines = study(zoo, CONFIG, tmp_path, split="train", count=1, clean=0, images=(0,), grid=True, show=False)
+    assert [line.method for line in lines] == [name for name in every if name.startswith("CLP")]
 
 
 def line(attack: str, success: float, accuracy: float, *, named: int | None = 2) -> Line:

@@ -359,6 +359,7 @@ def repair(
     count: int = 40,
     clean: int = 10,
     split: Literal["test", "validation", "train"] = "test",
+    grid: bool = False,
     minutes: float | None = None,
     data: str | None = None,
     out: Path = Path("runs/repair"),
@@ -376,6 +377,7 @@ def repair(
         count: networks whose attack works, of each attack in turn.
         clean: clean networks, among them.
         split: of the zoo; settings are chosen on validation networks.
+        grid: the repairs of others, each with every setting that it is chosen among; for validation networks.
         minutes: after which it stops before the next network; the same command goes on.
         data: folder in which the images lie.
         out: folder of lines.jsonl, a line a network and method, and tables.md.
@@ -384,6 +386,7 @@ def repair(
     Examples:
         weightspace backdoors repair zoos/backdoors-small
         weightspace backdoors repair zoos/backdoors-small --images 0 100 2500 --methods ours --count 20
+        weightspace backdoors repair zoos/backdoors-small --split validation --grid --count 8 --clean 3 --out runs/grid
     """
     from weightspace.experiments.repair import methods as known
     from weightspace.experiments.repair import study, tables
@@ -391,6 +394,8 @@ def repair(
     from weightspace.zoo.recipes import zoo_recipe
     from weightspace.zoo.store import Zoo
 
+    if grid and (methods or split == "test"):
+        raise ValueError("--grid tries every setting of every method: leave out --methods, and say --split validation")
     if any(amount < 0 for amount in images):
         raise ValueError(f"--images takes numbers from 0 on, not {min(images)}")
     chosen = tuple(some(methods, known(), "method"))
@@ -398,9 +403,8 @@ def repair(
     made = found.description["config"]
     same = {name: made[name] for name in ("seed", "image_size", "image_channels", "image_count")}
     config = replace(zoo_recipe(made["recipe"], images=made["images"], data=data), **same)
-    lines = study(
-        found, config, out, split=split, count=count, clean=clean, images=images, names=chosen, minutes=minutes
-    )
+    options = {"split": split, "count": count, "clean": clean, "images": images, "minutes": minutes}
+    lines = study(found, config, out, names=chosen, grid=grid, **options)
     found_tables = tables(lines)
     text = "\n\n".join(f"{title}\n\n{table}" for title, table in found_tables.items())
     write_atomically(out / "tables.md", f"{text}\n".encode())

@@ -50,6 +50,22 @@ SETTINGS: Mapping[str, Mapping[str, float]] = {
     "CLP": {"limit": 3.0},
 }
 """Of the repairs of others; of ours see `RepairSettings`."""
+GRID: Mapping[str, tuple[Mapping[str, float], ...]] = {
+    "finetuning": tuple({"rate": rate} for rate in (1e-3, 5e-3, 2e-2)),
+    "sharpness-aware tuning": tuple(
+        {"rate": rate, "radius": radius} for rate in (1e-3, 5e-3, 1e-2) for radius in (0.5, 2.0)
+    ),
+    "FST": tuple({"rate": rate, "weight": weight} for rate in (1e-3, 3e-3, 1e-2) for weight in (0.1, 0.5)),
+    "I-BAU": tuple(
+        {"rate": rate, "steps": 40, "radius": radius, "inner": 3} for rate in (1e-3, 3e-3) for radius in (1.0, 3.0, 6.0)
+    ),
+    "ANP": tuple(
+        {"rate": 0.05, "radius": radius, "limit": limit} for radius in (0.2, 0.4) for limit in (0.2, 0.4, 0.6)
+    ),
+    "CLP": tuple({"limit": limit} for limit in (1.5, 2.0, 2.5, 3.0)),
+}
+"""What `SETTINGS` is chosen among, on validation networks (`--grid`): of what costs at most two points of accuracy on
+average the largest mean share of success gone, and of what costs more the cheapest."""
 OURS, EXACT, NOTHING = "ours", "the exact trigger (upper bound)", "nothing"
 
 
@@ -95,35 +111,47 @@ Method = Callable[[Subject, Tensor, Tensor, torch.Generator], tuple[Classifier, 
 """A subject with images to repair it by and their classes; only the upper bound looks at the subject's trigger."""
 
 
+OTHERS: Mapping[str, Callable[..., Classifier]] = {
+    "finetuning": baselines.finetuned,
+    "sharpness-aware tuning": baselines.sharpness_aware,
+    "FST": baselines.feature_shift,
+    "I-BAU": baselines.minimax,
+    "ANP": baselines.neuron_pruning,
+}
+
+
 def methods() -> dict[str, Method]:
     """Every method by the name that the tables call it."""
-
-    def other(baseline: baselines.Baseline) -> Method:
-        return lambda subject, x, y, generator: (baseline(subject.classifier, x, y, generator), None)
-
-    def bounded(subject: Subject, _x: Tensor, _y: Tensor, _generator: torch.Generator) -> tuple[Classifier, None]:
-        return baselines.lipschitz_pruning(subject.classifier, **SETTINGS["CLP"]), None
-
-    def tuned(function: Callable[..., Classifier], name: str) -> Method:
-        own = dict(SETTINGS[name])
-        tuning = Tuning(rate=own.pop("rate"), steps=int(own.pop("steps", 120)))
-
-        def run(network: Classifier, x: Tensor, y: Tensor, generator: torch.Generator) -> Classifier:
-            return function(network, x, y, tuning, generator=generator, **own)
-
-        return other(run)
-
     return {
         OURS: _ours,
         EXACT: _exact,
         NOTHING: lambda subject, _x, _y, _generator: (subject.classifier, None),
-        "finetuning": tuned(baselines.finetuned, "finetuning"),
-        "sharpness-aware tuning": tuned(baselines.sharpness_aware, "sharpness-aware tuning"),
-        "FST": tuned(baselines.feature_shift, "FST"),
-        "I-BAU": tuned(baselines.minimax, "I-BAU"),
-        "ANP": tuned(baselines.neuron_pruning, "ANP"),
-        "CLP": bounded,
+        **{name: _other(name, settings) for name, settings in SETTINGS.items()},
     }
+
+
+def with_every_setting() -> dict[str, Method]:
+    """The repairs of others with every setting of `GRID`, by name and settings."""
+    return {
+        f"{name} ({', '.join(f'{key} {value:g}' for key, value in settings.items())})": _other(name, settings)
+        for name, every in GRID.items()
+        for settings in every
+    }
+
+
+def _other(name: str, settings: Mapping[str, float]) -> Method:
+    """A repair of others with its settings."""
+    own = dict(settings)
+    if name == "CLP":
+        return lambda subject, _x, _y, _generator: (baselines.lipschitz_pruning(subject.classifier, **own), None)
+    tuning = Tuning(rate=own.pop("rate"), steps=int(own.pop("steps", 120)))
+    if "inner" in own:
+        own["inner"] = int(own["inner"])
+
+    def run(subject: Subject, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Classifier, None]:
+        return OTHERS[name](subject.classifier, x, y, tuning, generator=generator, **own), None
+
+    return run
 
 
 def _ours(subject: Subject, x: Tensor, _y: Tensor, generator: torch.Generator) -> tuple[Classifier, Repair]:
@@ -229,6 +257,7 @@ def study(
     clean: int = 10,
     images: Sequence[int] = (500,),
     names: Sequence[str] = (),
+    grid: bool = False,
     minutes: float | None = None,
     show: bool = True,
 ) -> list[Line]:
@@ -239,6 +268,7 @@ def study(
         count, clean: networks whose attack works, and clean ones.
         images: numbers of clean images that methods are given; 0 for none, which only ours and CLP can do.
         names: of methods; all unless given.
+        grid: the repairs of others with every setting of `GRID`, instead of `methods`.
         minutes: after which it stops, to go on when it is called again.
     Raises:
         TaskError: if `out` holds the lines of something else, or no network's attack works.
@@ -253,7 +283,7 @@ def study(
     lines = read_lines(path)
     write_atomically(path, b"".join(_text(line) for line in lines))  # without one that was cut short
     done = {(line.network, line.method, line.images) for line in lines}
-    every = methods()
+    every = with_every_setting() if grid else methods()
     wanted = {name: every[name] for name in names or every}
     networks, rows = zoo.population(split), chosen(zoo, split, count, clean)
     numbers, attacks = (zoo.column(name)[networks.rows] for name in ("network", "attack"))
@@ -264,7 +294,8 @@ def study(
                 (amount, name)
                 for amount in images
                 for name in wanted
-                if (amount or name in (OURS, "CLP")) and (name != EXACT or attacks[row] in EVERY_ATTACK)
+                if (amount or name == OURS or name.startswith("CLP"))
+                and (name != EXACT or attacks[row] in EVERY_ATTACK)
             ]
             left = [(amount, name) for amount, name in possible if (int(numbers[row]), name, amount) not in done]
             if minutes is not None and time.monotonic() - start > 60 * minutes:
