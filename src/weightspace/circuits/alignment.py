@@ -125,6 +125,11 @@ class Alignment:
             other._kept = {}
         return other
 
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """The variables of S-ops that are not the same everywhere, so that a swap of them can change something."""
+        return tuple(name for name, held in self.values.items() if len(held.values) > 1)
+
     def __len__(self) -> int:
         """The number of inputs."""
         return len(self.batch)

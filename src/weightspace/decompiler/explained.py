@@ -77,9 +77,7 @@ def explained(bare: BareTransformer, program: Program, seed: int = 0) -> Explain
         begin=bare.space.index(BOS),
         closed=True,
     )
-    names = [
-        name for name, held in alignment.values.items() if name not in ("tokens", "indices") and len(held.values) > 1
-    ]
+    names = [name for name in alignment.varying if name not in ("tokens", "indices")]
     if readout.values is None:
         alignment.readout = CompiledAnswer(output, readout, _numbers(program, every, alignment, names, seed))
     found = locate_aligned(alignment, variables=names, pairs=PAIRS, seed=seed)

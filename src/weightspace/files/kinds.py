@@ -49,25 +49,26 @@ def open_regular(path: Path) -> BinaryIO:
     Raises:
         UnreadableError: if it is missing, a folder, a FIFO, a device, a socket, or may not be read; one sentence.
     """
+    shown = printable(str(path))
     try:
         kind = path.stat().st_mode
         if stat.S_ISDIR(kind):
-            raise UnreadableError(f"{printable(str(path))} is a folder, not a checkpoint")
+            raise UnreadableError(f"{shown} is a folder, not a checkpoint")
         if not stat.S_ISREG(kind):
-            raise UnreadableError(f"{printable(str(path))} is no regular file but {_odd(kind)}")
+            raise UnreadableError(f"{shown} is no regular file but {_odd(kind)}")
         # What the name stands for may have been exchanged since: without O_NONBLOCK a FIFO would be waited for
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
         file = os.fdopen(number, "rb")
         if not stat.S_ISREG(os.fstat(number).st_mode):
             file.close()
-            raise UnreadableError(f"{printable(str(path))} is no regular file")
+            raise UnreadableError(f"{shown} is no regular file")
     except FileNotFoundError:
-        raise UnreadableError(f"there is no file {printable(str(path))}") from None
+        raise UnreadableError(f"there is no file {shown}") from None
     except (OSError, ValueError) as error:
         if isinstance(error, UnreadableError):
             raise
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise UnreadableError(f"{printable(str(path))} cannot be read: {reason}") from None
+        raise UnreadableError(f"{shown} cannot be read: {reason}") from None
     return file
 
 

@@ -40,8 +40,7 @@ def held_sops(asked: Asked, program: Program, strings: Strings, *, seconds: floa
     found: list[Held] = []
     end = clock.now() + seconds
     for name, node in program.statements:
-        varies = name in alignment.values and len(alignment.values[name].values) > 1
-        if not isinstance(node, SOp) or isinstance(node, NextTokens | Selector) or not varies:
+        if not isinstance(node, SOp) or isinstance(node, NextTokens | Selector) or name not in alignment.varying:
             continue
         if clock.now() > end:
             found.append(Held(name, "not looked for: the time was over", None, None, 0))
