@@ -270,7 +270,7 @@ def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_run_that_is_told_to_stop_says_one_sentence(tmp_path: Path, number: int) -> None:
     """To the whole process group, as a terminal does it."""
     words = [COMMAND, "zoo", "make", "digits-small", "--out", tmp_path / "zoo", "--workers", "1", "--shard-size", "4"]

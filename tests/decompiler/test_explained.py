@@ -42,12 +42,12 @@ def test_a_rotated_network_holds_its_program_as_well() -> None:
 
 
 def test_the_ladder_says_how_much_of_a_program_interventions_find(tmp_path: Path) -> None:
-    config = LadderConfig(count=2, rungs=("permuted",), methods=("lifter",), budget=5.0, interventions=True)
+    config = LadderConfig(count=1, rungs=("permuted",), methods=("lifter",), budget=5.0, interventions=True)
     rows = run_ladder(config, tmp_path, show=False)
-    assert [row.method for row in rows] == ["lifter", TRUTH] * 2
+    assert [row.method for row in rows] == ["lifter", TRUTH]
     assert all(row.sops is not None and row.scrubbed is not None for row in rows)
     assert {row.method for row in together(rows)} == {"together"}
     assert "equal and explained" in table(rows)
     # without interventions the rows that are there are taken as they are
     again = run_ladder(replace(config, interventions=False), tmp_path, show=False)
-    assert [row.method for row in again] == ["lifter"] * 2
+    assert [row.method for row in again] == ["lifter"]

@@ -272,8 +272,14 @@ def test_the_cost_is_linear_in_the_weights_where_attention_over_all_chunks_is_no
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"pooling": "first", "embedding": "mlp", "window_depth": 2, "training": SLOWER}],
-    ids=["mean", "first"],
+    [
+        pytest.param({}, id="mean"),
+        pytest.param(
+            {"pooling": "first", "embedding": "mlp", "window_depth": 2, "training": SLOWER},
+            id="first",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_it_keeps_the_contract_and_learns_what_is_planted_and_nothing_from_shuffled_labels(
     changes: dict[str, Any],

@@ -259,7 +259,7 @@ def test_of_candidates_the_one_with_the_lowest_loss_over_all_folds_answers_with_
     assert chosen.losses[1] < chosen.losses[0] and len(chosen.chosen) == 3
     said = chosen.predict(test.networks)["scale"]
     np.testing.assert_allclose(said, np.mean([one.predict(test.networks)["scale"] for one in chosen.chosen], 0))
-    check_predictor(lambda: CrossValidated("one", [lambda _: StatisticsBoosting()], folds=3), learns=("scale",))
+    check_predictor(lambda: CrossValidated("one", [lambda _: StatisticsLinear()], folds=3), learns=("scale",))
 
 
 def test_a_candidate_that_diverges_is_passed_over_unless_all_do() -> None:
