@@ -398,7 +398,7 @@ def repair(
         raise ValueError("--grid tries every setting of every method: leave out --methods, and say --split validation")
     if any(amount < 0 for amount in images):
         raise ValueError(f"--images takes numbers from 0 on, not {min(images)}")
-    chosen = tuple(some(methods, known(), "method"))
+    chosen = () if grid else tuple(some(methods, known(), "method"))
     found = Zoo.open(zoo)
     made = found.description["config"]
     same = {name: made[name] for name in ("seed", "image_size", "image_channels", "image_count")}
