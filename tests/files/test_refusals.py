@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import save_file
 
 from weightspace.errors import UnreadableError
-from weightspace.files import checkpoints
+from weightspace.files import checkpoints, onnx
 from weightspace.files.checkpoints import outlines, pieces, read
 
 
@@ -214,6 +214,37 @@ def test_a_gguf_header_without_end_is_refused_at_once(content: bytes, said: str,
     with pytest.raises(UnreadableError, match=said):
         outlines(path)
     assert time.process_time() - begun < 1
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field of protobuf: a message, or a text, of less than 2**21 bytes."""
+    size = len(content)
+    return bytes([number << 3 | 2, size & 127 | 128, size >> 7 & 127 | 128, size >> 14]) + content
+
+
+def test_more_entries_than_memory_may_hold_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two million names of four letters in an ONNX graph took 1.2 GB; they are refused before that."""
+    monkeypatch.setattr(onnx, "MOST_TENSORS", 2_000)
+    monkeypatch.setattr(onnx, "MOST_NODES", 3_000)
+    many = ",".join(f'"{number}":""' for number in range(800_000))
+    graph = b"".join(field(5, field(8, b"%d" % number)) for number in range(3_000))
+    nodes = b"".join(field(1, field(2, b"%d" % number)) for number in range(4_000))
+    files = {
+        "a.safetensors": headed(
+            f'{{"__metadata__":{{{many}}},"w":{{"dtype":"F32","shape":[],"data_offsets":[0,4]}}}}', b"1234"
+        ),
+        "model.safetensors.index.json": f'{{"weight_map":{{{many}}}}}'.encode(),
+        "a.onnx": b"\x3a" + varint(len(graph)) + graph,
+        "b.onnx": b"\x3a" + varint(len(nodes)) + nodes,
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UnreadableError, match=r"more than (786,432 values|2,000 tensors or 3,000 nodes)"):
+            outlines(tmp_path / name)
+
+
+def varint(number: int) -> bytes:
+    return bytes([number & 127 | 128, number >> 7 & 127 | 128, number >> 14 & 127 | 128, number >> 21])
 
 
 def test_a_tensor_that_is_said_to_lie_nowhere_is_read_and_said(tmp_path: Path) -> None:

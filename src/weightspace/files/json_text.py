@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
+MOST_COMMAS = 3 * 2**18
+"""A file with more is not read: each may stand for some 300 bytes of memory. 150,000 arrays have as many."""
 
-def json_object(raw: bytes) -> dict[str, Any]:
+
+def json_object(raw: bytes, most: int | None = None) -> dict[str, Any]:
     """An object of JSON in UTF-8.
 
+    Args:
+        most: commas in it; `MOST_COMMAS` unless given.
+
     Raises:
-        ValueError: if it is none, or nested too deep; the message says why.
+        ValueError: if it is none, nested too deep, or of too many values; the message says why.
     """
+    most = MOST_COMMAS if most is None else most
+    if raw.count(b",") > most:
+        raise ValueError(f"it has more than {most:,} values")
     try:
         found = _DECODER.decode(raw.decode("utf-8"))
     except RecursionError:

@@ -44,6 +44,8 @@ TYPES = {
 }
 """Types of tensors by their number in the format."""
 _TEXTS = 8
+MOST_TENSORS, MOST_NODES = 2**18, 2**19
+"""More are not read: what is kept of each may take a hundred times its bytes in the file."""
 _NUMBERS = {4: ("F32",), 10: ("F64", "C128"), 5: ("F16", "BF16")}
 """Fields that hold floating-point numbers other than as raw bytes, with the types that are written so."""
 
@@ -63,9 +65,10 @@ class _Tensor:
 
 @dataclass
 class _Graph:
-    """What was found in a graph."""
+    """What was found in a graph; `computed` is what its nodes give, apart from the constants among `tensors`."""
 
     tensors: list[_Tensor] = field(default_factory=list)
+    computed: set[str] = field(default_factory=set)
     constants: int = 0
     inner: int = 0
     sparse: int = 0
@@ -88,7 +91,7 @@ def onnx_outlines(path: Path, file: BinaryIO, stamps: Mapping[Path, Stamp], kind
     total = [size]
     try:
         for tensor in found.tensors:
-            if tensor.name in arrays:
+            if tensor.name in arrays or tensor.name in found.computed:
                 raise ValueError(f"two of its tensors are called {tensor.name[:100]!r}")
             arrays[tensor.name] = _stored(path, file, tensor, every, total)
     except ValueError as error:
@@ -126,6 +129,8 @@ def _model(file: BinaryIO, size: int, found: _Graph) -> None:
 
 def _graph(file: BinaryIO, graph: Field, found: _Graph) -> None:
     for one in fields(file, graph.begin, graph.end):
+        if len(found.tensors) > MOST_TENSORS or len(found.computed) > MOST_NODES:
+            raise ValueError(f"it has more than {MOST_TENSORS:,} tensors or {MOST_NODES:,} nodes")
         if one.number == 5:
             found.tensors.append(_tensor(file, one))
         elif one.number == 1:
@@ -146,6 +151,7 @@ def _node(file: BinaryIO, node: Field, found: _Graph) -> None:
             outputs.append(text(file, one))
         elif one.number == 5:
             attributes.append(one)
+    own = set(outputs)
     for attribute in attributes:
         inside = list(fields(file, attribute.begin, attribute.end))
         found.inner += sum(one.number in (6, 11) for one in inside)
@@ -162,6 +168,8 @@ def _node(file: BinaryIO, node: Field, found: _Graph) -> None:
         if tensor.dtype in FLOATING and tensor.lengths:  # others are shapes, axes and factors
             found.tensors.append(tensor)
             found.constants += 1
+            own.clear()
+    found.computed |= own
 
 
 def _tensor(file: BinaryIO, message: Field) -> _Tensor:

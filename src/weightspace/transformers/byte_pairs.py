@@ -93,7 +93,7 @@ def _beside(path: Path) -> BytePairs | None:
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"it is larger than {LARGEST:,} bytes")
-        model: Any = json_object(path.read_bytes()).get("model")
+        model: Any = json_object(path.read_bytes(), LARGEST).get("model")
         if not isinstance(model, dict) or model.get("type") != "BPE":
             return None
         vocab: dict[str, int] = model["vocab"]
