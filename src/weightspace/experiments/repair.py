@@ -51,21 +51,33 @@ SETTINGS: Mapping[str, Mapping[str, float]] = {
 }
 """Of the repairs of others; of ours see `RepairSettings`."""
 GRID: Mapping[str, tuple[Mapping[str, float], ...]] = {
-    "finetuning": tuple({"rate": rate} for rate in (1e-3, 5e-3, 2e-2)),
-    "sharpness-aware tuning": tuple(
-        {"rate": rate, "radius": radius} for rate in (1e-3, 5e-3, 1e-2) for radius in (0.5, 2.0)
+    "finetuning": (
+        *({"rate": rate} for rate in (1e-3, 5e-3, 2e-2)),
+        *({"rate": rate, "steps": 360} for rate in (2e-3, 5e-3)),
     ),
-    "FST": tuple({"rate": rate, "weight": weight} for rate in (1e-3, 3e-3, 1e-2) for weight in (0.1, 0.5)),
-    "I-BAU": tuple(
-        {"rate": rate, "steps": 40, "radius": radius, "inner": 3} for rate in (1e-3, 3e-3) for radius in (1.0, 3.0, 6.0)
+    "sharpness-aware tuning": (
+        *({"rate": rate, "radius": radius} for rate in (1e-3, 5e-3, 1e-2) for radius in (0.5, 2.0)),
+        {"rate": 2e-3, "radius": 0.5, "steps": 360},
+    ),
+    "FST": (
+        *({"rate": rate, "weight": weight} for rate in (1e-3, 3e-3, 1e-2) for weight in (0.1, 0.5)),
+        *({"rate": rate, "weight": 0.1, "steps": 360} for rate in (1e-3, 3e-3)),
+    ),
+    "I-BAU": (
+        *(
+            {"rate": rate, "steps": 40, "radius": radius, "inner": 3}
+            for rate in (1e-3, 3e-3)
+            for radius in (1.0, 3.0, 6.0)
+        ),
+        {"rate": 1e-3, "steps": 120, "radius": 3.0, "inner": 3},
     ),
     "ANP": tuple(
         {"rate": 0.05, "radius": radius, "limit": limit} for radius in (0.2, 0.4) for limit in (0.2, 0.4, 0.6)
     ),
     "CLP": tuple({"limit": limit} for limit in (1.5, 2.0, 2.5, 3.0)),
 }
-"""What `SETTINGS` is chosen among, on validation networks (`--grid`): of what costs at most two points of accuracy on
-average the largest mean share of success gone, and of what costs more the cheapest."""
+"""What `SETTINGS` is chosen among, on validation networks (`--grid`): the highest mean share of success gone less a
+tenth of the points lost."""
 OURS, EXACT, NOTHING = "ours", "the exact trigger (upper bound)", "nothing"
 
 
