@@ -42,11 +42,11 @@ RELEARNT = 25
 FEW = 6
 """Networks below which a mean has no interval."""
 SETTINGS: Mapping[str, Mapping[str, float]] = {
-    "finetuning": {"rate": 1e-3},
-    "sharpness-aware tuning": {"rate": 1e-3, "radius": 0.5},
-    "FST": {"rate": 1e-3, "weight": 0.1},
-    "I-BAU": {"rate": 1e-3, "steps": 40, "radius": 1.0, "inner": 3},
-    "ANP": {"rate": 0.05, "radius": 0.4, "limit": 0.2},
+    "finetuning": {"rate": 2e-3, "steps": 360},
+    "sharpness-aware tuning": {"rate": 2e-3, "radius": 0.5, "steps": 360},
+    "FST": {"rate": 3e-3, "weight": 0.1, "steps": 360},
+    "I-BAU": {"rate": 1e-3, "steps": 120, "radius": 3.0, "inner": 3},
+    "ANP": {"rate": 0.05, "radius": 0.2, "limit": 0.2},
     "CLP": {"limit": 3.0},
 }
 """Of the repairs of others; of ours see `RepairSettings`."""
