@@ -241,6 +241,15 @@ def test_whatever_would_be_called_is_named_and_not_called(case: str, wrapped: bo
         outlines(path)
 
 
+def test_of_a_whole_module_it_is_said_what_to_save_instead(tmp_path: Path) -> None:
+    torch.save(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()), tmp_path / "a.pt")
+    with pytest.raises(UnreadableError, match=r"nn\.modules\.linear\.Linear.*save model\.state_dict\(\) instead"):
+        outlines(tmp_path / "a.pt")
+    torch.save([torch.nn.ReLU(), print], tmp_path / "b.pt")  # what calls something else too is not explained away
+    with pytest.raises(UnreadableError, match=r"no file of weights needs$"):
+        outlines(tmp_path / "b.pt")
+
+
 class Reduced:
     """A pickle that calls a function of our choice."""
 

@@ -226,7 +226,10 @@ def _kind(path: Path, file: BinaryIO, size: int) -> Kind:
         raise UnreadableError(f"{path} is no whole ONNX file")
     file.seek(0)
     if suffix in SUFFIXES or file.read(2) == b"PK":
-        raise UnreadableError(f"{path} is no whole PyTorch file of weights: it is torn, or something else")
+        raise UnreadableError(
+            f"{path} is no whole PyTorch file of weights: it is torn, or something else; docs/formats.md "
+            "says what is read"
+        )
     raise UnreadableError(
         f"{path} is no checkpoint that is known: give safetensors, a PyTorch state dict, ONNX or another kind that "
         "docs/formats.md lists"

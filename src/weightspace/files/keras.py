@@ -17,7 +17,8 @@ from weightspace.errors import UnreadableError
 from weightspace.files.arrays import FLOATING, Stored
 from weightspace.files.constructors import NUMBERS, NUMPY_TYPES
 from weightspace.files.extras import install_command
-from weightspace.files.kinds import Kind
+from weightspace.files.hdf5_child import Walked, endures
+from weightspace.files.kinds import Kind, open_regular
 from weightspace.files.outline import LARGEST_MULTIPLE, SLACK, Outline, Stamp, check_total, outline_of
 from weightspace.files.zips import STORED, Entry, content, entries
 
@@ -47,7 +48,17 @@ class Dataset(Stored):
     inside: Entry | None = None
 
     def pieces(self, file: BinaryIO, most: int) -> Iterator[np.ndarray]:
-        """See `Stored.pieces`. What is read at once are some rows of it."""
+        """See `Stored.pieces`. What is read at once are some rows of it.
+
+        Raises:
+            UnreadableError: if the library that reads it crashes on it.
+        """
+        if not endures(self.path, "hdf5" if self.inside is None else "keras", self.name):
+            raise UnreadableError(f"{self.path} is no whole HDF5 file: the HDF5 library crashes on it")
+        yield from self.read(file, most)
+
+    def read(self, file: BinaryIO, most: int) -> Iterator[np.ndarray]:
+        """The same in a process that may crash."""
         with _opened(file, self.inside) as held:
             found = held[self.name]
             if not self.shape or prod(self.shape) <= _AT_ONCE:
@@ -116,6 +127,8 @@ def keras_outlines(path: Path, file: BinaryIO, stamps: Mapping[Path, Stamp], kin
     except ImportError:
         how = install_command("keras")
         raise UnreadableError(f"{path} is HDF5, as Keras writes it, which needs h5py: {how}") from None
+    if not endures(path, "keras" if kind == "keras" else "hdf5"):
+        raise UnreadableError(f"{path} is no whole HDF5 file: the HDF5 library crashes on it")
     try:
         inside = _inside(file, size) if kind == "keras" else None
         with _opened(file, inside) as held:
@@ -135,6 +148,18 @@ def keras_outlines(path: Path, file: BinaryIO, stamps: Mapping[Path, Stamp], kin
         raise UnreadableError(f"{path} holds no arrays")
     check_total(path, size, ((one.dtype, one.shape) for one in arrays.values()))
     return _outlines(path, kind, arrays, stamps)
+
+
+def walk(path: Path, kind: Walked, name: str | None) -> None:
+    """Look at every array, and read one, as the functions above do; in a process that may crash."""
+    with open_regular(path) as file:
+        inside = _inside(file, path.stat().st_size) if kind == "keras" else None
+        with _opened(file, inside) as held:
+            arrays = dict(_datasets(path, held, inside))
+        found = arrays.get(name or "")
+        if isinstance(found, Dataset):
+            for _ in found.read(file, _AT_ONCE):
+                pass
 
 
 def _outlines(path: Path, kind: Kind, arrays: Mapping[str, Stored], stamps: Mapping[Path, Stamp]) -> list[Outline]:

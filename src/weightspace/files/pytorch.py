@@ -68,9 +68,11 @@ def refuse_strange(path: Path, reader: Reader) -> None:
     if reader.strange:
         named = sorted(short_name(name) for name in reader.strange)
         more = f" and {len(named) - 8} more" if len(named) > 8 else ""
+        module = all(name.startswith("torch.nn.") for name in reader.strange)
+        whole = ": it holds a whole module, so save model.state_dict() instead" if module else ""
         raise UnreadableError(
             f"{path} is refused, and nothing in it was executed: its pickle calls {', '.join(named[:8])}{more}, which "
-            "no file of weights needs"
+            f"no file of weights needs{whole}"
         )
 
 
