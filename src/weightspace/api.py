@@ -788,7 +788,9 @@ def scan(
             elif isinstance(target, str | Path):
                 names.append(str(target))
             else:
-                raise NetworkError(f"{type(target).__name__} cannot be scanned: give a path or a Network")
+                raise NetworkError(
+                    f"{type(target).__name__} cannot be scanned: give a path or a Network (ws.load_network(PATH))"
+                )
         found = scan(names, judge, general=general, false_alarms=false_alarms, show=show, **options)
     numbered = enumerate(zip(names, several, strict=True), 1)
     given = {name: f"network {number}" for number, (name, one) in numbered if isinstance(one, Network)}

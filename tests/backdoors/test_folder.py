@@ -93,7 +93,7 @@ def test_a_name_that_promises_weights_and_a_content_that_is_none_are_unreadable(
 def test_the_files_of_weightspace_itself_are_known_and_not_judged(detector: Detector, tmp_path: Path) -> None:
     """C17: the folder of the demo gives two verdicts."""
     shutil.copytree(OLD, tmp_path / "demo", ignore=shutil.ignore_patterns("asked-*", "network*", "scanned*"))
-    for name in ("decompiler", "backdoor-detector"):
+    for name in ("decompiler", "backdoor-detector", "general-detector", "head-reader", "provenance-reader"):
         shutil.copy(EXAMPLES / f"{name}.safetensors", tmp_path / "demo")
     save_torch(state(4), tmp_path / "demo" / "checkpoint-1.safetensors")
     save_torch(state(3, bad=True), tmp_path / "demo" / "checkpoint-2.safetensors")
@@ -104,6 +104,7 @@ def test_the_files_of_weightspace_itself_are_known_and_not_judged(detector: Dete
     kinds = {one.cause for one in found.findings if one.verdict == "ours"}
     assert {"zoo shards", "meta-models", "decompilers", "programs as transformers"} <= kinds
     assert {"descriptions and indexes of zoos", "checkpoints of a meta-model's training"} <= kinds
+    assert {"detectors of backdoors", "readers of provenance", "readers of attention heads"} <= kinds
     lines = summary(found).splitlines()
     starts = [line.split("  ")[0] for line in lines if line and not line.startswith(" ")][:3]
     assert starts == ["suspicious", "clean", "ours"]
@@ -116,13 +117,14 @@ def test_a_file_that_only_says_it_is_ours_is_not_believed(detector: Detector, tm
         {"format": 1, "kind": "decompiler", "config": {}, "facts": {}},
         {"format": 1, "rows": [], "checksum": "", "specs": {"fc.weight": {"leaves": [{"shape": [4]}]}}},
         {"step": 1, "finished": True, "history": {}, "config": {}},
+        {"format": 1, "kind": "general detector", "facts": {}},
     ]
     for number, claim in enumerate(claims):
         metadata = {"weightspace": json.dumps(claim)}
         save_torch(state(3, bad=True), tmp_path / f"bad-{number}.safetensors", metadata)
         save_torch({"fc.weight": torch.zeros(3, 4)}, tmp_path / f"other-{number}.safetensors", metadata)
     found = scan([str(tmp_path)], detector, show=False)
-    assert found.counts == {"suspicious": 4, "out_of_scope": 4}
+    assert found.counts == {"suspicious": 5, "out_of_scope": 5}
 
 
 def test_the_gravest_come_first_and_many_of_one_kind_are_one_line(detector: Detector, tmp_path: Path) -> None:

@@ -395,7 +395,10 @@ def test_a_run_folder_of_another_meta_model_is_not_overwritten(
     ("error", "parts"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/zoo/shard"), ("disk is full", "/zoo/shard", "kept")),
-        (PermissionError(errno.EACCES, "Permission denied", "/zoo"), ("/zoo: permission denied",)),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/zoo"),
+            ("/zoo cannot be read or written (permission denied)", "another place"),
+        ),
         (MemoryError(), ("not enough memory",)),
     ],
 )

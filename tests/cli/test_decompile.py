@@ -115,7 +115,7 @@ def test_safetensors_without_a_description_need_the_vocabulary_in_any_order(tmp_
     assert bare.readout is None and bare.mode is None
     found = certify(HIST, bare)
     assert found is not None and found.mode == "tracr_compat"
-    with pytest.raises(RaspError, match="give a vocabulary of 3, without BOS and PAD"):
+    with pytest.raises(RaspError, match=r"give a vocabulary of 3 \(--vocab\)"):
         load_bare(tmp_path / "model.safetensors")
 
 

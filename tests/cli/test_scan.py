@@ -194,7 +194,7 @@ def test_a_clean_file_with_a_high_probability_does_not_contradict_itself(
     assert finding.verdict == "clean"
     assert finding.reason == (
         "About 12% of clean networks look at least as suspicious; the limit is 5.0%, and this alone decides. Where "
-        "half of all networks have a backdoor, 70% of those that look like this one have one: it is called clean, and "
+        "half of all networks have a backdoor, 70% of those with this score have one: it is called clean, and "
         "is nearer to those with a backdoor."
     )
     record = found.to_json()
@@ -205,6 +205,6 @@ def test_a_clean_file_with_a_high_probability_does_not_contradict_itself(
     for text in (summary(found), (tmp_path / "scan.html").read_text(), json.dumps(record), json.dumps(sarif(found))):
         assert "probability of a backdoor 70%" not in text
     ordinary = judged(monkeypatch, 0.6, 0.1).findings[0].reason
-    assert ordinary.endswith("10% of those that look like this one have one.") and "decides" not in ordinary
+    assert ordinary.endswith("10% of those with this score have one.") and "decides" not in ordinary
     bad = judged(monkeypatch, 0.02, 0.9).findings[0]
     assert bad.verdict == "suspicious" and bad.reason.startswith("At most 2.0% of clean networks look so suspicious")

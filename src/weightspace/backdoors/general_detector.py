@@ -95,8 +95,8 @@ class Neighbours:
         found, alarms = (np.mean(self.p_values[rows] <= FALSE_ALARMS) for rows in (bad, good))
         reached = area(self.scores[bad], self.scores[good])
         text = (
-            f"{said}: among them it finds {found:.0%} of {len(bad)} backdoors that work, with {alarms:.0%} false "
-            f"alarms among {len(good)} others (AUROC {reached:.2f})."
+            f"{said}: with the limit at {FALSE_ALARMS:.0%} it finds {found:.0%} of the {len(bad)} backdoors that "
+            f"work among them, and calls {alarms:.0%} of the {len(good)} others suspicious (AUROC {reached:.2f})."
         )
         return text, reached >= LEAST_AREA
 
@@ -158,6 +158,13 @@ class GeneralDetector:
             raise NetworkError(
                 "its layers do not read one another one by one, beginning with an image of at most "
                 f"{CHANNELS} channels, and networks with branches were never trained on"
+            )
+        known = [int(text) for text in self.neighbours.traits.get("convolutions", ()) if text.isdigit()]
+        depth = sum(leaf.role == "kernel" and len(leaf.shape) == 4 for leaf in network.spec.leaves)
+        if known and not min(known) - 1 <= depth <= max(known) + 1:
+            raise NetworkError(
+                f"it has {depth} convolutions, and the networks that this detector was made with have {min(known)} to "
+                f"{max(known)}"
             )
         return network
 

@@ -22,9 +22,19 @@ MODELS: Mapping[str, tuple[str, str]] = {
     "meta-model": ("meta-models", "embedding first encoder shortcut thresholds head second"),
     "decompiler": ("decompilers", "reader tokens fields slots names values layers norm out"),
     "flat decoder": ("decompilers", "chunk kind layer place fields line layers norm heads"),
+    "general detector": ("detectors of backdoors", "all fit near"),
+    "provenance-reader": ("readers of provenance", "fit typicality"),
 }
 """Kinds of trained models by what their files say: how several are called, and the parts whose arrays they hold."""
-_NEEDED: Mapping[str, str] = {"meta-model": "encoder", "decompiler": "reader", "flat decoder": "line"}
+_NEEDED: Mapping[str, str] = {
+    "meta-model": "encoder",
+    "decompiler": "reader",
+    "flat decoder": "line",
+    "general detector": "fit",
+    "provenance-reader": "typicality",
+}
+_HEADS = {"deviation", "known.models", "known.rows", "known.scores", "mean", "weights"}
+"""The arrays of a reader of attention heads."""
 _SIGNATURE = re.compile(r"[0-9a-f]{12}")
 _TRACR = re.compile(
     r"(token_embed|pos_embed)/embeddings|transformer/layer_\d+/(attn/(query|key|value|linear)|mlp/linear_[12])/[wb]"
@@ -36,6 +46,8 @@ def ours(found: Outline) -> str | None:
     names = list(found.shapes)
     if names and all(_TRACR.fullmatch(name) for name in names):
         return "programs as transformers"
+    if f"{METADATA_KEY} head reader" in found.metadata and set(names) == _HEADS:
+        return "readers of attention heads"
     try:
         record = json.loads(found.metadata[METADATA_KEY])
     except (KeyError, ValueError, RecursionError):
@@ -44,7 +56,7 @@ def ours(found: Outline) -> str | None:
         return None
     if isinstance(record.get("specs"), dict) and {"rows", "checksum", "format"} <= record.keys():
         return "zoo shards" if _is_shard(found, record["specs"]) else None
-    if "facts" in record and "config" in record:
+    if "facts" in record and ("config" in record or record.get("kind") in MODELS):
         kind = record.get("kind", "meta-model")
         return _model(kind, names) if isinstance(kind, str) else None
     if {"step", "finished", "history", "config"} <= record.keys():
@@ -69,7 +81,7 @@ def _model(kind: str, names: list[str]) -> str | None:
     if kind not in MODELS:
         return None
     called, parts = MODELS[kind]
-    held = {name.partition(".")[0] for name in names}
+    held = {re.split(r"\d*[./]", name, maxsplit=1)[0] for name in names}
     return called if held <= set(parts.split()) and _NEEDED[kind] in held else None
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from weightspace import __version__
 from weightspace.backdoors.score_histogram import draw_histogram, histogram_of
-from weightspace.backdoors.summary import counted, groups, scope_of, together
+from weightspace.backdoors.summary import counted, groups, judges_of, scope_of, together
 from weightspace.backdoors.verdict import PROBABILITY, Finding, Scan, Verdict, worded
 from weightspace.files.atomic import write_atomically
 from weightspace.pages.page import render_page
@@ -148,7 +148,9 @@ def write_scan(scan: Scan, path: str | Path) -> None:
     It loads nothing (its own policy forbids it), follows light and dark mode, prints, and reads from 360 px on. Files
     can be sorted, and chosen by verdict and name; the address says how.
     """
-    found, by = histogram_of(scan), {finding.judged_by for finding in scan.findings}
+    found = histogram_of(scan)
+    cards = {"special": scan.detector, "general": scan.general}
+    judges = [(told, cards[kind].get("figures")) for kind, told in judges_of(scan).items()]
     text = render_page(
         "weightspace.backdoors",
         "page.html",
@@ -158,8 +160,9 @@ def write_scan(scan: Scan, path: str | Path) -> None:
         groups=list(groups(scan.ordered)),
         together=together,
         counted=counted(scan)[1:],
-        scope=scope_of(scan),
-        figures=scan.detector.get("figures") if "special" in by else None,
+        judges=judges,
+        shown=None if found is None else int(found.scanned.sum()),
+        judged=sum(finding.verdict in ("suspicious", "clean") for finding in scan.findings),
         version=__version__,
         advice=ADVICE,
         histogram=None if found is None else draw_histogram(found),

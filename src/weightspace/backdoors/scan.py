@@ -62,8 +62,9 @@ def scan(
     """
     least = 1 / (1 + len(detector.calibration.clean))
     if not least <= false_alarms <= 0.5:
+        which = "this detector" if general is None else f"the detector of {detector.card['architecture']}"
         raise ValueError(
-            f"a share of false alarms of {false_alarms:g} was asked for, and this detector was calibrated on "
+            f"a share of false alarms of {false_alarms:g} was asked for, and {which} was calibrated on "
             f"{len(detector.calibration.clean)} clean networks: choose {least:.3f} to 0.5"
         )
     start = time.perf_counter()
@@ -169,10 +170,12 @@ class _Scanner:
         for number, target in enumerate(targets):
             if target in told:
                 continue
-            files = f"none of its {inside[target]} files" if inside[target] else "nothing in it"
+            files = (
+                f"none of its {inside[target]} files is a checkpoint" if inside[target] else "there is nothing in it"
+            )
             if not target.startswith(SCHEME):
-                raise ValueError(f"{target} holds no checkpoint: {files} is one, by content or by name, and looked at")
-            reason = f"The repository holds no weights: {files} is a checkpoint."
+                raise ValueError(f"{target} holds no checkpoint: {files}")
+            reason = f"The repository holds no weights: {files}."
             self.findings[len(entries) + number] = Finding(target, "unreadable", reason)
 
 
@@ -202,7 +205,7 @@ def finding_of(facts: dict[str, Any], kept: Kept, false_alarms: float, seconds: 
         known["notes"] = (*known["notes"], judgement.near)
     if judgement.distance > 1 and kept.general:
         reason = (
-            f"It is unlike the networks that the general detector was made with: {judgement.distance:.1f} times as far "
+            f"It is unlike the networks that the general detector was made with: {judgement.distance:.2g} times as far "
             "from the nearest as it may judge."
         )
         return Finding(verdict="out_of_scope", reason=reason, cause=UNLIKE, **known)
@@ -234,7 +237,7 @@ def _why(p_value: float, probability: float, false_alarms: float, bound: bool = 
     Args:
         bound: whether the p-value bounds the share of clean networks on average, or is about it.
     """
-    odds = f"Where half of all networks have a backdoor, {probability:.0%} of those that look like this one have one"
+    odds = f"Where half of all networks have a backdoor, {probability:.0%} of those with this score have one"
     if p_value <= false_alarms:
         share = f"{'At most' if bound else 'About'} {p_value:.1%}"
         return f"{share} of clean networks look so suspicious; the limit is {false_alarms:.1%}. {odds}."

@@ -14,6 +14,7 @@ CLEAN_ALONE = 10
 NAMED = 3
 """Files that a line of many names."""
 _INDENT = " " * 15
+_FOOLED = "A network that was trained in another way may fool it: clean means that nothing was seen."
 
 
 def summary(scan: Scan, blamed: int = 3) -> str:
@@ -85,26 +86,30 @@ def counted(scan: Scan) -> list[str]:
 
 
 def scope_of(scan: Scan) -> Sequence[str]:
-    """What the detector was trained on, and what that means, in sentences."""
+    """What judged, what it was trained on, and what that means, in sentences."""
+    return [sentence for told in judges_of(scan).values() for sentence in told]
+
+
+def judges_of(scan: Scan) -> dict[str, tuple[str, str]]:
+    """Two sentences of each detector that judged, "special" or "general": what it was trained on, and its figures."""
     by = {finding.judged_by for finding in scan.findings}
-    cards = {"special": scan.detector, "general": scan.general}
-    told: list[str] = []
-    for kind, facts in cards.items():
-        if not facts or (kind not in by and (kind == "general" or "general" in by)):
-            continue
-        general = kind == "general"
-        of, share = ("networks", "about") if general else ("of them", "at most")
-        named = (
-            f"the general detector of {facts['architecture']}" if general else f"a detector of {facts['architecture']}"
+    told: dict[str, tuple[str, str]] = {}
+    if "special" in by:
+        facts = scan.detector
+        told["special"] = (
+            f"Judged by a detector of {facts['architecture']}, trained on {facts['networks']:,} of them "
+            f"({facts['images']}), backdoored by {facts['attacks']}.",
+            f"On average at most {scan.false_alarms:.1%} of clean networks are called suspicious, by "
+            f"{facts['calibration']} that were kept apart; of backdoored ones whose attack works, {facts['detected']} "
+            f"at 5%. {_FOOLED}",
         )
-        found = f"of backdoored ones whose attack works, {facts['detected']} at 5%"
-        if general:
-            found = "how many backdoors it finds depends on the kind of network, and is said of each file"
-        told += [
-            f"Judged by {named}, trained on {facts['networks']:,} {of} ({facts['images']}), backdoored by "
-            f"{facts['attacks']}.",
-            f"On average {share} {scan.false_alarms:.1%} of clean networks are called suspicious, by "
-            f"{facts['calibration']} that were kept apart; {found}. A network that was trained in another way may fool "
-            "it: clean means that nothing was seen.",
-        ]
+    if "general" in by and scan.general:
+        facts = scan.general
+        told["general"] = (
+            f"Judged by the general detector of {facts['architecture']}, made of {facts['networks']:,} networks "
+            f"({facts['images']}), backdoored by {facts['attacks']}.",
+            f"On average about {scan.false_alarms:.1%} of networks without a backdoor are called suspicious, by the "
+            f"{facts['calibration']} of them that have none, each judged by a fit that had not seen it; of those with "
+            f"one that works, {facts['detected']} at 5%, and of each file it is said how many of its kind. {_FOOLED}",
+        )
     return told

@@ -66,7 +66,7 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "train": (metamodels.train, "train a meta-model on a zoo"),
     "evaluate": (metamodels.evaluate, "score a trained meta-model on a zoo's held-out networks"),
     "compare": (metamodels.compare, "meta-model and baselines on one zoo: table, results.json, report.html"),
-    "predict": (metamodels.predict, "ask a trained meta-model about networks in safetensors files"),
+    "predict": (metamodels.predict, "ask a trained meta-model about networks in checkpoint files"),
     "model push": (metamodels.model_push, "publish a trained model on the Hugging Face hub, or in a folder"),
     "model pull": (metamodels.model_pull, "fetch a published model, its checksum compared"),
     "report": (metamodels.report, "make the HTML report of a results.json"),
@@ -284,6 +284,11 @@ def _sentence(error: Exception) -> str:
     if _disk_full(error):
         where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
         return f"the disk is full{where}: free some space and run the same command again"
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+        return f"{error.filename} is a file, and a folder is needed there: choose another place"
+    if isinstance(error, PermissionError) and error.filename:
+        why = (error.strerror or str(error)).lower()
+        return f"{error.filename} cannot be read or written ({why}): choose another place"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}"
     if isinstance(error, MemoryError):

@@ -354,9 +354,7 @@ def bare_of(
     if vocab is None:
         rows = len(params[TOKENS]) - 2 if TOKENS in params and params[TOKENS].ndim == 2 else 0
         if rows > 0:
-            raise RaspError(
-                f"the weights do not say which tokens they are for: give a vocabulary of {rows}, without BOS and PAD"
-            )
+            raise RaspError(f"the weights do not say which tokens they are for: give a vocabulary of {rows} (--vocab)")
         vocab = (0,)  # what else is wrong is said below
     bare = BareTransformer.of_params(params, vocab, num_heads=num_heads, causal=causal, bos=bos, pad=pad)
     with np.errstate(all="ignore"):
