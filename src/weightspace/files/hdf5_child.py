@@ -58,7 +58,7 @@ class _Child:
         return False if self.process.returncode < 0 else None
 
     def end(self) -> None:
-        """Close its input, at which it ends."""
+        """End it."""
         atexit.unregister(self.end)
         if self.owner == os.getpid():
             with suppress(OSError):
