@@ -358,6 +358,13 @@ def test_a_network_that_cannot_be_judged_is_named(
     fails(capsys, ["predict", str(run), str(tmp_path / "pickle.pt")], "pickle.pt", "nothing in it was executed")
     fails(capsys, ["predict", str(run), str(tmp_path / "odd.safetensors")], "odd.safetensors", "no dictionary")
     fails(capsys, ["predict", str(run), str(tmp_path / "none")], "no file")
+    network.save(tmp_path / "well.safetensors")
+    assert (
+        main(["predict", str(run), *(str(tmp_path / f"{name}.safetensors") for name in ("torn", "well", "text"))]) == 2
+    )
+    said = capsys.readouterr()
+    assert "well.safetensors: " in said.out and said.out.count("\n") == 1  # one bad file does not stop the others
+    assert "torn.safetensors" in said.err and "text.safetensors" in said.err and said.err.count("\n") == 2
     fails(capsys, ["predict", str(zoo), str(tmp_path / "sick.safetensors")], "holds no meta-model")
     model = str(run / "model.safetensors")
     fails(capsys, ["predict", str(run), model], "model.safetensors is no network", "such as a meta-model")

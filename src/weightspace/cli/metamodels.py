@@ -7,7 +7,7 @@ from pathlib import Path
 from weightspace.cli import hyperparameters
 from weightspace.cli.arguments import Positional
 from weightspace.cli.options import SMALL
-from weightspace.cli.output import say, say_json
+from weightspace.cli.output import fail, say, say_json
 from weightspace.metamodels.config import MetaModelConfig
 from weightspace.metamodels.recipes import METAMODEL_RECIPES
 from weightspace.train.launch import Launch
@@ -170,6 +170,8 @@ def compare(
 def predict(run: Positional[Path], networks: Positional[tuple[Path, ...]], json: bool = False) -> int:
     """Ask a trained meta-model about networks in checkpoint files: safetensors, PyTorch's, ONNX, whatever their names.
 
+    Of several files those that cannot be judged are told on stderr, and the exit status is 2; the others are judged.
+
     Args:
         run: folder of the meta-model.
         networks: the files.
@@ -181,16 +183,19 @@ def predict(run: Positional[Path], networks: Positional[tuple[Path, ...]], json:
     """
     from weightspace.experiments.comparison import predict_files
 
-    answers = predict_files(run, networks)
+    wrong: list[Exception] = []
+    answers = predict_files(run, networks, wrong.append if len(networks) > 1 else None)
+    for error in wrong:
+        fail(" ".join(str(error).split()))
     if json:
-        return say_json(answers)
+        return max(say_json(answers), 2 * bool(wrong))
     lines = []
     for answer in answers:
         best = {name: max(classes.items(), key=lambda item: item[1]) for name, classes in answer["targets"].items()}
         said = ", ".join(f"{n} {c} ({p:.0%})" for n, (c, p) in best.items())
         unlike = "unlike anything it was trained on; it would say " if (answer["distance"] or 0.0) > 1 else ""
         lines += [f"{answer['file']}: {unlike}{said}", *(f"  {note}" for note in answer["notes"])]
-    return say("\n".join(lines))
+    return max(say("\n".join(lines)) if lines else 0, 2 * bool(wrong))
 
 
 def model_push(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +104,17 @@ STREAMED = 2**28
 """Bytes from which a file is read leaf by leaf, by a meta-model that can."""
 
 
-def predict_files(run: str | Path, files: Sequence[str | Path]) -> list[dict[str, Any]]:
+def predict_files(
+    run: str | Path, files: Sequence[str | Path], failed: Callable[[Exception], None] | None = None
+) -> list[dict[str, Any]]:
     """A saved meta-model's answers about networks in checkpoint files of any kind.
 
     A file that `Network.save` wrote describes itself; the arrays of any other are matched by what they do, their shapes
     and their order with the networks that the meta-model was trained on. One that reads leaves needs little memory,
     however large a file is, and then knows arrays by their names alone.
 
+    Args:
+        failed: is told of a file that cannot be judged, which is then left out; unless given, the first one ends it.
     Returns:
         for each file its name; for each target the probability of every class; `distance` from the networks that the
         meta-model was trained on, above 1 if it is unlike them, None where it cannot tell; and `notes`, sentences.
@@ -125,7 +129,11 @@ def predict_files(run: str | Path, files: Sequence[str | Path]) -> list[dict[str
         try:
             found = _asked_about(file, model)
         except (NetworkError, ScopeError, SpecError) as error:
-            raise type(error)(f"{file}: {error}" if str(file) not in str(error) else str(error)) from error
+            named = type(error)(f"{file}: {error}" if str(file) not in str(error) else str(error))
+            if failed is None:
+                raise named from error
+            failed(named)
+            continue
         targets = {
             target.name: dict(zip(target.classes, map(float, found[target.name][0]), strict=True))
             for target in model.targets
