@@ -44,6 +44,7 @@ TYPES = {
 }
 """Types of tensors by their number in the format."""
 _TEXTS = 8
+_COUNTS = {"U4", "I4", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "BOOL", "TEXT"}
 MOST_TENSORS, MOST_NODES = 2**18, 2**19
 """More are not read: what is kept of each may take a hundred times its bytes in the file."""
 _NUMBERS = {4: ("F32",), 10: ("F64", "C128"), 5: ("F16", "BF16")}
@@ -140,7 +141,7 @@ def _graph(file: BinaryIO, graph: Field, found: _Graph) -> None:
 
 
 def _node(file: BinaryIO, node: Field, found: _Graph) -> None:
-    """A node: of one that gives a constant array of floating-point numbers, the array."""
+    """A node: of one that gives a constant array of other numbers than whole ones, the array."""
     kind, domain, outputs, attributes = "", "", [], []
     for one in fields(file, node.begin, node.end):
         if one.number == 4:
@@ -165,7 +166,7 @@ def _node(file: BinaryIO, node: Field, found: _Graph) -> None:
             raise ValueError("a constant's array is not called its value, so that readers may pass it over")
         tensor = _tensor(file, tensors[0])
         tensor.name = outputs[0]
-        if tensor.dtype in FLOATING and tensor.lengths:  # others are shapes, axes and factors
+        if tensor.dtype not in _COUNTS and tensor.lengths:  # others are shapes, axes and factors
             found.tensors.append(tensor)
             found.constants += 1
             own.clear()
