@@ -200,6 +200,17 @@ def test_figures_on_outsiders_count_only_what_is_judged(detector: GeneralDetecto
     assert none["judged"][0] == 0 and none["too far"] == len(others) and none["found"] == []
 
 
+def test_a_depth_that_was_never_trained_is_out_of_scope(detector: GeneralDetector) -> None:
+    asked = network(seed=5, convolutions=3, norm="layer", classes=6).arrays()
+    for depths, allowed in ((["4", "7", ""], True), (["5", "7"], False), (["1"], False), (["2"], True)):
+        known = replace(detector, neighbours=replace(detector.neighbours, traits={"convolutions": depths}))
+        if allowed:
+            assert len(known.network(asked).weights)
+            continue
+        with pytest.raises(NetworkError, match=r"has 3 convolutions, and the networks .* have \d to \d"):
+            known.network(asked)
+
+
 def test_a_network_of_one_class_is_out_of_scope_and_stops_no_scan(detector: GeneralDetector, tmp_path: Path) -> None:
     arrays = dict(network(seed=5, convolutions=3, norm="layer", classes=6).arrays())
     save_file(arrays, tmp_path / "six.safetensors")
