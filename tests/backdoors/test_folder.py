@@ -139,6 +139,15 @@ def test_the_gravest_come_first_and_many_of_one_kind_are_one_line(detector: Dete
     assert len(found.to_json()["findings"]) == 7  # whoever reads it by a program gets them all
 
 
+def test_a_file_on_which_the_hdf5_library_crashes_stops_nothing(detector: Detector, tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    shutil.copy(OLD.parent / "damaged" / "virtual.weights.h5", tmp_path / "a.weights.h5")
+    save_torch(state(4), tmp_path / "b.safetensors")
+    found = scan([str(tmp_path)], detector, show=False)
+    assert verdicts(found) == {"a.weights.h5": "unreadable", "b.safetensors": "clean"}
+    assert "the HDF5 library crashes on it" in found.findings[0].reason
+
+
 # -- links, and what is no file ----------------------------------------------------------------------------------------
 
 
