@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,13 @@ class NetworkTable:
         readings: by name of a way of reading, (n, k) float32 numbers of each network, NaN where it has no such thing.
         facts: by name, (n,) of each network: its attack and the success of it, and what was drawn.
         sets: neurons and classes of each network, for methods that read these; None where they are not kept.
+        networks: themselves, for methods that ask them; None where there are only numbers. They are not saved.
     """
 
     readings: Mapping[str, Float[np.ndarray, "n _"]]
     facts: Mapping[str, np.ndarray]
     sets: Sequence[Invariants] | None = None
+    networks: Sequence[Network] | None = None
 
     def __len__(self) -> int:
         return len(self.facts["attack"])
@@ -53,7 +55,27 @@ class NetworkTable:
             {name: values[rows] for name, values in self.readings.items()},
             {name: values[rows] for name, values in self.facts.items()},
             None if self.sets is None else [self.sets[row] for row in rows],
+            None if self.networks is None else [self.networks[row] for row in rows],
         )
+
+    def with_networks(self, folders: Sequence[str | Path]) -> NetworkTable:
+        """The same with its networks, out of the zoos that it was read from.
+
+        Raises:
+            NetworkError: if one is in none of them.
+        """
+        found: dict[tuple[Any, Any], Network] = {}
+        for folder in folders:
+            networks, rows, config = _networks_of(folder)
+            found |= {(config["recipe"], row["network"]): one for one, row in zip(networks, rows, strict=True)}
+        keys = list(zip(self.facts["zoo"].tolist(), self.facts["network"].tolist(), strict=True))
+        missing = [key for key in keys if key not in found]
+        if missing:
+            zoo, number = missing[0]
+            raise NetworkError(
+                f"{len(missing)} networks of the table, such as number {number} of {zoo}, are in none of the zoos given"
+            )
+        return replace(self, networks=[found[key] for key in keys])
 
     @staticmethod
     def joined(tables: Sequence[NetworkTable]) -> NetworkTable:
@@ -177,8 +199,20 @@ def read_zoo(folder: str | Path) -> NetworkTable:
         ZooError: if it is no zoo, or a shard is torn.
         NetworkError: if it has no networks yet.
     """
-    config = read_description(folder, "networks")["config"]
+    networks, rows, config = _networks_of(folder)
     drawn = config["space"]
+    names = dict.fromkeys((*ALWAYS, *drawn))
+    known = {name: [row.get(name) for row in rows] for name in names}
+    # What all networks of a zoo have in common stands in its configuration alone
+    common = {name: config.get(name) for name in ("images", "image_size", "family") if name not in known}
+    common |= {name: value for name, value in config["fixed"].items() if name not in known}
+    shared = {name: [value] * len(rows) for name, value in {**common, "zoo": config["recipe"]}.items()}
+    return read_networks(networks, {**known, **shared})
+
+
+def _networks_of(folder: str | Path) -> tuple[list[Network], list[dict[str, Any]], dict[str, Any]]:
+    """The networks of a zoo that are there, with their architectures; their rows; and the zoo's configuration."""
+    config = read_description(folder, "networks")["config"]
     networks: list[Network] = []
     rows: list[dict[str, Any]] = []
     for path in sorted((Path(folder) / SHARDS).glob("*.safetensors")):
@@ -190,17 +224,12 @@ def read_zoo(folder: str | Path) -> NetworkTable:
         for row in last.values():
             weights = np.array(shard.matrices[row["signature"]][row["row"]])
             if np.isfinite(weights).all():  # a training that diverged is no network
-                networks.append(Network(specs[row["signature"]], weights, {}))
+                facts = {"architecture": json.loads(row["architecture"])} if row.get("architecture") else {}
+                networks.append(Network(specs[row["signature"]], weights, facts))
                 rows.append(row)
     if not rows:
         raise NetworkError(f"zoo {folder} holds no networks yet: run the same `weightspace zoo make` again")
-    names = dict.fromkeys((*ALWAYS, *drawn))
-    known = {name: [row.get(name) for row in rows] for name in names}
-    # What all networks of a zoo have in common stands in its configuration alone
-    common = {name: config.get(name) for name in ("images", "image_size", "family") if name not in known}
-    common |= {name: value for name, value in config["fixed"].items() if name not in known}
-    shared = {name: [value] * len(rows) for name, value in {**common, "zoo": config["recipe"]}.items()}
-    return read_networks(networks, {**known, **shared})
+    return networks, rows, config
 
 
 def read_plain(folder: str | Path) -> NetworkTable:

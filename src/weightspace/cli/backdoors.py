@@ -491,6 +491,7 @@ def anywhere(
     outside: Path | None = None,
     methods: tuple[str, ...] = (),
     axes: tuple[str, ...] = (),
+    zoos: tuple[Path, ...] = (),
     out: Path = Path("runs/anywhere"),
     json: bool = False,
 ) -> int:
@@ -502,18 +503,21 @@ def anywhere(
         methods: some of them, by the names that the tables call them; all that the table allows unless given.
         axes: of the recipe, of which each value in turn is left out of training; all that the table has unless given,
             "none" for none.
+        zoos: that the table was read from; MNTD and ULP, which ask networks, join the methods.
         out: folder for tables.md.
         json: print JSON.
 
     Examples:
         weightspace backdoors anywhere runs/networks.npz
         weightspace backdoors anywhere runs/networks.npz --axes attack --json
+        weightspace backdoors anywhere runs/networks.npz --zoos zoos/backdoors-diverse --methods MNTD ULP --axes none
     """
     from weightspace.backdoors.table import NetworkTable
     from weightspace.experiments.diverse import AXES, methods_of, tables
     from weightspace.files.atomic import write_atomically
 
     networks = NetworkTable.load(table)
+    networks = networks.with_networks(zoos) if zoos else networks
     others = None if outside is None else NetworkTable.load(outside)
     chosen = some(methods, methods_of(networks), "method")
     asked = () if axes == ("none",) else axes or ("attack", *AXES)

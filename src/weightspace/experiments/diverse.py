@@ -19,6 +19,7 @@ from weightspace.backdoors.general_training import (
     cross_fitted,
     out_of_fold_p,
 )
+from weightspace.backdoors.learnt_images import LearntImages, mntd, ulp
 from weightspace.backdoors.neuron_set import NeuronSet
 from weightspace.backdoors.table import NetworkTable
 from weightspace.backdoors.table_methods import METHODS, TableMethod
@@ -37,14 +38,14 @@ AXES = ("initialisation", "optimiser", "norm", "images", "activation", "convolut
 
 
 def methods_of(table: NetworkTable) -> dict[str, Make]:
-    """The methods that a table allows: those that read neurons only where it keeps them."""
-    if table.sets is None:
-        return dict(METHODS)
-    ours: dict[str, Make] = {
-        "invariants and set of neurons": best_method,
-        "set of neurons": NeuronSet,
+    """The methods that a table allows: those that read neurons or ask networks only where it has these."""
+    ours: dict[str, Make] = {"invariants and set of neurons": best_method, "set of neurons": NeuronSet}
+    asking: dict[str, Make] = {"MNTD": mntd, "ULP": ulp}
+    return {
+        **(ours if table.sets is not None else {}),
+        **METHODS,
+        **(asking if table.networks is not None else {}),
     }
-    return ours | dict(METHODS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,8 @@ class Answers:
     Attributes:
         scores: by method, (n,), as ranks among the networks without backdoor that the same fit judged.
         crossed: by method, the fits and what they said.
-        outside: by method, (m, folds) what all fits say of networks from elsewhere, if there are any.
+        outside: by method, (m, folds) what all fits say of networks from elsewhere, if there are any; without methods
+            that ask networks, where there are only numbers.
     """
 
     table: NetworkTable
@@ -94,7 +96,7 @@ def crossed(
     outside = {
         name: np.stack([fit.scores(others) for fit in found.fits], 1)
         for name, found in crosses.items()
-        if others is not None
+        if others is not None and not (isinstance(found.fits[0], LearntImages) and others.networks is None)
     }
     return Answers(table, scores, crosses, outside)
 
@@ -214,10 +216,10 @@ def guarantee_table(answers: Answers, others: NetworkTable | None) -> str:
     lines = []
     for name, crossed in answers.crossed.items():
         cells = _judged(table, *out_of_fold_p(table, crossed))
-        if others is not None:
+        if others is not None and name in answers.outside:
             near = calibrated(table, crossed)
             cells += _judged(others, near.p_values(others, answers.outside[name]), near.distance(others))
-        lines.append([name, *cells])
+        lines.append([name, *cells, *[""] * (3 * (1 + (others is not None)) - len(cells))])
     heads = ["judged", "false alarms", "found"]
     return markdown_table(
         ["method", *heads, *(f"outside: {head}" for head in (heads if others is not None else ()))], lines
