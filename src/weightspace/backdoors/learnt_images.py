@@ -92,7 +92,7 @@ class LearntImages:
     stride: float = 1.0
     limit: float | None = None
     rates: tuple[float, ...] = (1e-3, 1e-2)
-    steps: int = 600
+    steps: int = 300
     batch: int = 16
     seed: int = 0
     model: Asker | None = None
