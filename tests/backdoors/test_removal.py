@@ -156,6 +156,7 @@ def moved_without_scale(detector: Detector, zoo: Zoo) -> float:
     return float(abs(one - other))
 
 
+@pytest.mark.slow
 def test_a_detector_is_trained_scored_and_used_for_repair_and_all_of_it_goes_on_after_a_kill(
     zoo: Zoo, tmp_path: Path
 ) -> None:

@@ -75,7 +75,10 @@ def test_a_graph_of_neurons_tells_what_is_planted() -> None:
     check_predictor(graph)
 
 
-@pytest.mark.parametrize("make", [Linear, StatisticsBoosting, StatisticsLinear, metamodel, slices, autoencoder, graph])
+SLOW = [pytest.param(make, marks=pytest.mark.slow) for make in (autoencoder, graph)]
+
+
+@pytest.mark.parametrize("make", [Linear, StatisticsBoosting, StatisticsLinear, metamodel, slices, *SLOW])
 def test_every_method_answers_with_a_number_where_one_is_asked(make: type[Predictor]) -> None:
     check_regressor(make)
 

@@ -153,7 +153,7 @@ def test_networks_without_known_neurons_are_refused() -> None:
         model.predict([Network(bare, weights(bare, 1)[0].numpy())])
 
 
-@pytest.mark.parametrize("reading", ["neurons", "chunks"])
+@pytest.mark.parametrize("reading", ["neurons", pytest.param("chunks", marks=pytest.mark.slow)])
 def test_pretraining_fills_in_what_is_hidden_and_what_follows_keeps_the_contract(reading: str) -> None:
     model = PretrainedMetaModel(replace(NEURONS, reading=reading), steps=80)
     model.fit(planted_examples(300, 0), planted_examples(100, 1))

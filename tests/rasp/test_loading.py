@@ -160,7 +160,7 @@ def test_a_model_that_tracr_assembled_says_its_tokens_and_its_names_itself() -> 
 def test_a_model_of_another_version_that_says_less_needs_the_vocabulary() -> None:
     model = Model(params_of())
     assert is_hist(model)
-    with pytest.raises(RaspError, match="give a vocabulary of 3, without BOS and PAD"):
+    with pytest.raises(RaspError, match=r"give a vocabulary of 3 \(--vocab\)"):
         ws.decompile(model)
     with pytest.raises(RaspError, match="a Model holds no transformer: give a path"):
         ws.decompile(Model(None))
