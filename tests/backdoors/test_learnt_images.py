@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from weightspace.backdoors.learnt_images import LearntImages, asked_of, mntd, ulp
+from weightspace.backdoors.learnt_images import LearntImages, mntd, ulp
 from weightspace.backdoors.table import NetworkTable, read_networks, read_zoo
 from weightspace.backdoors.table_methods import area
 from weightspace.errors import NetworkError, TaskError
@@ -46,19 +47,26 @@ def planted(count: int, seed: int = 0, strength: float = 3) -> NetworkTable:
     return NetworkTable(table.readings, table.facts, None, networks)
 
 
+def brief(method: LearntImages, steps: int) -> LearntImages:
+    """One setting, at a rate that suits some dozens of networks."""
+    config = method.queries.grid[0]
+    training = replace(config.training, steps=steps, evaluate_every=steps, learning_rate=1e-2)
+    method.queries.grid = (replace(config, training=training),)
+    return method
+
+
 @pytest.mark.parametrize("make", [mntd, ulp])
 def test_what_is_planted_is_learnt_and_where_nothing_is_nothing_is(make: Callable[[], LearntImages]) -> None:
     for strength, low, high in ((3.0, 0.9, 1.0), (0.0, 0.2, 0.8)):
         training, test = planted(60, 1, strength), planted(40, 2, strength)
-        method = make()
-        method.steps, method.rates = 25, (1e-2,)
+        method = brief(make(), 40)
         said, bad = method.fit(training, training.backdoored).scores(test), test.backdoored
         assert low <= area(said[bad], said[~bad]) <= high
 
 
 def test_the_answer_does_not_depend_on_the_order_of_classes_or_on_the_networks_beside_it() -> None:
     table = planted(20, 3)
-    method = LearntImages(steps=2, rates=(1e-2,), hidden=4).fit(table, table.backdoored)
+    method = brief(mntd(), 2).fit(table, table.backdoored)
     said = method.scores(table)
     assert said[7] == pytest.approx(method.scores(table.select(np.array([7])))[0], abs=1e-6)
     assert table.networks is not None
@@ -78,12 +86,12 @@ def test_they_are_compared_where_the_table_has_networks_and_left_out_where_outsi
     assert {"MNTD", "ULP"} <= methods_of(table).keys()
     bare = NetworkTable(others.readings, others.facts)
     assert "MNTD" not in methods_of(bare)
-    quick = {"MNTD": lambda: LearntImages(steps=2, rates=(1e-2,))}
+    quick = {"MNTD": lambda: brief(mntd(), 2)}
     assert crossed(table, quick, bare, show=False).outside == {}
     found = crossed(table, quick, others, show=False)
     assert found.outside["MNTD"].shape == (20, 5)
     with pytest.raises(TaskError, match="give --zoos"):
-        asked_of(bare)
+        mntd().fit(bare, bare.backdoored)
 
 
 def test_networks_come_back_out_of_their_zoo(tmp_path: Path) -> None:

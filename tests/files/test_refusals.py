@@ -223,7 +223,7 @@ def field(number: int, content: bytes) -> bytes:
 
 
 def test_more_entries_than_memory_may_hold_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two million names of four letters in an ONNX graph took 1.2 GB; they are refused before that."""
+    """Of tiny ones each may take a hundred times its bytes; they are refused before they are built."""
     monkeypatch.setattr(onnx, "MOST_TENSORS", 2_000)
     monkeypatch.setattr(onnx, "MOST_NODES", 3_000)
     many = ",".join(f'"{number}":""' for number in range(800_000))

@@ -284,8 +284,10 @@ def _sentence(error: Exception) -> str:
     if _disk_full(error):
         where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
         return f"the disk is full{where}: free some space and run the same command again"
-    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+    if isinstance(error, FileExistsError) and error.filename:
         return f"{error.filename} is a file, and a folder is needed there: choose another place"
+    if isinstance(error, NotADirectoryError) and error.filename:
+        return f"a part of {error.filename} is a file, and a folder is needed there: choose another place"
     if isinstance(error, PermissionError) and error.filename:
         why = (error.strerror or str(error)).lower()
         return f"{error.filename} cannot be read or written ({why}): choose another place"

@@ -157,8 +157,6 @@ def _other(name: str, settings: Mapping[str, float]) -> Method:
     if name == "CLP":
         return lambda subject, _x, _y, _generator: (baselines.lipschitz_pruning(subject.classifier, **own), None)
     tuning = Tuning(rate=own.pop("rate"), steps=int(own.pop("steps", 120)))
-    if "inner" in own:
-        own["inner"] = int(own["inner"])
 
     def run(subject: Subject, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Classifier, None]:
         return OTHERS[name](subject.classifier, x, y, tuning, generator=generator, **own), None
@@ -306,7 +304,7 @@ def study(
                 (amount, name)
                 for amount in images
                 for name in wanted
-                if (amount or name == OURS or name.startswith("CLP"))
+                if (amount or name.partition(" (")[0] in (OURS, "CLP"))
                 and (name != EXACT or attacks[row] in EVERY_ATTACK)
             ]
             left = [(amount, name) for amount, name in possible if (int(numbers[row]), name, amount) not in done]

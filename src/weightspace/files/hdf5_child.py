@@ -11,9 +11,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
-Walked = Literal["hdf5", "keras"]
 WALKER = "weightspace.files.hdf5_walker"
 LONGEST, BYTES_PER_SECOND = 20.0, 10e6
 """Seconds that a child may take, and one more for each so many bytes of the file."""
@@ -70,17 +68,17 @@ _lock = threading.Lock()
 _child: _Child | None = None
 
 
-def endures(path: Path, kind: Walked, name: str | None = None) -> bool:
-    """Whether a process that walks a file, and reads one of its arrays, comes through.
+def endures(path: Path, zipped: bool, name: str | None = None) -> bool:
+    """Whether a process that looks at all objects of a file, or reads one of its arrays, comes through.
 
     An error that it meets is none of its business: whoever reads the file meets it again, and says it.
 
     Args:
-        kind: HDF5 as it is, or inside a zip of Keras 3.
-        name: path of the array; its objects alone are looked at unless given.
+        zipped: whether the HDF5 is inside a zip of Keras 3.
+        name: path of the array; None for the objects.
     """
     global _child
-    question = json.dumps([str(path.absolute()), kind, name]).encode()
+    question = json.dumps([str(path.absolute()), zipped, name]).encode()
     with suppress(OSError):
         seconds = LONGEST + path.stat().st_size / BYTES_PER_SECOND
         with _lock:

@@ -9,16 +9,14 @@ MOST_COMMAS = 3 * 2**18
 """A file with more is not read: each may stand for some 300 bytes of memory. 150,000 arrays have as many."""
 
 
-def json_object(raw: bytes, most: int | None = None) -> dict[str, Any]:
+def json_object(raw: bytes, most: int = MOST_COMMAS) -> dict[str, Any]:
     """An object of JSON in UTF-8.
 
     Args:
-        most: commas in it; `MOST_COMMAS` unless given.
-
+        most: commas in it.
     Raises:
         ValueError: if it is none, nested too deep, or of too many values; the message says why.
     """
-    most = MOST_COMMAS if most is None else most
     if raw.count(b",") > most:
         raise ValueError(f"it has more than {most:,} values")
     try:

@@ -17,8 +17,8 @@ from weightspace.errors import UnreadableError
 from weightspace.files.arrays import FLOATING, Stored
 from weightspace.files.constructors import NUMBERS, NUMPY_TYPES
 from weightspace.files.extras import install_command
-from weightspace.files.hdf5_child import Walked, endures
-from weightspace.files.kinds import Kind, open_regular
+from weightspace.files.hdf5_child import endures
+from weightspace.files.kinds import Kind
 from weightspace.files.outline import LARGEST_MULTIPLE, SLACK, Outline, Stamp, check_total, outline_of
 from weightspace.files.zips import STORED, Entry, content, entries
 
@@ -53,8 +53,7 @@ class Dataset(Stored):
         Raises:
             UnreadableError: if the library that reads it crashes on it.
         """
-        if not endures(self.path, "hdf5" if self.inside is None else "keras", self.name):
-            raise UnreadableError(f"{self.path} is no whole HDF5 file: the HDF5 library crashes on it")
+        _refuse_what_crashes(self.path, self.inside is not None, self.name)
         yield from self.read(file, most)
 
     def read(self, file: BinaryIO, most: int) -> Iterator[np.ndarray]:
@@ -127,8 +126,7 @@ def keras_outlines(path: Path, file: BinaryIO, stamps: Mapping[Path, Stamp], kin
     except ImportError:
         how = install_command("keras")
         raise UnreadableError(f"{path} is HDF5, as Keras writes it, which needs h5py: {how}") from None
-    if not endures(path, "keras" if kind == "keras" else "hdf5"):
-        raise UnreadableError(f"{path} is no whole HDF5 file: the HDF5 library crashes on it")
+    _refuse_what_crashes(path, kind == "keras")
     try:
         inside = _inside(file, size) if kind == "keras" else None
         with _opened(file, inside) as held:
@@ -150,16 +148,26 @@ def keras_outlines(path: Path, file: BinaryIO, stamps: Mapping[Path, Stamp], kin
     return _outlines(path, kind, arrays, stamps)
 
 
-def walk(path: Path, kind: Walked, name: str | None) -> None:
-    """Look at every array, and read one, as the functions above do; in a process that may crash."""
-    with open_regular(path) as file:
-        inside = _inside(file, path.stat().st_size) if kind == "keras" else None
-        with _opened(file, inside) as held:
-            arrays = dict(_datasets(path, held, inside))
-        found = arrays.get(name or "")
-        if isinstance(found, Dataset):
+def _refuse_what_crashes(path: Path, zipped: bool, name: str | None = None) -> None:
+    if not endures(path, zipped, name):
+        raise UnreadableError(f"{path} is no whole HDF5 file: the HDF5 library crashes on it, or does not end")
+
+
+def walk(path: Path, file: BinaryIO, zipped: bool, name: str | None) -> bool:
+    """Look at every array, or read one, as the functions above do; in a process that may crash.
+
+    Returns:
+        whether something was unpacked, which stays in memory as long as the file is open.
+    """
+    inside = _inside(file, path.stat().st_size) if zipped else None
+    with _opened(file, inside) as held:
+        if name is None:
+            for _ in _datasets(path, held, inside):
+                pass
+        elif (found := _dataset(path, name, held[name], inside)) is not None:
             for _ in found.read(file, _AT_ONCE):
                 pass
+    return file in _UNPACKED
 
 
 def _outlines(path: Path, kind: Kind, arrays: Mapping[str, Stored], stamps: Mapping[Path, Stamp]) -> list[Outline]:
@@ -204,7 +212,7 @@ def _datasets(path: Path, held: Any, inside: Entry | None) -> Iterator[tuple[str
                 yield full, stored
 
 
-def _dataset(path: Path, name: str, found: Any, inside: Entry | None) -> Stored | None:
+def _dataset(path: Path, name: str, found: Any, inside: Entry | None) -> Dataset | None:
     if found.external or found.is_virtual:
         raise ValueError(f"array {name[:100]!r} lies in another file")
     settings = found.id.get_create_plist()

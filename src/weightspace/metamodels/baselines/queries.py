@@ -55,14 +55,16 @@ class Asked:
         parts: for each architecture a module, the spec of its weights, flat weights (n, size), and the networks' places
             (n,) in the batch.
         labels: (b, targets) as `Answering.labels` has them; (b, 0) where nobody asks.
+        shapes: (channels, height, width) of an input of each architecture.
     """
 
     parts: tuple[tuple[nn.Sequential, NetworkSpec, Tensor, Tensor], ...]
     labels: Tensor
+    shapes: tuple[tuple[int, ...], ...]
 
     def to(self, device: torch.device) -> Asked:
         parts = tuple((m.to(device), s, w.to(device), p.to(device)) for m, s, w, p in self.parts)
-        return Asked(parts, self.labels.to(device))
+        return Asked(parts, self.labels.to(device), self.shapes)
 
 
 class QueryNetwork(nn.Module):
@@ -141,16 +143,20 @@ class LearntQueries:
     def _loss(self, model: nn.Module, asked: Asked) -> Tensor:
         return self.answering.loss(model(asked), asked.labels)
 
+    def _network(self, config: QueryConfig, asking: Asking) -> QueryNetwork:
+        """Untrained, for the networks that are to be asked."""
+        shape, answers = asking.interface()
+        return QueryNetwork(config, shape, answers, self._outputs())
+
     def _fit_one(
         self, config: QueryConfig, training: Examples, validation: Examples, number: int
     ) -> tuple[QueryNetwork, float]:
         asking = Asking(training.networks, self.answering.labels(training))
         held = Asking(validation.networks, self.answering.labels(validation)).batches(AT_ONCE)
         size = config.training.batch_size
-        shape, answers = asking.interface()
         with torch.random.fork_rng():
             torch.manual_seed(mix(self.seed, number))
-            model = QueryNetwork(config, shape, answers, self._outputs())
+            model = self._network(config, asking)
 
         def batch(step: int) -> Asked:
             epoch, place = divmod(step, max(1, len(training) // size))
@@ -290,6 +296,7 @@ class Asking:
         self.labels = torch.zeros(len(networks), 0) if labels is None else labels  # (n, targets)
         self.modules: list[nn.Sequential] = []
         self.specs: list[NetworkSpec] = []
+        self.shapes: list[tuple[int, ...]] = []
         self.of = np.zeros(len(networks), np.int64)  # which module each network has
         known: dict[tuple[NetworkSpec, str], int] = {}
         for spec, positions in networks.groups():
@@ -302,22 +309,22 @@ class Asking:
                     known[key] = len(self.modules)
                     self.modules.append(module_of(network).requires_grad_(False))
                     self.specs.append(spec)
+                    self.shapes.append(tuple(network.metadata["architecture"]["input_shape"]))
                 self.of[position] = known[key]
 
     def interface(self) -> tuple[tuple[int, ...], int]:
         """The shape of an input, and the number of classes of an answer."""
-        network = self.networks[0]
-        shape = tuple(network.metadata["architecture"]["input_shape"])
         with torch.inference_mode():
-            return shape, self.modules[0](torch.zeros(1, *shape)).shape[1]
+            return self.shapes[0], self.modules[0](torch.zeros(1, *self.shapes[0])).shape[1]
 
     def batch(self, positions: np.ndarray) -> Asked:
-        parts = []
+        parts, shapes = [], []
         for number in np.unique(self.of[positions]).tolist():
             rows = np.flatnonzero(self.of[positions] == number)
             weights = torch.from_numpy(self.networks.read(positions[rows]))
             parts.append((self.modules[number], self.specs[number], weights, torch.from_numpy(rows)))
-        return Asked(tuple(parts), self.labels[torch.from_numpy(positions)])
+            shapes.append(self.shapes[number])
+        return Asked(tuple(parts), self.labels[torch.from_numpy(positions)], tuple(shapes))
 
     def batches(self, size: int) -> list[Asked]:
         return [
