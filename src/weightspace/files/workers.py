@@ -38,9 +38,18 @@ def processes(
     pool = ProcessPoolExecutor(workers, context, _prepare_worker, (prepare, arguments))
 
     def stop() -> None:
+        results = getattr(pool, "_result_queue", None)  # `shutdown` forgets it
         pool.shutdown(wait=False, cancel_futures=True)
-        for worker in set(multiprocessing.active_children()) - others:
+        workers = set(multiprocessing.active_children()) - others
+        for worker in workers:
             worker.terminate()
+        for worker in workers:
+            worker.join(10)
+        # One that ended in the middle of a result leaves the pool's thread waiting for the rest as long as anybody
+        # could still write it: and that is this process itself.
+        writer = getattr(results, "_writer", None)
+        if writer is not None and not writer.closed:
+            writer.close()
 
     try:
         yield pool, stop
