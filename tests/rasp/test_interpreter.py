@@ -480,6 +480,13 @@ def test_the_batch_agrees_with_the_reference_on_every_input_of_random_programs(
         agrees(program, [entry])
 
 
+def test_the_mean_of_one_number_is_that_number_as_it_is() -> None:
+    """1 - 1/3 is not the float that is nearest to 2/3: the batch made it that."""
+    text = "v1 = Select(PRED_LEQ, tokens, indices)\nv2 = Map(x / 3, tokens)\nv3 = SequenceMap(x - y, tokens, v2)\n"
+    answers = agrees(Program.parse(f"{text}v4 = Aggregate(v1, v3)\nreturn v4"), [(1, 2), (1, 1), (2, 2)])
+    assert answers[0] == [None, 1 - 1 / 3]
+
+
 def test_random_programs_are_not_mostly_errors() -> None:
     """Or the test above would compare little."""
     outcomes: list[bool] = []

@@ -117,6 +117,7 @@ def test_a_node_that_is_killed_in_the_middle_changes_nothing(
     assert contents(made.folder) == contents(make_zoo(config, tmp_path / "local", HERE, show=False).folder)
 
 
+@pytest.mark.slow
 def test_progress_counts_each_network_once(nodes: Nodes) -> None:
     counts: list[int] = []
     engine = RayEngine(address=nodes.address, stack=2)
@@ -162,6 +163,7 @@ def test_what_cannot_be_done_on_the_cluster_is_said(nodes: Nodes, monkeypatch: p
         engine.close()
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_came_from_the_cluster(
     nodes: Nodes, local: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -481,6 +483,7 @@ def test_a_url_without_a_name_is_refused_before_anything_is_made(
     assert "is no place for a zoo" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_lost_after_its_last_report_is_given_out_again(
     nodes: Nodes, tmp_path: Path, local: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

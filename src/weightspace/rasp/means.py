@@ -80,11 +80,13 @@ def _mean_of_whole(
 def _mean_of_numbers(
     selected: np.ndarray, sop: Column, shown: np.ndarray, numbers: np.ndarray, default: Value
 ) -> Column:
-    """The mean of any numbers, rounded after every addition as Python does."""
+    """The mean of any numbers, rounded after every addition as Python does; of one number that number, as it is."""
     widths = widths_of(selected)
     means = counted(selected, numbers.take(sop.codes)) / np.maximum(widths, 1)
     averaged, empty = shown & (widths > 0), shown & (widths == 0)
-    distinct, positions = distinct_of(settled_all(means[averaged]) + 0.0)  # -0.0 becomes 0.0, which it equals
+    several = np.broadcast_to(widths, means.shape)[averaged] > 1
+    settled = np.where(several, settled_all(means[averaged]), means[averaged])
+    distinct, positions = distinct_of(settled + 0.0)  # -0.0 becomes 0.0, which it equals
     more = [default] if empty.any() else []
     codes, values = codes_of([*distinct.tolist(), *more], len(distinct) + 1)
     result = np.zeros(means.shape, codes.dtype)
