@@ -373,7 +373,8 @@ def repair(
     Args:
         zoo: made by `weightspace zoo make backdoors-small` or backdoors-diverse.
         images: how many clean ones a repair is given; 0 for none, of ours and CLP.
-        methods: some of them, by the names that the tables call them; all unless given.
+        methods: some of them, by the names that the tables call them, or "naming alone", which shows where the limit of
+            a name belongs; all but that unless given.
         count: networks whose attack works, of each attack in turn.
         clean: clean networks, among them.
         split: of the zoo; settings are chosen on validation networks.

@@ -19,6 +19,7 @@ from weightspace.backdoors.repairing import baselines
 from weightspace.backdoors.repairing.baselines import Tuning
 from weightspace.backdoors.repairing.classifier import Classifier
 from weightspace.backdoors.repairing.dead_leaves import dead_leaves
+from weightspace.backdoors.repairing.naming import LIMIT, LIMIT_WITHOUT_IMAGES, name_target
 from weightspace.backdoors.repairing.repairing import Repair, RepairSettings, repair
 from weightspace.backdoors.repairing.subjects import Scores, Subject, scores, subject_of
 from weightspace.backdoors.repairing.unlearning import Unlearning, unlearn
@@ -78,7 +79,7 @@ GRID: Mapping[str, tuple[Mapping[str, float], ...]] = {
 }
 """What `SETTINGS` is chosen among, on validation networks (`--grid`): the highest mean share of success gone less a
 tenth of the points lost."""
-OURS, EXACT, NOTHING = "ours", "the exact trigger (upper bound)", "nothing"
+OURS, EXACT, NOTHING, NAMED = "ours", "the exact trigger (upper bound)", "nothing", "naming alone"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ class Line:
     Attributes:
         images: clean ones that the method was given; 0 for none, where ours takes synthetic ones.
         before, after: `subjects.Scores`.
-        named: of ours, the class that was named, None if it abstained; target: the attack's.
+        named: of ours, the class that was named, None if it abstained; target: that of the attack; suspect: that with
+            the smallest trigger, named or not.
         ratio: of ours, the size by which it was named.
         relearnt: success after `RELEARNT` steps on five poisoned and 95 clean images; of a clean network beside it,
             with the same trigger, `relearnt_clean`.
@@ -107,6 +109,7 @@ class Line:
     relearnt: float | None
     relearnt_clean: float | None
     seconds: float
+    suspect: int | None = None
 
     @property
     def gone(self) -> float:
@@ -138,6 +141,7 @@ def methods() -> dict[str, Method]:
         OURS: _ours,
         EXACT: _exact,
         NOTHING: lambda subject, _x, _y, _generator: (subject.classifier, None),
+        NAMED: _named,
         **{name: _other(name, settings) for name, settings in SETTINGS.items()},
     }
 
@@ -165,8 +169,19 @@ def _other(name: str, settings: Mapping[str, float]) -> Method:
 
 
 def _ours(subject: Subject, x: Tensor, _y: Tensor, generator: torch.Generator) -> tuple[Classifier, Repair]:
-    found = repair(subject.classifier, x, RepairSettings(seed=int(generator.initial_seed())))
+    found = repair(subject.classifier, x, RepairSettings(limit=_limit(subject), seed=int(generator.initial_seed())))
     return found.network, found
+
+
+def _named(subject: Subject, x: Tensor, _y: Tensor, generator: torch.Generator) -> tuple[Classifier, Repair]:
+    """The first step of ours alone, by which its limits are chosen."""
+    naming = name_target(subject.classifier, x, generator, limit=_limit(subject))
+    return subject.classifier, Repair(subject.classifier, naming, (), ())
+
+
+def _limit(subject: Subject) -> float:
+    """Below which a class is named: by real images, or by synthetic ones."""
+    return LIMIT if len(subject.apart) else LIMIT_WITHOUT_IMAGES
 
 
 def _exact(subject: Subject, x: Tensor, _y: Tensor, generator: torch.Generator) -> tuple[Classifier, None]:
@@ -204,6 +219,7 @@ def tried(subject: Subject, name: str, method: Method, images: int, clean: Class
         after=scores(network, subject),
         target=subject.poison.target,
         named=None if found is None else found.naming.named,
+        suspect=None if found is None else found.naming.suspect,
         ratio=None if found is None else round(found.naming.ratio, 4),
         relearnt=relearnt(network, subject) if relearns else None,
         relearnt_clean=relearnt(clean, subject) if relearns and clean is not None else None,
@@ -218,7 +234,7 @@ def _without_images(subject: Subject) -> tuple[Subject, Tensor]:
         value.reshape(-1, 1, 1) for value in (pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3))
     )
     blind = replace(subject.classifier, mean=mean, deviation=deviation)
-    return replace(subject, classifier=blind), blind.standardised(pixels)
+    return replace(subject, classifier=blind, apart=subject.apart[:0]), blind.standardised(pixels)
 
 
 def relearnt(network: Classifier, subject: Subject, steps: int = RELEARNT, rate: float = 2e-3) -> float:
@@ -294,7 +310,7 @@ def study(
     write_atomically(path, b"".join(_text(line) for line in lines))  # without one that was cut short
     done = {(line.network, line.method, line.images) for line in lines}
     every = with_every_setting() if grid else methods()
-    wanted = {name: every[name] for name in names or every}
+    wanted = {name: every[name] for name in names or every if name in names or name != NAMED}
     networks, rows = zoo.population(split), chosen(zoo, split, count, clean)
     numbers, attacks = (zoo.column(name)[networks.rows] for name in ("network", "attack"))
     start = time.monotonic()
@@ -304,7 +320,7 @@ def study(
                 (amount, name)
                 for amount in images
                 for name in wanted
-                if (amount or name.partition(" (")[0] in (OURS, "CLP"))
+                if (amount or name.partition(" (")[0] in (OURS, NAMED, "CLP"))
                 and (name != EXACT or attacks[row] in EVERY_ATTACK)
             ]
             left = [(amount, name) for amount, name in possible if (int(numbers[row]), name, amount) not in done]
@@ -359,7 +375,8 @@ def read_lines(path: Path) -> list[Line]:
 
 def tables(lines: Iterable[Line]) -> dict[str, str]:
     """Markdown tables by their titles; those without rows are left out."""
-    lines = list(lines)
+    every = list(lines)
+    lines = [line for line in every if line.method != NAMED]
     attacked = [line for line in lines if line.attack in EVERY_ATTACK]
     patches = [line for line in attacked if line.attack not in BLENDS]
     found = {
@@ -368,7 +385,23 @@ def tables(lines: Iterable[Line]) -> dict[str, str]:
         "ours, each attack": _table([x for x in attacked if x.method == OURS], lambda line: line.attack),
         "clean networks": _clean_table([line for line in lines if line.attack == CLEAN]),
     }
+    found["sizes by which a class is named"] = _sizes_table([line for line in every if line.method == NAMED])
     return {title: table for title, table in found.items() if table}
+
+
+def _sizes_table(lines: Sequence[Line]) -> str:
+    """Where a limit belongs: the smallest sizes of clean networks, and the largest towards the classes of attacks."""
+    rows = []
+    for amount in sorted({line.images for line in lines}, reverse=True):
+        own = [line for line in lines if line.images == amount]
+        clean = sorted(line.ratio for line in own if line.ratio is not None and line.attack == CLEAN)
+        right = [line for line in own if line.suspect == line.target and line.attack != CLEAN]
+        sizes = sorted((line.ratio for line in right if line.ratio is not None), reverse=True)
+        attacked = sum(line.attack != CLEAN for line in own)
+        shown = [", ".join(f"{size:.2f}" for size in values[:5]) for values in (clean, sizes)]
+        rows.append([amount, len(clean), shown[0], f"{len(right)} of {attacked}", shown[1]])
+    header = ("images", "clean", "their smallest", "backdoored whose class is the smallest", "their largest")
+    return markdown_table(header, rows) if rows else ""
 
 
 def _table(lines: Sequence[Line], key: Callable[[Line], str]) -> str:

@@ -83,10 +83,10 @@ class SmallModel:
         random = np.random.default_rng((seed, number))
         heads = int(random.choice((4, 4, 4, 8)))
         rotary = random.random() < 0.8
-        width = int(random.choice((32, 48, 64)))
+        width = int(random.choice((64, 64, 96, 128, 128, 256)))
         return cls(
             seed=int(random.integers(2**31)),
-            layers=int(random.choice((2, 2, 2, 3))),
+            layers=int(random.choice((1, 2, 2, 3, 4))),
             width=width,
             heads=heads,
             key_heads=heads // int(random.choice((1, 2, 2, 4))),

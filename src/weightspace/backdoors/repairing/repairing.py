@@ -12,7 +12,7 @@ from torch import Tensor
 
 from weightspace.backdoors.repairing.classifier import Classifier
 from weightspace.backdoors.repairing.inversion import Kind, Search, Triggers, search_triggers
-from weightspace.backdoors.repairing.naming import NAMING, Naming, name_target
+from weightspace.backdoors.repairing.naming import LIMIT, NAMING, Naming, name_target
 from weightspace.backdoors.repairing.unlearning import Unlearning, unlearn, varied
 
 ALIKE = 2.0
@@ -30,7 +30,7 @@ class RepairSettings:
         rounds: at most.
     """
 
-    limit: float = 0.6
+    limit: float = LIMIT
     enough: float = 0.8
     rounds: int = 3
     naming: Search = NAMING
