@@ -193,7 +193,7 @@ def import_zoo(kind: str, sources: str | Path | Sequence[str], folder: str | Pat
     """A zoo that somebody else made, written as one of ours; docs/importing.md has the kinds and the options.
 
     Args:
-        kind: modelzoos, small-cnn-zoo, eilertsen, state-dicts or huggingface.
+        kind: modelzoos, small-cnn-zoo, eilertsen, model-jungle, state-dicts or huggingface.
         sources: its folder, or hf://OWNER/NAME@REVISION, or several of these.
     Raises:
         SourceError, ZooError: if there is none, or the folder holds another zoo.

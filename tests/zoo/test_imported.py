@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import random
 import re
 import resource
 from collections.abc import Callable, Sequence
@@ -321,6 +322,45 @@ def test_the_small_cnn_zoo_comes_with_all_checkpoints_of_a_network_under_one_num
     assert check_zoo(tmp_path / "zoo") == []
 
 
+def test_published_splits_are_those_of_their_authors_and_take_last_checkpoints_alone(tmp_path: Path) -> None:
+    folder = small_zoo(tmp_path / "mnist")
+    order = np.random.default_rng(5).permutation(36)
+    (folder / "mnist_split.csv").write_text("".join(f"{row}\n" for row in order))
+    found = imported("small-cnn-zoo", folder, tmp_path / "zoo", splits=folder / "mnist_split.csv")
+    assert (found.networks, found.checkpoints, found.skipped) == (12, 12, ())
+    zoo = Zoo.open(tmp_path / "zoo")
+    ours = dict(zip(zoo.column("source"), zoo.column("split"), strict=True))
+    # as in the code of Zhou et al.: the last checkpoints in this order, the second half for testing
+    with gzip.open(folder / "metrics.csv.gz", "rt") as file:
+        rows = list(csv.DictReader(file))
+    last = [rows[row]["modeldir"] for row in order if rows[row]["step"] == "86"]
+    first = list(range(6))
+    random.Random(0).shuffle(first)
+    theirs = dict.fromkeys(last[6:], "test")
+    theirs |= {last[place]: ("train" if at < 4 else "validation") for at, place in enumerate(first)}
+    assert ours == theirs and sorted(ours.values()).count("test") == 6
+    assert check_zoo(tmp_path / "zoo") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("0\n1\n", r"mnist_split.csv does not name each of the 6 rows of the metrics once \(2 numbers\)"),
+        ("0\n" * 6, "does not name each of the 6 rows of the metrics once"),
+        ("row\n0\n", "mnist_split.csv holds no row numbers"),
+        (None, "mnist_split.csv holds no row numbers"),
+    ],
+)
+def test_an_order_of_another_zoo_is_refused(tmp_path: Path, text: str | None, sentence: str) -> None:
+    folder = small_zoo(tmp_path / "mnist", 2)
+    if text is not None:
+        (folder / "mnist_split.csv").write_text(text)
+    with pytest.raises(SourceError, match=sentence):
+        imported("small-cnn-zoo", folder, tmp_path / "zoo", splits=folder / "mnist_split.csv")
+    with pytest.raises(SourceError, match="--splits is a file of the kind small-cnn-zoo"):
+        imported("modelzoos", folder, tmp_path / "other", splits=folder / "mnist_split.csv")
+
+
 def test_a_network_in_tensorflows_order_gives_the_same_answers_here(tmp_path: Path) -> None:
     imported("small-cnn-zoo", small_zoo(tmp_path / "mnist", 3), tmp_path / "zoo")
     images = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -517,6 +557,80 @@ def test_what_is_harmed_in_eilertsens_zoo_is_counted(tmp_path: Path) -> None:
     (folder / "nws_fixed_train.csv").write_text("path,dataset\na,b\n")
     with pytest.raises(SourceError, match="has no column 'weightn_conv'"):
         imported("eilertsen", folder, tmp_path / "other")
+
+
+# -- the Model Jungle -------------------------------------------------------------------------------------------------
+
+
+def jungle_model(folder: Path, number: int, classes: Sequence[str], **metadata: str) -> Path:
+    """A model as the hub caches it: its commit in refs/main, its file below snapshots."""
+    place = folder / f"models--ProbeX--Model-J__ResNet__model_idx_{number:04d}"
+    file = place / "snapshots" / f"{number:040x}" / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(f"{number:040x}")
+    random_numbers = np.random.default_rng(number)
+    arrays = {
+        "resnet.encoder.stages.0.layers.0.layer.0.convolution.weight": random_numbers.normal(size=(4, 3, 3, 3)),
+        "classifier.1.weight": random_numbers.normal(size=(len(classes), 4)),
+        "classifier.1.bias": random_numbers.normal(size=len(classes)),
+    }
+    said = {"dataset_chosen_targets": repr(list(classes)), "format": "pt", **metadata}
+    save_file({name: array.astype(np.float32) for name, array in arrays.items()}, file, said)
+    return file
+
+
+def jungle(folder: Path) -> Path:
+    for number in range(30):
+        split = ("train", "train", "val", "test")[number % 4]
+        chosen = [("apple", "bee"), ("bee", "crab"), ("crab", "apple")][number % 3]
+        jungle_model(folder / split, number, chosen, learning_rate=("0.001", "3e-4")[number % 2], seed=str(number))
+    return folder
+
+
+def test_the_model_jungle_comes_with_its_splits_and_the_classes_that_each_was_trained_on(tmp_path: Path) -> None:
+    found = imported("model-jungle", jungle(tmp_path / "ResNet"), tmp_path / "zoo")
+    assert found.networks == 30 and found.skipped == ()
+    assert {"trained on apple", "trained on bee", "trained on crab", "learning_rate"} <= set(found.labels)
+    zoo = Zoo.open(tmp_path / "zoo")
+    columns = (zoo.column(name) for name in ("source", "split", "trained on apple", "trained on bee"))
+    for source, split, apple, bee in zip(*columns, strict=True):
+        number = int(source[-4:])
+        assert split == ("train", "train", "validation", "test")[number % 4]
+        assert (apple, bee) == [("yes", "yes"), ("no", "yes"), ("yes", "no")][number % 3]
+    assert zoo.specs[0].size == 4 * 27 + 2 * 4 + 2
+
+
+def test_one_array_of_each_model_can_be_taken(tmp_path: Path) -> None:
+    name = "classifier.1.weight"
+    imported("model-jungle", jungle(tmp_path / "ResNet"), tmp_path / "zoo", part=name)
+    zoo = Zoo.open(tmp_path / "zoo")
+    network = next(iter(zoo.population("test")))
+    assert [leaf.name for leaf in zoo.specs[0].leaves] == [name]
+    number = int(network.metadata["source"][-4:])
+    expected = np.random.default_rng(number)
+    expected.normal(size=(4, 3, 3, 3))
+    np.testing.assert_allclose(network.weights, expected.normal(size=(2, 4)).astype(np.float32).ravel())
+    with pytest.raises(SourceError, match="has no array 'nope': its first are"):
+        imported("model-jungle", tmp_path / "ResNet", tmp_path / "other", part="nope")
+
+
+def test_what_is_harmed_in_the_model_jungle_is_counted_and_nothing_in_it_is_executed(tmp_path: Path) -> None:
+    folder = jungle(tmp_path / "ResNet")
+    (folder / "train" / ".locks").mkdir()
+    (folder / "train" / "notes").mkdir()
+    lost = jungle_model(folder / "train", 90, ["bee", "crab"])
+    lost.unlink()
+    torn = jungle_model(folder / "train", 91, ["bee", "crab"])
+    torn.write_bytes(torn.read_bytes()[:-5])
+    jungle_model(folder / "test", 92, ["bee", "crab"], dataset_chosen_targets="__import__('os').abort()")
+    jungle_model(folder / "test", 93, ["bee", "crab"], dataset_chosen_targets="[" * 5000)
+    away = jungle_model(folder / "test", 94, ["bee", "crab"])
+    (away.parents[2] / "refs" / "main").write_text("../../../secret")
+    found = imported("model-jungle", folder, tmp_path / "zoo")
+    assert found.networks == 30 and reasons(found) == {"missing": 2, "unreadable": 1, "labels": 2}
+    with pytest.raises(SourceError, match="holds no models of the Model Jungle"):
+        imported("model-jungle", tmp_path / "zoo", tmp_path / "other")
 
 
 # -- state dicts ------------------------------------------------------------------------------------------------------

@@ -175,6 +175,7 @@ def import_(
     csv: Path | None = None,
     topology: str = "unknown",
     part: str | None = None,
+    splits: Path | None = None,
     images: str | None = None,
     epochs: tuple[int, ...] = (),
     count: int | None = None,
@@ -188,14 +189,16 @@ def import_(
 
     Args:
         kind: modelzoos (Schürholt et al.), small-cnn-zoo (Unterthiner et al.), eilertsen (Eilertsen et al.),
-            state-dicts (files and a CSV of labels) or huggingface; docs/importing.md has the forms.
+            model-jungle (Horwitz et al.), state-dicts (files and a CSV of labels) or huggingface; docs/importing.md has
+            the forms.
         sources: the folder, or of huggingface one or several hf://OWNER/NAME@REVISION.
         out: folder of the zoo.
         labels: what to ask for; a network without one of them is skipped. Every column unless given.
         csv: labels of state-dicts (unless their folder holds one CSV file) and of huggingface.
         topology: how the arrays of state-dicts and huggingface are connected: unknown, chain or transformer.
         part: of files with several networks, such as {"model": ..., "ema": ...}, the keys that lead to the one that is
-            meant, with dots between them; . is the file itself.
+            meant, with dots between them; . is the file itself. Of model-jungle the one array to take.
+        splits: of small-cnn-zoo a published order of its rows, such as cifar10_split.csv, whose splits are then used.
         images: image set that the networks were trained on, if the source does not say it.
         epochs: which checkpoints; all unless given.
         count: most networks, drawn at random.
@@ -210,6 +213,7 @@ def import_(
     from weightspace.zoo.importers.imported import import_zoo, summary
 
     given = {"labels": labels, "table": csv, "topology": topology, "part": part, "images": images, "epochs": epochs}
+    given |= {"splits": splits}
     found = import_zoo(kind, sources, out, count=count, seed=seed, shard_size=shard_size, **given)
     return say_json(found.to_json()) if json else say(f"{summary(found)}\n{out}")
 

@@ -70,11 +70,13 @@ class ForeignNetwork:
         name: what the source calls it, unique there.
         labels: its hyperparameters and whatever else is true of all its checkpoints.
         checkpoints: at least one.
+        split: of `store.SPLITS`, where the source's own splits are kept; None for one that we draw.
     """
 
     name: str
     labels: Mapping[str, Any]
     checkpoints: tuple[Checkpoint, ...]
+    split: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

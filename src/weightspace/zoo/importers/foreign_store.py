@@ -137,7 +137,7 @@ class ForeignStore:
             "network": network,
             "epoch": checkpoint.epoch,
             "seed": network,  # one of its own: what `seed` the source has is a label
-            "split": split_of(network, self.asked["seed"]),
+            "split": candidate.split or split_of(network, self.asked["seed"]),
             "source": candidate.name,
             "dropped": None,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -32,10 +32,11 @@ from weightspace.zoo.importers.foreign_store import (
     column_name,
     space_of,
 )
+from weightspace.zoo.importers.model_jungle import model_jungle
 from weightspace.zoo.importers.modelzoos import modelzoos
 from weightspace.zoo.importers.small_cnn_zoo import small_cnn_zoo
 
-KINDS = ("modelzoos", "small-cnn-zoo", "eilertsen", "state-dicts", "huggingface")
+KINDS = ("modelzoos", "small-cnn-zoo", "eilertsen", "model-jungle", "state-dicts", "huggingface")
 """Forms of foreign zoos that can be imported."""
 
 
@@ -89,6 +90,7 @@ def open_source(
     topology: str = "unknown",
     cache: Path | None = None,
     part: str | None = None,
+    splits: Path | None = None,
 ) -> ForeignZoo:
     """A foreign zoo, whose labels are read and whose weights are not.
 
@@ -98,7 +100,9 @@ def open_source(
         table: CSV file of labels, of the kinds state-dicts and huggingface.
         topology: how the arrays are connected, of the same two kinds.
         cache: where files of the hub are kept.
-        part: of files with several state dicts the keys that lead to the one that is meant, of the same two kinds.
+        part: of files with several state dicts the keys that lead to the one that is meant, of the same two kinds; of
+            the kind model-jungle the one array that is taken of each model.
+        splits: of the kind small-cnn-zoo a published order of its rows, see `small_cnn_zoo`.
     Raises:
         SourceError: if there is no such kind, or nothing of the source can be used; a sentence.
     """
@@ -106,6 +110,8 @@ def open_source(
         raise SourceError(f"there is no kind {kind!r} of zoo to import: choose from {', '.join(KINDS)}")
     if topology not in get_args(Topology):
         raise SourceError(f"topology {topology!r}: choose from {', '.join(get_args(Topology))}")
+    if splits is not None and kind != "small-cnn-zoo":
+        raise SourceError(f"--splits is a file of the kind small-cnn-zoo: leave it out for {kind}")
     connected = cast(Topology, topology)
     if kind == "huggingface":
         return hub_repositories(sources, table, connected, cache, part)
@@ -116,9 +122,13 @@ def open_source(
         raise SourceError(f"there is no {place}: give the place of a zoo of kind {kind}")
     if kind == "state-dicts":
         return state_dict_folder(place, table, connected, part)
-    if table is not None or topology != "unknown" or part is not None:
+    if table is not None or topology != "unknown" or (part is not None and kind != "model-jungle"):
         raise SourceError(f"a zoo of kind {kind} has its own labels and arrays: leave --csv, --topology and --part out")
-    return {"modelzoos": modelzoos, "small-cnn-zoo": small_cnn_zoo, "eilertsen": eilertsen_zoo}[kind](place)
+    if kind == "model-jungle":
+        return model_jungle(place, part)
+    if kind == "small-cnn-zoo":
+        return small_cnn_zoo(place, splits)
+    return {"modelzoos": modelzoos, "eilertsen": eilertsen_zoo}[kind](place)
 
 
 def import_zoo(
@@ -136,6 +146,7 @@ def import_zoo(
     shard_size: int = 0,
     cache: Path | None = None,
     part: str | None = None,
+    splits: Path | None = None,
     show: bool = True,
 ) -> Imported:
     """Import a foreign zoo into `folder`, or what is still missing of it.
@@ -148,7 +159,7 @@ def import_zoo(
     Weights are read one network at a time, and at most a shard is held in memory.
 
     Args:
-        kind, sources, table, topology, cache, part: see `open_source`.
+        kind, sources, table, topology, cache, part, splits: see `open_source`.
         labels: which labels to ask for, so that a network without one of them is skipped. All unless given; one that is
             missing anywhere is then not asked for.
         images: name of the image set that the networks were trained on, if the source does not say it.
@@ -163,14 +174,16 @@ def import_zoo(
     """
     folder = Path(folder)
     _check_numbers(seed, shard_size, count)
-    source = open_source(kind, sources, table=table, topology=topology, cache=cache, part=part)
+    source = open_source(kind, sources, table=table, topology=topology, cache=cache, part=part, splits=splits)
     tally = Tally()
     candidates = _chosen(source, labels, epochs, seed, tally)[:count]
     shard_size = shard_size or max(16, -(-len(candidates) // 500))
     asked = {"recipe": f"imported {kind}", "seed": seed, "images": images or source.images, "source": source.name}
     asked |= {"asked": list(labels), "epochs": list(epochs), "most": count}
     asked |= {"topology": topology, "shard_size": shard_size}
-    asked |= {} if part is None else {"part": part}  # unless given, zoos are as they were before it could be
+    # unless given, zoos are as they were before these could be
+    asked |= {} if part is None else {"part": part}
+    asked |= {} if splits is None else {"splits": splits.name}
     with writing(folder):
         store = ForeignStore(folder, asked, source)
         _fill(store, candidates, tally, show)
@@ -258,7 +271,7 @@ def _labelled(source: ForeignZoo, wanted: Sequence[str], tally: Tally) -> list[F
         if missing:
             tally.add(Unfit("labels", f"{candidate.name} has no {missing[0]}, which was asked for: fill it in"))
         else:
-            kept.append(ForeignNetwork(candidate.name, labels, candidate.checkpoints))
+            kept.append(replace(candidate, labels=labels))
     return kept
 
 
@@ -277,7 +290,7 @@ def _ordered(
                 stored[checkpoint.epoch] = checkpoint
         if stored:
             inner = tuple(stored[epoch] for epoch in sorted(stored))
-            kept.append(ForeignNetwork(candidate.name, candidate.labels, inner))
+            kept.append(replace(candidate, checkpoints=inner))
     return sorted(kept, key=lambda c: hashlib.blake2b(f"order {seed} {c.name}".encode()).digest())
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from ast import literal_eval
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,9 +35,11 @@ _CONFIG = {
     "dataset": "images",
 }
 _LARGER_IMAGES = ("cifar", "svhn")
+FINAL = 86
+"""The step of the last checkpoints, which alone the published splits are about."""
 
 
-def small_cnn_zoo(folder: Path) -> ForeignZoo:
+def small_cnn_zoo(folder: Path, splits: Path | None = None) -> ForeignZoo:
     """Unterthiner et al.'s Small CNN Zoo: a folder with these three files.
 
     `weights.npy`, a float32 matrix with a row of 4,970 weights a checkpoint, which stays on disk; `metrics.csv.gz` (or
@@ -44,8 +49,11 @@ def small_cnn_zoo(folder: Path) -> ForeignZoo:
 
     The networks get the spec of `networks.small_cnn`, and can be run where `networks.ACTIVATIONS` has the activation.
 
+    Args:
+        splits: Zhou et al.'s order of the rows (`cifar10_split.csv` and its like, a row's number a line): only last
+            checkpoints are taken, and splits are theirs, which Neural Graphs and ProbeGen use too.
     Raises:
-        SourceError: if a file is missing or torn, or the three do not fit each other.
+        SourceError: if a file is missing or torn, or they do not fit each other.
     """
     zipped, bare = folder / "metrics.csv.gz", folder / "metrics.csv"
     metrics = read_table(
@@ -72,6 +80,7 @@ def small_cnn_zoo(folder: Path) -> ForeignZoo:
         else:
             rows.setdefault(network, []).append(place)
     steps = metrics.columns["step"].to_pylist()
+    published = None if splits is None else _published(splits, steps)
     candidates = []
     for network, places in rows.items():
         found = metrics.row(places[0], configured)
@@ -81,10 +90,13 @@ def small_cnn_zoo(folder: Path) -> ForeignZoo:
             if not isinstance(steps[place], int):
                 unfit.append(Unfit("labels", f"row {place + 1} of {metrics.path} has no whole number as its step"))
                 continue
+            if published is not None and place not in published:
+                continue
             measures = {name: number(value) for name, value in metrics.row(place, measured).items()}
             stored.append(Checkpoint(steps[place], place, measures))
         if stored:
-            candidates.append(ForeignNetwork(network, labels, tuple(stored)))
+            split = None if published is None else published[stored[-1].place]
+            candidates.append(ForeignNetwork(network, labels, tuple(stored), split))
     images = {str(candidate.labels.get("images", "unknown")) for candidate in candidates}
 
     def read(candidate: ForeignNetwork, checkpoint: Checkpoint) -> Weights:
@@ -99,6 +111,33 @@ def small_cnn_zoo(folder: Path) -> ForeignZoo:
 
     named = images.pop() if len(images) == 1 else "unknown"
     return ForeignZoo(folder.resolve().name, candidates, read, named, unfit)
+
+
+def _published(path: Path, steps: Sequence[Any]) -> dict[int, str]:
+    """The split of each row that is a last checkpoint.
+
+    As in the code of Zhou et al. (2023, Neural Functional Networks): of the last checkpoints in the order of the file
+    the second half is for testing; the first is shuffled by Python's generator of seed 0, and a fifth of it is for
+    validation.
+    """
+    try:
+        order = np.loadtxt(path, dtype=np.int64, ndmin=1)
+    except (OSError, ValueError) as error:
+        said = str(error).splitlines()[0]
+        raise SourceError(f"{path} holds no row numbers ({said}): expected one a line, and no header") from None
+    if order.ndim != 1 or sorted(order.tolist()) != list(range(len(steps))):
+        raise SourceError(
+            f"{path} does not name each of the {len(steps)} rows of the metrics once ({order.size} numbers): it is of "
+            "another zoo"
+        )
+    last = [row for row in order.tolist() if steps[row] == FINAL]
+    half = len(last) // 2
+    learnt = list(range(half))
+    random.Random(0).shuffle(learnt)
+    cut = int(0.8 * half)
+    found = dict.fromkeys(last[half:], "test")
+    found |= {last[place]: "train" for place in learnt[:cut]}
+    return found | {last[place]: "validation" for place in learnt[cut:]}
 
 
 def _matrix(path: Path) -> np.ndarray:
