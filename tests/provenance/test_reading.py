@@ -10,11 +10,12 @@ import torch
 
 from tests.provenance.families import config
 from tests.provenance.test_lineage import fresh, moved
+from weightspace import EXAMPLES
 from weightspace.cli.dispatch import main
 from weightspace.errors import NetworkError, ScopeError, TaskError
 from weightspace.metamodels.contract import Examples
-from weightspace.provenance.answer import class_templates, provenance
-from weightspace.provenance.card import calibration_error, figures, untrained
+from weightspace.provenance.answer import STRANGE, class_templates, provenance
+from weightspace.provenance.card import _changes, calibration_error, figures, untrained
 from weightspace.provenance.methods import METHODS, PROBES, TEMPLATES, reader
 from weightspace.provenance.page import provenance_text, write_page
 from weightspace.provenance.questions import check_enough, provenance_examples, question_of, shuffled
@@ -189,11 +190,20 @@ def test_rank_correlations_are_spearmans() -> None:
 
 def test_p_values_of_typicality_are_uniform_for_the_same_kind_and_low_for_another() -> None:
     rng = np.random.default_rng(0)
-    scope = Typicality.of(rng.normal(size=(300, 20)), rng.normal(size=(200, 20)))
-    same = scope.p_values(rng.normal(size=(400, 20)))
-    assert 0.01 < (same <= 0.05).mean() < 0.1
-    assert (scope.p_values(rng.normal(6, 1, size=(50, 20))) <= 0.05).all()
-    assert same.min() > 0
+    centres = rng.normal(size=(5, 20)) * 8
+
+    def drawn(count: int, away: float = 0.0) -> tuple[list[np.ndarray], np.ndarray]:
+        """Networks of two or three outputs, each of which stands for one of five classes."""
+        classes = [rng.permutation(5)[: 2 + number % 2] for number in range(count)]
+        outputs = [centres[own] + rng.normal(away, 1, size=(len(own), 20)) for own in classes]
+        return outputs, np.concatenate(classes)
+
+    scope = Typicality.of(*drawn(300), drawn(200)[0])
+    same = scope.p_values(drawn(400)[0])
+    assert 0.01 < (same <= 0.05).mean() < 0.1 and same.min() > 0
+    # a foreign network's outputs lie between the classes, nearer to the middle of all than any of these
+    assert (scope.p_values([rng.normal(size=(3, 20)) for _ in range(50)]) <= 0.05).all()
+    assert (scope.p_values(drawn(50, away=2.0)[0]) <= 0.05).mean() > 0.9
 
 
 def test_a_reader_answers_a_file_alike_after_it_was_saved(zoo: Zoo, trained: ProvenanceReader, tmp_path: Path) -> None:
@@ -217,14 +227,21 @@ def test_what_a_reader_says_does_not_depend_on_order_and_scale(zoo: Zoo, trained
     kept = zoo.population("test").select(np.arange(4))
     facts = figures(trained, zoo)
     assert facts["permuted_and_rescaled"]["score"] == pytest.approx(facts["as_they_are"]["score"], abs=0.01)
-    # with 16 networks to calibrate on no p-value is below 1 / 17: distances tell what p-values cannot
-    fresh_ones = Population.of([untrained(one, seed) for seed, one in enumerate(kept)])
-    own, other = (trained.typicality.distances(trained.described(some)) for some in (kept, fresh_ones))
-    assert np.median(other) > np.median(own)
     network, _ = trained.network(kept[0])
     picture = class_templates(network)
     assert picture.shape == (5, 8, 8)
     np.testing.assert_allclose(picture.sum(0), 0, atol=1e-4)  # what raises one answer lowers the others
+
+
+def test_the_shipped_reader_knows_its_own_kind_and_flags_networks_that_were_never_trained() -> None:
+    shipped = ProvenanceReader.load(EXAMPLES / "provenance-reader.safetensors")
+    for name in ("example-classes-1.safetensors", "example-classes-2.safetensors"):
+        network = Network.load(EXAMPLES / name)
+        changed = [change(network) for change in _changes(np.random.default_rng(0)).values()]
+        own = shipped.typicality.p_values(shipped.described(Population.of(changed)))
+        assert (own > STRANGE).all() and own[0] == pytest.approx(own[1], abs=0.02)  # in another order and scale
+        fresh_ones = Population.of([untrained(network, seed) for seed in range(6)])
+        assert (shipped.typicality.p_values(shipped.described(fresh_ones)) <= STRANGE).all()
 
 
 def test_what_a_reader_does_not_know_is_said(trained: ProvenanceReader, zoo: Zoo, tmp_path: Path) -> None:

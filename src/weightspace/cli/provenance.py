@@ -130,18 +130,19 @@ def provenance(
     return 0 if all(one.typical for one in found) else 4
 
 
-def train(zoo: Positional[Path], out: Path, fits: int = 3, json: bool = False) -> int:
+def train(zoo: Positional[Path], out: Path, fits: int = 3, foreign: tuple[Path, ...] = (), json: bool = False) -> int:
     """Train a reader of what networks were trained on, calibrate it, and score it on the zoo's test networks.
 
     Args:
         zoo: its folder, such as that of `weightspace zoo make subsets-small`.
         out: the reader's file.
         fits: readers that answer together.
+        foreign: zoos of networks that were trained on other images; of each it is said how many are called unlike.
         json: print the figures as JSON.
 
     Examples:
         weightspace provenance train zoos/subsets-small --out reader.safetensors
-        weightspace provenance train zoos/subsets-small --out reader.safetensors --fits 1 --json
+        weightspace provenance train zoos/subsets-small --out reader.safetensors --fits 1 --foreign zoos/mnist --json
     """
     from weightspace.cli.options import check_destinations
     from weightspace.provenance.card import figures, trained
@@ -150,8 +151,8 @@ def train(zoo: Positional[Path], out: Path, fits: int = 3, json: bool = False) -
     check_destinations(zoo, {"--out": out})
     if fits < 1:
         raise ValueError("--fits is at least 1")
-    opened = Zoo.open(zoo)
-    return say_facts(figures(trained(opened, out, fits), opened), json)
+    opened, others = Zoo.open(zoo), [Zoo.open(folder) for folder in foreign]
+    return say_facts(figures(trained(opened, out, fits), opened, others), json)
 
 
 def lineage_study(zoo: Positional[Path], seed: int = 0, json: bool = False) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from weightspace.errors import ScopeError
 from weightspace.provenance.answer import STRANGE
 from weightspace.provenance.questions import provenance_examples, question_of
 from weightspace.provenance.reader import ProvenanceReader
@@ -27,8 +28,13 @@ def trained(zoo: Zoo, out: Path, fits: int) -> ProvenanceReader:
     return reader
 
 
-def figures(reader: ProvenanceReader, zoo: Zoo, seed: int = 0) -> dict[str, Any]:
-    """A reader's figures on a zoo's test networks: as they are, changed, and on networks that were never trained."""
+def figures(reader: ProvenanceReader, zoo: Zoo, foreign: Sequence[Zoo] = (), *, seed: int = 0) -> dict[str, Any]:
+    """A reader's figures on a zoo's test networks, as they are and changed; and how many it calls unlike these of
+    networks that were never trained, and of all networks of foreign zoos.
+
+    Raises:
+        ScopeError: if a foreign zoo has networks of an architecture that the reader does not know.
+    """
     test = provenance_examples(zoo, "test", question_of(zoo))
     networks = list(test.networks)
     rng = np.random.default_rng(seed)
@@ -51,6 +57,13 @@ def figures(reader: ProvenanceReader, zoo: Zoo, seed: int = 0) -> dict[str, Any]
         found[name] = facts
     fresh = Population.of([untrained(network, int(rng.integers(2**31))) for network in networks])
     found["untrained"] = {"flagged": _flagged(reader, fresh)}
+    for other in foreign:
+        everyone = other.population(None)
+        known = {spec_of(Architecture.from_json(record)) for record in reader.architectures}
+        if not {network.spec for network in everyone} <= known:
+            raise ScopeError(f"zoo {other.folder} has networks of other architectures than {zoo.folder}: leave it out")
+        images = other.description["config"]["images"]
+        found[f"trained on {images}"] = {"networks": len(everyone), "flagged": _flagged(reader, everyone)}
     return found
 
 

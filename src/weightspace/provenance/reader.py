@@ -18,8 +18,8 @@ from weightspace.metamodels.baselines.queries import Asked, Asking
 from weightspace.metamodels.contract import Examples, Target
 from weightspace.metamodels.learner import Answering
 from weightspace.provenance.methods import PROBES
-from weightspace.provenance.questions import asked_targets, check_enough, provenance_examples, question_of
-from weightspace.provenance.set_reader import Answered, ProbeNetwork, SetReader, SetReaderConfig, pooled
+from weightspace.provenance.questions import OUTPUT, asked_targets, check_enough, provenance_examples, question_of
+from weightspace.provenance.set_reader import Answered, ProbeNetwork, SetReader, SetReaderConfig
 from weightspace.provenance.stacked import stacked_answers
 from weightspace.provenance.typicality import Typicality
 from weightspace.threads import one_thread
@@ -51,7 +51,7 @@ class ProvenanceReader:
         fits: of one zoo, with seeds of their own.
         architectures: of the networks that they were trained on, as JSON records.
         images: the image set of these, and `classes` what its classes are called.
-        temperature: by which log-odds are divided, so that probabilities are calibrated on the validation networks.
+        temperature: by which log-odds are divided, so that probabilities are calibrated on validation networks.
         typicality: how far networks of the zoo lie from each other.
         facts: figures of the card.
     """
@@ -69,6 +69,9 @@ class ProvenanceReader:
     def train(zoo: Zoo, *, fits: int = 3, config: SetReaderConfig = PROBES, show: bool = False) -> ProvenanceReader:
         """Train readers on a zoo's training networks, and calibrate them on its validation networks.
 
+        Half of these say when training stops, the other half how far a network of the zoo may lie from the training
+        networks: what chose a reader lies nearer to it than what comes later.
+
         Raises:
             TaskError: if the zoo's networks differ in no choice of classes, or there are too few.
         """
@@ -78,16 +81,18 @@ class ProvenanceReader:
         )
         check_enough(training)
         readers = tuple(SetReader(config, seed=seed, show=show) for seed in range(fits))
+        chooses, calibrates = (validation.select(np.arange(start, len(validation), 2)) for start in (0, 1))
         for one in readers:
-            one.fit(training, validation)
+            one.fit(training, chooses)
         records = {str(record): record for record in (n.metadata["architecture"] for n in training.networks)}
         images = str(zoo.description["config"]["images"])
         count = len(asked_targets(training.targets))
         names = NAMES.get(images, tuple(map(str, range(count))))
-        blank = Typicality(*(np.zeros(shape) for shape in ((1,), (1,), (1, 1), (1, 1), (1,))))
+        blank = Typicality(*(np.zeros(shape) for shape in ((1, 1), (1, 1), (1,))))
         raw = ProvenanceReader(readers, tuple(records.values()), images, names, 1.0, blank, {})
-        temperature = 1.0 if question == "proportions" else _temperature(raw, validation)
-        scope = Typicality.of(raw.described(training.networks), raw.described(validation.networks))
+        temperature = 1.0 if question == "proportions" else _temperature(raw, calibrates)
+        known, others = (raw.described(examples.networks) for examples in (training, calibrates))
+        scope = Typicality.of(known, _standing(training, [len(one) for one in known]), others)
         facts = {
             "recipe": zoo.description["config"]["recipe"],
             "question": question,
@@ -119,14 +124,15 @@ class ProvenanceReader:
             return shares / np.maximum(shares.sum(1, keepdims=True), 1e-12)
         return 1 / (1 + np.exp(-mean / self.temperature))
 
-    def described(self, networks: Population) -> Float[np.ndarray, "n d"]:
-        """What tells whether a network is of the kind that it knows: its tokens inside, and the size of its answers."""
-        found = []
+    def described(self, networks: Population) -> list[Float[np.ndarray, "_ d"]]:
+        """What tells whether a network is of the kind that it knows: of each of its outputs the answers to the probes,
+        what the reader makes of them, and the size of the network's answers."""
+        found: list[np.ndarray] = []
         with torch.no_grad():
             for start in range(0, len(networks), BATCH):
                 part = networks.select(np.arange(start, min(start + BATCH, len(networks))))
-                found.append(_description(self.fits[0], Asking(part).batch(np.arange(len(part)))))
-        return np.concatenate(found)
+                found += _descriptions(self.fits[0], Asking(part).batch(np.arange(len(part))))
+        return found
 
     def class_of_outputs(self, network: Network) -> tuple[str, ...]:
         """Which class each output stands for, each class at most once, as far as the reader can tell."""
@@ -209,16 +215,16 @@ class ProvenanceReader:
                 one = SetReader(config, seed=number)
                 one.answering, one.model = answering, model.eval()
                 fits.append(one)
-            scope = {
-                n.removeprefix("typicality."): t.numpy() for n, t in tensors.items() if n.startswith("typicality.")
-            }
+            scope = Typicality(*(tensors[f"typicality.{name}"].numpy() for name in ("basis", "places", "away")))
+            if not scope.basis.shape[0] == scope.basis.shape[1] == scope.places.shape[1]:
+                raise ValueError("its typicality is of an earlier version: train it again")
             return ProvenanceReader(
                 tuple(fits),
                 tuple(record["architectures"]),
                 str(record["images"]),
                 tuple(record["classes"]),
                 float(record["temperature"]),
-                Typicality(**scope),
+                scope,
                 record["facts"],
             )
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
@@ -230,16 +236,33 @@ def _probes(one: SetReader) -> ProbeNetwork:
     return one.model
 
 
-def _description(one: SetReader, asked_of: Asked) -> np.ndarray:
-    """(n, d) pooled tokens inside, and the logarithm of the size of the answers, in the order of the batch."""
+def _descriptions(one: SetReader, asked_of: Asked) -> list[np.ndarray]:
+    """(outputs, d) of each network in the order of the batch; the last number is the logarithm of its answers' size."""
     model = _probes(one)
-    parts = []
+    found: dict[int, np.ndarray] = {}
     for (tokens, places), (module, spec, weights, _) in zip(model.tokens(asked_of), asked_of.parts, strict=True):
         logits = stacked_answers(module, named_arrays(spec, weights), model.inputs())
         size = (logits - logits.mean(2, keepdim=True)).square().mean((1, 2)).clamp(min=1e-20).log()
-        parts.append((torch.cat([pooled(model.head.inner(tokens)), size[:, None]], 1), places))
-    order = torch.cat([places for _, places in parts]).argsort()
-    return torch.cat([rows for rows, _ in parts])[order].double().numpy()
+        sizes = size[:, None, None].expand(-1, tokens.shape[1], 1)
+        rows = torch.cat([model.head.inner(tokens), tokens, sizes], 2).double().numpy()
+        found |= dict(zip(places.tolist(), rows, strict=True))
+    return [found[place] for place in sorted(found)]
+
+
+def _standing(training: Examples, counts: Sequence[int]) -> np.ndarray:
+    """What each output of the training networks stands for, one network after the other; -1 for nothing.
+
+    Args:
+        counts: how many outputs each network has.
+    """
+    names = [target.name for target in training.targets if target.name.startswith(f"{OUTPUT} ")]
+    table = np.stack([training.labels[name] for name in names], 1)
+    return np.concatenate(
+        [
+            np.pad(row, (0, max(0, count - len(row))), constant_values=-1)[:count]
+            for row, count in zip(table, counts, strict=True)
+        ]
+    )
 
 
 def _temperature(raw: ProvenanceReader, validation: Examples) -> float:
