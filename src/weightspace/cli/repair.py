@@ -44,7 +44,7 @@ def repair(
             unless given.
         deviation: of these pixels, likewise.
         limit: share of the median class's trigger below which a class stands out; more repairs more, clean networks
-            among them. .5 unless given, .45 without images.
+            among them. .5 unless given, and .45 by synthetic images.
         seed: of all that is random.
         json: print JSON.
 
@@ -53,18 +53,16 @@ def repair(
         weightspace repair model.safetensors --out fixed.safetensors --json
     """
     from weightspace.backdoors.repairing.file_repair import check_fixed, repair_file
-    from weightspace.backdoors.repairing.naming import LIMIT, LIMIT_WITHOUT_IMAGES
     from weightspace.backdoors.repairing.repairing import RepairSettings
     from weightspace.backdoors.repairing.report import write_json, write_report
 
     page = report if report is not None else out.with_suffix(".html")
     check_fixed(file, out)
     check_destinations(file, {"--out": out, "--report": page, "the JSON of --report": page.with_suffix(".json")})
-    if limit is None:
-        limit = LIMIT_WITHOUT_IMAGES if images is None else LIMIT
-    if not 0 < limit <= 1:
+    if limit is not None and not 0 < limit <= 1:
         raise ValueError(f"--limit takes a share above 0 and up to 1, not {limit}")
-    outcome = repair_file(file, images, out, RepairSettings(limit=limit, seed=seed), mean, deviation)
+    limits = {} if limit is None else {"limit": limit, "limit_without_images": limit}
+    outcome = repair_file(file, images, out, RepairSettings(**limits, seed=seed), mean, deviation)
     found = outcome.found
     if not found.abstained or report is not None:
         write_report(outcome, page)

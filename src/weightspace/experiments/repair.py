@@ -169,19 +169,16 @@ def _other(name: str, settings: Mapping[str, float]) -> Method:
 
 
 def _ours(subject: Subject, x: Tensor, _y: Tensor, generator: torch.Generator) -> tuple[Classifier, Repair]:
-    found = repair(subject.classifier, x, RepairSettings(limit=_limit(subject), seed=int(generator.initial_seed())))
+    settings = RepairSettings(seed=int(generator.initial_seed()))
+    found = repair(subject.classifier, x, settings, synthetic=not len(subject.apart))
     return found.network, found
 
 
 def _named(subject: Subject, x: Tensor, _y: Tensor, generator: torch.Generator) -> tuple[Classifier, Repair]:
     """The first step of ours alone, by which its limits are chosen."""
-    naming = name_target(subject.classifier, x, generator, limit=_limit(subject))
+    limit = LIMIT if len(subject.apart) else LIMIT_WITHOUT_IMAGES
+    naming = name_target(subject.classifier, x, generator, limit=limit)
     return subject.classifier, Repair(subject.classifier, naming, (), ())
-
-
-def _limit(subject: Subject) -> float:
-    """Below which a class is named: by real images, or by synthetic ones."""
-    return LIMIT if len(subject.apart) else LIMIT_WITHOUT_IMAGES
 
 
 def _exact(subject: Subject, x: Tensor, _y: Tensor, generator: torch.Generator) -> tuple[Classifier, None]:

@@ -151,7 +151,7 @@ def repair_file(
     x = classifier.standardised(torch.from_numpy(pixels))
     order = torch.from_numpy(np.random.default_rng(settings.seed).permutation(len(x)))
     held, used = order[: len(x) // HELD], order[len(x) // HELD :]
-    made = repair(classifier, x[used], settings)
+    made = repair(classifier, x[used], settings, synthetic=folder is None)
     sha256 = None if made.abstained else _write(network, made.network, fixed, file)
     apart = None if labels is None else torch.from_numpy(labels)[held]
     found = _found(file, None if made.abstained else fixed, network, classifier, made, x[held], apart)
@@ -159,7 +159,7 @@ def repair_file(
     classes = names or tuple(str(n) for n in range(classifier.classes))
     facts = {"sha256": sha256, "images": len(used), "synthetic": folder is None, "classes": classes}
     seconds = time.process_time() - start
-    report = FileRepair(**found, **facts, limit=settings.limit, seconds=round(seconds, 1))
+    report = FileRepair(**found, **facts, limit=made.naming.limit, seconds=round(seconds, 1))
     return Outcome(report, classifier, _smallest(made), x[held][0])
 
 

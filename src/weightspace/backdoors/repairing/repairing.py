@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.backdoors.repairing.classifier import Classifier
+from weightspace.backdoors.repairing.dead_leaves import dead_leaves
 from weightspace.backdoors.repairing.inversion import Kind, Search, Triggers, search_triggers
-from weightspace.backdoors.repairing.naming import LIMIT, NAMING, Naming, name_target
+from weightspace.backdoors.repairing.naming import LIMIT, LIMIT_WITHOUT_IMAGES, NAMING, Naming, name_target
 from weightspace.backdoors.repairing.unlearning import Unlearning, unlearn, varied
 
+LEAVES = 500
+"""Synthetic images by which a class is named, beside those that are given."""
 ALIKE = 2.0
 """How many times larger than the smallest of its search a trigger may be to be unlearnt: larger ones are weaknesses
 that every network has, and to take these out costs accuracy."""
@@ -26,11 +30,13 @@ class RepairSettings:
 
     Attributes:
         limit: a class is named if its trigger is below this share of the median class's.
+        limit_without_images: the same, by synthetic images.
         enough: the rounds of search and unlearning end when no trigger below this share is found any more.
         rounds: at most.
     """
 
     limit: float = LIMIT
+    limit_without_images: float = LIMIT_WITHOUT_IMAGES
     enough: float = 0.8
     rounds: int = 3
     naming: Search = NAMING
@@ -61,17 +67,29 @@ class Repair:
         return not self.triggers
 
 
-def repair(network: Classifier, images: Float[Tensor, "n c h w"], settings: RepairSettings) -> Repair:
+def repair(
+    network: Classifier, images: Float[Tensor, "n c h w"], settings: RepairSettings, *, synthetic: bool = False
+) -> Repair:
     """Repair a network by clean images; their classes are not asked.
 
+    A class is named by these and by synthetic ones, each with a limit of its own; where the two differ, that one counts
+    which is farther below its limit. Some triggers stand out on images of nothing alone.
+
     Args:
-        images: standardised, or synthetic ones.
+        images: standardised.
+        synthetic: whether they are of nothing, as there are no others.
     """
     generator = torch.Generator().manual_seed(settings.seed)
-    naming = name_target(network, images, generator, settings.naming, settings.limit)
+    limit = settings.limit_without_images if synthetic else settings.limit
+    by_images = naming = name_target(network, images, generator, settings.naming, limit)
+    if not synthetic:
+        leaves = torch.from_numpy(dead_leaves(network.shape, LEAVES, np.random.default_rng(settings.seed)))
+        x, limit = network.standardised(leaves), settings.limit_without_images
+        by_leaves = name_target(network, x, generator, settings.naming, limit)
+        naming = min(by_images, by_leaves, key=lambda one: one.ratio / one.limit)
     if naming.named is None:
         return Repair(network, naming, (), ())
-    return unlearn_target(network, images, naming, naming.named, settings, generator)
+    return unlearn_target(network, images, naming, naming.named, by_images, settings, generator)
 
 
 def unlearn_target(
@@ -79,14 +97,19 @@ def unlearn_target(
     images: Float[Tensor, "n c h w"],
     naming: Naming,
     target: int,
+    by_images: Naming,
     settings: RepairSettings,
     generator: torch.Generator,
 ) -> Repair:
-    """The rounds of search and unlearning towards one class."""
-    kinds: list[Kind] = [kind for kind in naming.found if float(naming.ratios(kind)[target]) < settings.limit] or [
+    """The rounds of search and unlearning towards one class.
+
+    Args:
+        by_images: what was found with the very images, in whose sizes triggers are measured.
+    """
+    kinds: list[Kind] = [kind for kind in naming.found if float(naming.ratios(kind)[target]) < naming.limit] or [
         naming.kind
     ]
-    medians: dict[Kind, float] = {kind: float(naming.sizes(kind).median()) for kind in kinds}
+    medians: dict[Kind, float] = {kind: float(by_images.sizes(kind).median()) for kind in kinds}
     pool: list[Triggers] = []
     found = [naming.found[kind].select(torch.tensor([target])) for kind in kinds]
     ratios: list[float] = []
