@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 
 from tests.backdoors.test_trials import CONFIG as SMALL
 from weightspace.backdoors.repairing import file_repair, repairing
+from weightspace.backdoors.repairing import naming as namings
 from weightspace.backdoors.repairing.baselines import (
     Tuning,
     feature_shift,
@@ -28,7 +30,7 @@ from weightspace.backdoors.repairing.dead_leaves import dead_leaves
 from weightspace.backdoors.repairing.forward_pass import runnable
 from weightspace.backdoors.repairing.image_folder import ImageFolder, ImagesError, read_image_folder
 from weightspace.backdoors.repairing.inversion import Search, search_triggers
-from weightspace.backdoors.repairing.naming import name_target
+from weightspace.backdoors.repairing.naming import Naming, name_target
 from weightspace.backdoors.repairing.repairing import RepairSettings, repair
 from weightspace.backdoors.repairing.subjects import Subject, scores, subject_of
 from weightspace.backdoors.repairing.unlearning import Unlearning, moved, unlearn
@@ -136,6 +138,43 @@ def test_a_backdoor_is_taken_out_and_the_answers_to_clean_images_stay(bad: Subje
 def test_a_clean_network_is_left_alone(clean: Subject) -> None:
     made = repair(clean.classifier, clean.apart, SETTINGS)
     assert made.abstained and made.network is clean.classifier and made.triggers == ()
+
+
+def test_no_class_is_named_by_triggers_that_do_not_work(bad: Subject) -> None:
+    class Stubborn(nn.Module):
+        """Answers every image as class 5, so that there are no other images to win over towards it."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 30 * nn.functional.one_hot(torch.tensor(5), 10) + 0 * x.flatten(1).sum(1, keepdim=True)
+
+    stubborn = bad.classifier.with_module(Stubborn())
+    naming = name_target(stubborn, bad.apart, torch.Generator().manual_seed(0), QUICK)
+    assert naming.named is None and float(naming.ratios("patch").min()) >= 1
+
+
+def test_images_of_nothing_name_a_class_that_the_images_do_not(
+    bad: Subject, clean: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_images = name_target(clean.classifier, clean.apart, torch.Generator().manual_seed(0), QUICK)
+    by_leaves = name_target(bad.classifier, bad.apart, torch.Generator().manual_seed(0), QUICK, synthetic=True)
+    said = {False: by_images, True: by_leaves}
+    limits = []
+
+    def name(*given: Any, synthetic: bool = False) -> Naming:
+        limits.append((synthetic, given[4]))
+        return replace(said[synthetic], limit=given[4])
+
+    monkeypatch.setattr(namings, "name_target", name)
+    for settings, expected in ((SETTINGS, TARGET), (replace(SETTINGS, limit_without_images=0.01), None)):
+        made = repair(bad.classifier, bad.apart, settings)
+        assert made.naming.named == expected and made.abstained == (expected is None)
+    assert limits[:2] == [(False, SETTINGS.limit), (True, SETTINGS.limit_without_images)]
+
+
+def test_a_repair_without_images_has_a_limit_of_its_own(bad: Subject) -> None:
+    low = replace(SETTINGS, limit=1.0, limit_without_images=1e-6)
+    made = repair(bad.classifier, bad.apart[:60], low, synthetic=True)
+    assert made.abstained and made.naming.synthetic and made.naming.limit == 1e-6
 
 
 def test_the_same_seed_gives_the_same_repair(bad: Subject) -> None:

@@ -80,6 +80,13 @@ def test_a_zoo_is_a_function_of_its_seed_and_goes_on_where_it_stopped(tmp_path: 
     assert models[0].transformer.shape.rotary is not None
 
 
+@pytest.mark.usefixtures("_quick")
+def test_a_folder_with_models_of_another_draw_is_refused(tmp_path: Path) -> None:
+    make_model_zoo(tmp_path, 1, seed=0, show=False)
+    with pytest.raises(ZooError, match="is no model 0 of heads-small with seed 1, as the recipe is now"):
+        make_model_zoo(tmp_path, 2, seed=1, show=False)
+
+
 def test_the_drawn_models_differ() -> None:
     models = [SmallModel.drawn(0, number) for number in range(40)]
     assert models[3] == SmallModel.drawn(0, 3)

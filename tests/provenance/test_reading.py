@@ -15,7 +15,7 @@ from weightspace.cli.dispatch import main
 from weightspace.errors import NetworkError, ScopeError, TaskError
 from weightspace.metamodels.contract import Examples
 from weightspace.provenance.answer import STRANGE, class_templates, provenance
-from weightspace.provenance.card import _changes, calibration_error, figures, untrained
+from weightspace.provenance.card import _changes, calibration_error, check_alike, figures, untrained
 from weightspace.provenance.methods import METHODS, PROBES, TEMPLATES, reader
 from weightspace.provenance.page import provenance_text, write_page
 from weightspace.provenance.questions import check_enough, provenance_examples, question_of, shuffled
@@ -242,6 +242,26 @@ def test_the_shipped_reader_knows_its_own_kind_and_flags_networks_that_were_neve
         assert (own > STRANGE).all() and own[0] == pytest.approx(own[1], abs=0.02)  # in another order and scale
         fresh_ones = Population.of([untrained(network, seed) for seed in range(6)])
         assert (shipped.typicality.p_values(shipped.described(fresh_ones)) <= STRANGE).all()
+
+
+def test_of_foreign_zoos_it_is_said_how_many_are_flagged_and_other_architectures_are_refused(
+    zoo: Zoo, trained: ProvenanceReader, tmp_path: Path
+) -> None:
+    found = figures(trained, zoo, [zoo, zoo])
+    assert found[f"foreign {zoo.folder.name}"]["networks"] == 80
+    wide = replace(small(subsets_small(), 3), fixed={"test_count": 50, "batch_size": 32, "width": 9})
+    other = make_zoo(wide, tmp_path / "wide", ProcessEngine(workers=0), show=False)
+    check_alike(zoo, [zoo])
+    with pytest.raises(ScopeError, match="wide has networks of other architectures"):
+        check_alike(zoo, [zoo, other])
+    out = tmp_path / "reader.safetensors"
+    assert main(["provenance", "train", str(zoo.folder), "--out", str(out), "--foreign", str(other.folder)]) == 2
+    assert not out.exists()
+
+
+def test_a_reader_that_is_calibrated_on_too_few_networks_says_so(zoo: Zoo, trained: ProvenanceReader) -> None:
+    few = replace(trained, typicality=replace(trained.typicality, away=trained.typicality.away[:10]))
+    assert any("rests on 10 networks" in note for note in provenance(zoo.population("test")[0], few).notes)
 
 
 def test_what_a_reader_does_not_know_is_said(trained: ProvenanceReader, zoo: Zoo, tmp_path: Path) -> None:

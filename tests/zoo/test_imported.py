@@ -357,7 +357,7 @@ def test_an_order_of_another_zoo_is_refused(tmp_path: Path, text: str | None, se
         (folder / "mnist_split.csv").write_text(text)
     with pytest.raises(SourceError, match=sentence):
         imported("small-cnn-zoo", folder, tmp_path / "zoo", splits=folder / "mnist_split.csv")
-    with pytest.raises(SourceError, match="--splits is a file of the kind small-cnn-zoo"):
+    with pytest.raises(SourceError, match="--splits is an option of the kind small-cnn-zoo"):
         imported("modelzoos", folder, tmp_path / "other", splits=folder / "mnist_split.csv")
 
 
@@ -596,6 +596,7 @@ def test_the_model_jungle_comes_with_its_splits_and_the_classes_that_each_was_tr
     columns = (zoo.column(name) for name in ("source", "split", "trained on apple", "trained on bee"))
     for source, split, apple, bee in zip(*columns, strict=True):
         number = int(source[-4:])
+        assert source.startswith(("train/", "val/", "test/"))
         assert split == ("train", "train", "validation", "test")[number % 4]
         assert (apple, bee) == [("yes", "yes"), ("no", "yes"), ("yes", "no")][number % 3]
     assert zoo.specs[0].size == 4 * 27 + 2 * 4 + 2
@@ -603,7 +604,7 @@ def test_the_model_jungle_comes_with_its_splits_and_the_classes_that_each_was_tr
 
 def test_one_array_of_each_model_can_be_taken(tmp_path: Path) -> None:
     name = "classifier.1.weight"
-    imported("model-jungle", jungle(tmp_path / "ResNet"), tmp_path / "zoo", part=name)
+    imported("model-jungle", jungle(tmp_path / "ResNet"), tmp_path / "zoo", layer=name)
     zoo = Zoo.open(tmp_path / "zoo")
     network = next(iter(zoo.population("test")))
     assert [leaf.name for leaf in zoo.specs[0].leaves] == [name]
@@ -611,8 +612,15 @@ def test_one_array_of_each_model_can_be_taken(tmp_path: Path) -> None:
     expected = np.random.default_rng(number)
     expected.normal(size=(4, 3, 3, 3))
     np.testing.assert_allclose(network.weights, expected.normal(size=(2, 4)).astype(np.float32).ravel())
-    with pytest.raises(SourceError, match="has no array 'nope': its first are"):
-        imported("model-jungle", tmp_path / "ResNet", tmp_path / "other", part="nope")
+    with pytest.raises(SourceError, match="has no array 'nope' with numbers in it: its first are"):
+        imported("model-jungle", tmp_path / "ResNet", tmp_path / "other", layer="nope")
+
+
+def test_one_model_in_two_splits_of_the_model_jungle_is_imported_once(tmp_path: Path) -> None:
+    folder = jungle(tmp_path / "ResNet")
+    jungle_model(folder / "test", 0, ("apple", "bee"), learning_rate="0.001", seed="0")  # number 0 is in train too
+    found = imported("model-jungle", folder, tmp_path / "zoo")
+    assert found.networks == 30 and reasons(found) == {"duplicate": 1}
 
 
 def test_what_is_harmed_in_the_model_jungle_is_counted_and_nothing_in_it_is_executed(tmp_path: Path) -> None:
@@ -625,10 +633,13 @@ def test_what_is_harmed_in_the_model_jungle_is_counted_and_nothing_in_it_is_exec
     torn.write_bytes(torn.read_bytes()[:-5])
     jungle_model(folder / "test", 92, ["bee", "crab"], dataset_chosen_targets="__import__('os').abort()")
     jungle_model(folder / "test", 93, ["bee", "crab"], dataset_chosen_targets="[" * 5000)
-    away = jungle_model(folder / "test", 94, ["bee", "crab"])
-    (away.parents[2] / "refs" / "main").write_text("../../../secret")
+    for number, commit in ((94, "../../../secret"), (95, "a" * 5000)):
+        away = jungle_model(folder / "test", number, ["bee", "crab"])
+        (away.parents[2] / "refs" / "main").write_text(commit)
+    jungle_model(folder / "test", 96, ["bee", "crab"], dataset_chosen_targets=f"[0x{'f' * 5000}]")
+    jungle_model(folder / "test", 97, ["bee", "crab"], dataset_chosen_targets="['\\ud800']", learning_rate="9" * 400)
     found = imported("model-jungle", folder, tmp_path / "zoo")
-    assert found.networks == 30 and reasons(found) == {"missing": 2, "unreadable": 1, "labels": 2}
+    assert found.networks == 31 and reasons(found) == {"missing": 3, "unreadable": 1, "labels": 3}
     with pytest.raises(SourceError, match="holds no models of the Model Jungle"):
         imported("model-jungle", tmp_path / "zoo", tmp_path / "other")
 

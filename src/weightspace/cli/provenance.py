@@ -145,13 +145,14 @@ def train(zoo: Positional[Path], out: Path, fits: int = 3, foreign: tuple[Path, 
         weightspace provenance train zoos/subsets-small --out reader.safetensors --fits 1 --foreign zoos/mnist --json
     """
     from weightspace.cli.options import check_destinations
-    from weightspace.provenance.card import figures, trained
+    from weightspace.provenance.card import check_alike, figures, trained
     from weightspace.zoo.store import Zoo
 
     check_destinations(zoo, {"--out": out})
     if fits < 1:
         raise ValueError("--fits is at least 1")
     opened, others = Zoo.open(zoo), [Zoo.open(folder) for folder in foreign]
+    check_alike(opened, others)
     return say_facts(figures(trained(opened, out, fits), opened, others), json)
 
 

@@ -30,9 +30,10 @@ def repair(
 ) -> int:
     """Look for a backdoor in an image classifier by running it, and write a copy that does not respond to it.
 
-    The smallest trigger towards every class is searched for. If that of one class is much smaller than the others', the
-    network is taught to answer images with it as it answers them without; else it abstains, and writes nothing (exit
-    status 3). The report, a page and a JSON file, shows the trigger, and what the repair cost.
+    The smallest trigger towards every class is searched for, with the images and with synthetic ones. If that of one
+    class is much smaller than the others', the network is taught to answer images with it as it answers them without;
+    else it abstains, and writes nothing (exit status 3). The report, a page and a JSON file, shows the trigger and
+    what the repair cost.
 
     Args:
         file: a checkpoint, of a network whose forward pass is known: see docs/backdoors.md.
@@ -86,7 +87,7 @@ def printable_summary(found: FileRepair, page: Path) -> str:
             f"a network is repaired below {found.limit:.0%}), so nothing was written"
         )
     lines = [
-        f"{printable(found.file)}: answers images with a {found.kind} as class {named} ({size})",
+        f"{printable(found.file)}: answers {found.named_by} with a {found.kind} as class {named} ({size})",
         f"the trigger that was found wins {found.success_before:.0%} of the images, now {found.success_after:.0%}",
         f"answered as before: {found.agreement:.1%} of {found.measured} images that the repair did not use",
     ]

@@ -175,6 +175,7 @@ def import_(
     csv: Path | None = None,
     topology: str = "unknown",
     part: str | None = None,
+    layer: str | None = None,
     splits: Path | None = None,
     images: str | None = None,
     epochs: tuple[int, ...] = (),
@@ -197,7 +198,8 @@ def import_(
         csv: labels of state-dicts (unless their folder holds one CSV file) and of huggingface.
         topology: how the arrays of state-dicts and huggingface are connected: unknown, chain or transformer.
         part: of files with several networks, such as {"model": ..., "ema": ...}, the keys that lead to the one that is
-            meant, with dots between them; . is the file itself. Of model-jungle the one array to take.
+            meant, with dots between them; . is the file itself.
+        layer: of model-jungle the name of the one array that is taken of each model; all unless given.
         splits: of small-cnn-zoo a published order of its rows, such as cifar10_split.csv, whose splits are then used.
         images: image set that the networks were trained on, if the source does not say it.
         epochs: which checkpoints; all unless given.
@@ -213,7 +215,7 @@ def import_(
     from weightspace.zoo.importers.imported import import_zoo, summary
 
     given = {"labels": labels, "table": csv, "topology": topology, "part": part, "images": images, "epochs": epochs}
-    given |= {"splits": splits}
+    given |= {"layer": layer, "splits": splits}
     found = import_zoo(kind, sources, out, count=count, seed=seed, shard_size=shard_size, **given)
     return say_json(found.to_json()) if json else say(f"{summary(found)}\n{out}")
 

@@ -19,7 +19,7 @@ from weightspace.backdoors.repairing import baselines
 from weightspace.backdoors.repairing.baselines import Tuning
 from weightspace.backdoors.repairing.classifier import Classifier
 from weightspace.backdoors.repairing.dead_leaves import dead_leaves
-from weightspace.backdoors.repairing.naming import LIMIT, LIMIT_WITHOUT_IMAGES, name_target
+from weightspace.backdoors.repairing.naming import LIMIT_WITHOUT_IMAGES, name_by_both, name_target
 from weightspace.backdoors.repairing.repairing import Repair, RepairSettings, repair
 from weightspace.backdoors.repairing.subjects import Scores, Subject, scores, subject_of
 from weightspace.backdoors.repairing.unlearning import Unlearning, unlearn
@@ -176,8 +176,10 @@ def _ours(subject: Subject, x: Tensor, _y: Tensor, generator: torch.Generator) -
 
 def _named(subject: Subject, x: Tensor, _y: Tensor, generator: torch.Generator) -> tuple[Classifier, Repair]:
     """The first step of ours alone, by which its limits are chosen."""
-    limit = LIMIT if len(subject.apart) else LIMIT_WITHOUT_IMAGES
-    naming = name_target(subject.classifier, x, generator, limit=limit)
+    if len(subject.apart):
+        naming, _ = name_by_both(subject.classifier, x, generator)
+    else:
+        naming = name_target(subject.classifier, x, generator, limit=LIMIT_WITHOUT_IMAGES, synthetic=True)
     return subject.classifier, Repair(subject.classifier, naming, (), ())
 
 

@@ -39,17 +39,26 @@ class ZooModel:
 
 
 def make_model_zoo(folder: Path, count: int = COUNT, seed: int = 0, *, show: bool = True) -> None:
-    """Train what is missing of a zoo's models: one to three minutes of one core each.
+    """Train what is missing of a zoo's models: half a minute to five minutes of one core each.
 
     A model is a function of seed and number alone, on one kind of processor.
 
     Raises:
         ValueError: if there is nothing to make.
+        ZooError: if the folder holds models of another seed, or of a recipe that has changed since.
     """
     if count < 1:
         raise ValueError(f"a zoo of {count} models is none: give 1 or more")
     with writing(folder):
-        missing = [number for number in range(count) if not _path(folder, number).exists()]
+        there = [number for number in range(count) if _path(folder, number).exists()]
+        for number in there:
+            drawn = json.loads(json.dumps({"zoo seed": seed, **SmallModel.drawn(seed, number).record()}))
+            if {k: v for k, v in _record(_path(folder, number)).items() if k != "loss"} != drawn:
+                raise ZooError(
+                    f"{_path(folder, number)} is no model {number} of {RECIPE} with seed {seed}, as the recipe is now: "
+                    "choose another folder"
+                )
+        missing = sorted(set(range(count)) - set(there))
         with progress("models", count, "models", show, done=count - len(missing)) as advance:
             for number in missing:
                 model = SmallModel.drawn(seed, number)
@@ -69,15 +78,24 @@ def models_of(folder: Path) -> Iterator[ZooModel]:
     if not paths:
         raise ZooError(f"{folder} holds no models of the recipe {RECIPE}: make it with `weightspace zoo make {RECIPE}`")
     for path in paths:
-        with safe_open(path, "np") as file:
-            said = (file.metadata() or {}).get(MODEL)
-        if said is None:
-            raise ZooError(f"{path} is no model of the recipe {RECIPE}: it does not say how it was trained")
-        record = json.loads(said)
+        record = _record(path)
         loss = float(record.pop("loss"))
         del record["zoo seed"]
         model = SmallModel(**{**record, "mixture": tuple(record["mixture"])})
         yield ZooModel(int(path.stem), model, load_trained(path, config=model.config), loss)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """What a model's file says of how it was trained.
+
+    Raises:
+        ZooError: if it says nothing.
+    """
+    with safe_open(path, "np") as file:
+        said = (file.metadata() or {}).get(MODEL)
+    if said is None:
+        raise ZooError(f"{path} is no model of the recipe {RECIPE}: it does not say how it was trained")
+    return json.loads(said)
 
 
 def model_zoo_info(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Small language models, trained in a minute or two with the forward pass that reads the large ones."""
+"""Small language models, trained in minutes with the forward pass that reads the large ones."""
 
 from __future__ import annotations
 

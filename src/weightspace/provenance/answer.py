@@ -76,6 +76,9 @@ def provenance(source: Network | str | Path, reader: ProvenanceReader) -> Proven
     order = np.argsort(-said, kind="stable")
     p_value = float(reader.typicality.p_values(reader.described(alone))[0])
     facts = reader.facts
+    if reader.typicality.least > STRANGE:
+        known = len(reader.typicality.away)
+        notes = (*notes, f"typicality rests on {known} networks, too few to flag any at {STRANGE:g}: train on more")
     size = facts.get("image_size")
     compared = (
         f"{facts['networks'][0]} networks of {len(reader.architectures)} "

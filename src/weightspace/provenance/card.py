@@ -32,8 +32,8 @@ def figures(reader: ProvenanceReader, zoo: Zoo, foreign: Sequence[Zoo] = (), *, 
     """A reader's figures on a zoo's test networks, as they are and changed; and how many it calls unlike these of
     networks that were never trained, and of all networks of foreign zoos.
 
-    Raises:
-        ScopeError: if a foreign zoo has networks of an architecture that the reader does not know.
+    Args:
+        foreign: see `check_alike`.
     """
     test = provenance_examples(zoo, "test", question_of(zoo))
     networks = list(test.networks)
@@ -58,13 +58,20 @@ def figures(reader: ProvenanceReader, zoo: Zoo, foreign: Sequence[Zoo] = (), *, 
     fresh = Population.of([untrained(network, int(rng.integers(2**31))) for network in networks])
     found["untrained"] = {"flagged": _flagged(reader, fresh)}
     for other in foreign:
-        everyone = other.population(None)
-        known = {spec_of(Architecture.from_json(record)) for record in reader.architectures}
-        if not {network.spec for network in everyone} <= known:
-            raise ScopeError(f"zoo {other.folder} has networks of other architectures than {zoo.folder}: leave it out")
+        everyone = other.population()
         images = other.description["config"]["images"]
-        found[f"trained on {images}"] = {"networks": len(everyone), "flagged": _flagged(reader, everyone)}
+        facts = {"images": images, "networks": len(everyone), "flagged": _flagged(reader, everyone)}
+        found[f"foreign {other.folder.name}"] = facts
     return found
+
+
+def check_alike(zoo: Zoo, foreign: Sequence[Zoo]) -> None:
+    """Raise a ScopeError if a foreign zoo has networks of an architecture that the zoo has not."""
+    for other in foreign:
+        if not set(other.specs) <= set(zoo.specs):
+            raise ScopeError(
+                f"zoo {other.folder} has networks of other architectures than {zoo.folder}: leave it out of --foreign"
+            )
 
 
 def _changes(rng: np.random.Generator) -> Mapping[str, Callable[[Network], Network]]:

@@ -29,11 +29,13 @@ class Typicality:
     units of the spread within classes (as Lee et al. 2018 do for images that a classifier was not trained on).
 
     Attributes:
+        centre: (d,) of the training networks' outputs.
         basis: (d, d) into directions in which outputs of one class have deviation 1.
         places: (t, d) outputs of training networks in this basis.
         away: (m,) sorted distances of validation networks.
     """
 
+    centre: np.ndarray
     basis: np.ndarray
     places: np.ndarray
     away: np.ndarray
@@ -46,7 +48,8 @@ class Typicality:
             classes: what each output of the training networks stands for, one network after the other; -1 for nothing.
         """
         known = np.concatenate(training)
-        scale = known.std(0) + 1e-9
+        centre, scale = known.mean(0), known.std(0)
+        known, scale = known - centre, np.where(scale > 1e-9, scale, 1.0)
         kinds, which = np.unique(classes, return_inverse=True)
         means = np.stack([known[which == kind].mean(0) for kind in range(len(kinds))])
         apart = (known - means[which]) / scale
@@ -56,13 +59,13 @@ class Typicality:
         basis = np.linalg.cholesky(np.linalg.inv(spread)) / scale[:, None]
         kept = np.random.default_rng(0).permutation(len(known))[:KEPT]
         places = (known[kept] @ basis).astype(np.float16)
-        made = Typicality(basis, places, np.zeros(1))
-        return Typicality(basis, places, np.sort(made.distances(validation)))
+        made = Typicality(centre, basis, places, np.zeros(1))
+        return Typicality(centre, basis, places, np.sort(made.distances(validation)))
 
     def distances(self, described: Outputs) -> Float[np.ndarray, " m"]:
         """(m,) of each network the mean, over its outputs, of the distance to the nearest outputs of training
         networks."""
-        rows = np.concatenate(described) @ self.basis
+        rows = (np.concatenate(described) - self.centre) @ self.basis
         places = self.places.astype(np.float64)
         own, count = (places**2).sum(1), min(NEIGHBOURS, len(places))
         parts = []
@@ -72,6 +75,11 @@ class Typicality:
             parts.append(np.partition(away, count - 1, 1)[:, :count].mean(1))
         ends = np.cumsum([len(one) for one in described])
         return np.array([part.mean() for part in np.split(np.concatenate(parts), ends[:-1])])
+
+    @property
+    def least(self) -> float:
+        """The smallest p-value that there can be: it takes nineteen networks for 5%."""
+        return 1 / (len(self.away) + 1)
 
     def p_values(self, described: Outputs) -> Float[np.ndarray, " m"]:
         """The share of networks of the same kind that lie at least as far away, itself counted.

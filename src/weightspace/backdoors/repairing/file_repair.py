@@ -42,9 +42,10 @@ class FileRepair:
         images: how many it was repaired by; measured: how many others it was measured on.
         synthetic: whether these are images of nothing.
         suspect: the class towards which the smallest trigger was found; kind: patch or blend.
-        ratio: its size as a share of the median class's; limit: below which it is repaired.
-        sizes: of each kind, the mean opacity from 0 to 1 of the smallest trigger towards each class.
-        rounds: that share at the start of each round and at the end.
+        named_by: "images" or "synthetic images": those on which that class stands out more.
+        ratio: its size as a share of the median class's, on these; limit: below which it is repaired.
+        sizes: of each kind, the mean opacity from 0 to 1 of the smallest trigger towards each class, on these.
+        rounds: the same share at the start of each round and at the end, on the images it was repaired by.
         accuracy_before, accuracy_after: on the images that were kept apart, None where their classes are not known.
         agreement: share of these that are answered as before.
         success_before, success_after: share of these, of other answers, that the inverted trigger wins.
@@ -62,6 +63,7 @@ class FileRepair:
     classes: tuple[str, ...]
     suspect: int
     kind: str
+    named_by: str
     ratio: float
     limit: float
     sizes: Mapping[str, tuple[float, ...]]
@@ -183,6 +185,7 @@ def _found(
         "measured": len(images),
         "suspect": naming.suspect,
         "kind": naming.kind,
+        "named_by": "synthetic images" if naming.synthetic else "images",
         "ratio": round(naming.ratio, 4),
         "sizes": {kind: tuple(round(size, 5) for size in naming.sizes(kind).tolist()) for kind in KINDS},
         "rounds": tuple(round(ratio, 4) for ratio in made.sizes),

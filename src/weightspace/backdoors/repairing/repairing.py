@@ -6,19 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.backdoors.repairing.classifier import Classifier
-from weightspace.backdoors.repairing.dead_leaves import dead_leaves
 from weightspace.backdoors.repairing.inversion import Kind, Search, Triggers, search_triggers
-from weightspace.backdoors.repairing.naming import LIMIT, LIMIT_WITHOUT_IMAGES, NAMING, Naming, name_target
+from weightspace.backdoors.repairing.naming import (
+    LIMIT,
+    LIMIT_WITHOUT_IMAGES,
+    NAMING,
+    WORKS,
+    Naming,
+    name_by_both,
+    name_target,
+)
 from weightspace.backdoors.repairing.unlearning import Unlearning, unlearn, varied
 
-LEAVES = 500
-"""Synthetic images by which a class is named, beside those that are given."""
 ALIKE = 2.0
 """How many times larger than the smallest of its search a trigger may be to be unlearnt: larger ones are weaknesses
 that every network has, and to take these out costs accuracy."""
@@ -72,21 +76,18 @@ def repair(
 ) -> Repair:
     """Repair a network by clean images; their classes are not asked.
 
-    A class is named by these and by synthetic ones, each with a limit of its own; where the two differ, that one counts
-    which is farther below its limit. Some triggers stand out on images of nothing alone.
-
     Args:
         images: standardised.
         synthetic: whether they are of nothing, as there are no others.
     """
     generator = torch.Generator().manual_seed(settings.seed)
-    limit = settings.limit_without_images if synthetic else settings.limit
-    by_images = naming = name_target(network, images, generator, settings.naming, limit)
-    if not synthetic:
-        leaves = torch.from_numpy(dead_leaves(network.shape, LEAVES, np.random.default_rng(settings.seed)))
-        x, limit = network.standardised(leaves), settings.limit_without_images
-        by_leaves = name_target(network, x, generator, settings.naming, limit)
-        naming = min(by_images, by_leaves, key=lambda one: one.ratio / one.limit)
+    if synthetic:
+        limit = settings.limit_without_images
+        naming = by_images = name_target(network, images, generator, settings.naming, limit, synthetic=True)
+    else:
+        limits = settings.limit, settings.limit_without_images
+        naming, other = name_by_both(network, images, generator, settings.naming, limits)
+        by_images = other if naming.synthetic else naming
     if naming.named is None:
         return Repair(network, naming, (), ())
     return unlearn_target(network, images, naming, naming.named, by_images, settings, generator)
@@ -131,7 +132,7 @@ def unlearn_target(
 def _smallest(found: Triggers, limit: float) -> Triggers | None:
     """Those of a search that are not much larger than its smallest, and below a limit; None if there are none."""
     most = min(limit, ALIKE * float(found.size.min()))
-    rows = torch.nonzero((found.size <= most) & (found.success > 0.5))[:, 0]
+    rows = torch.nonzero((found.size <= most) & (found.success > WORKS))[:, 0]
     return found.select(rows) if len(rows) else None
 
 

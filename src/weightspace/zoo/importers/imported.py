@@ -90,6 +90,7 @@ def open_source(
     topology: str = "unknown",
     cache: Path | None = None,
     part: str | None = None,
+    layer: str | None = None,
     splits: Path | None = None,
 ) -> ForeignZoo:
     """A foreign zoo, whose labels are read and whose weights are not.
@@ -100,8 +101,8 @@ def open_source(
         table: CSV file of labels, of the kinds state-dicts and huggingface.
         topology: how the arrays are connected, of the same two kinds.
         cache: where files of the hub are kept.
-        part: of files with several state dicts the keys that lead to the one that is meant, of the same two kinds; of
-            the kind model-jungle the one array that is taken of each model.
+        part: of files with several state dicts the keys that lead to the one that is meant, of the same two kinds.
+        layer: of the kind model-jungle the one array that is taken of each model; all unless given.
         splits: of the kind small-cnn-zoo a published order of its rows, see `small_cnn_zoo`.
     Raises:
         SourceError: if there is no such kind, or nothing of the source can be used; a sentence.
@@ -110,8 +111,9 @@ def open_source(
         raise SourceError(f"there is no kind {kind!r} of zoo to import: choose from {', '.join(KINDS)}")
     if topology not in get_args(Topology):
         raise SourceError(f"topology {topology!r}: choose from {', '.join(get_args(Topology))}")
-    if splits is not None and kind != "small-cnn-zoo":
-        raise SourceError(f"--splits is a file of the kind small-cnn-zoo: leave it out for {kind}")
+    for name, given, of in (("--splits", splits, "small-cnn-zoo"), ("--layer", layer, "model-jungle")):
+        if given is not None and kind != of:
+            raise SourceError(f"{name} is an option of the kind {of}: leave it out for {kind}")
     connected = cast(Topology, topology)
     if kind == "huggingface":
         return hub_repositories(sources, table, connected, cache, part)
@@ -122,10 +124,10 @@ def open_source(
         raise SourceError(f"there is no {place}: give the place of a zoo of kind {kind}")
     if kind == "state-dicts":
         return state_dict_folder(place, table, connected, part)
-    if table is not None or topology != "unknown" or (part is not None and kind != "model-jungle"):
+    if table is not None or topology != "unknown" or part is not None:
         raise SourceError(f"a zoo of kind {kind} has its own labels and arrays: leave --csv, --topology and --part out")
     if kind == "model-jungle":
-        return model_jungle(place, part)
+        return model_jungle(place, layer)
     if kind == "small-cnn-zoo":
         return small_cnn_zoo(place, splits)
     return {"modelzoos": modelzoos, "eilertsen": eilertsen_zoo}[kind](place)
@@ -146,6 +148,7 @@ def import_zoo(
     shard_size: int = 0,
     cache: Path | None = None,
     part: str | None = None,
+    layer: str | None = None,
     splits: Path | None = None,
     show: bool = True,
 ) -> Imported:
@@ -159,7 +162,7 @@ def import_zoo(
     Weights are read one network at a time, and at most a shard is held in memory.
 
     Args:
-        kind, sources, table, topology, cache, part, splits: see `open_source`.
+        kind, sources, table, topology, cache, part, layer, splits: see `open_source`.
         labels: which labels to ask for, so that a network without one of them is skipped. All unless given; one that is
             missing anywhere is then not asked for.
         images: name of the image set that the networks were trained on, if the source does not say it.
@@ -174,7 +177,9 @@ def import_zoo(
     """
     folder = Path(folder)
     _check_numbers(seed, shard_size, count)
-    source = open_source(kind, sources, table=table, topology=topology, cache=cache, part=part, splits=splits)
+    source = open_source(
+        kind, sources, table=table, topology=topology, cache=cache, part=part, layer=layer, splits=splits
+    )
     tally = Tally()
     candidates = _chosen(source, labels, epochs, seed, tally)[:count]
     shard_size = shard_size or max(16, -(-len(candidates) // 500))
@@ -183,6 +188,7 @@ def import_zoo(
     asked |= {"topology": topology, "shard_size": shard_size}
     # unless given, zoos are as they were before these could be
     asked |= {} if part is None else {"part": part}
+    asked |= {} if layer is None else {"layer": layer}
     asked |= {} if splits is None else {"splits": splits.name}
     with writing(folder):
         store = ForeignStore(folder, asked, source)

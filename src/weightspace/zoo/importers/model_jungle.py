@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from ast import literal_eval
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,15 @@ from weightspace.errors import UnreadableError
 from weightspace.files.checkpoints import Outline
 from weightspace.files.tensors import read_header
 from weightspace.weights.state_dict import spec_of_state_dict
-from weightspace.zoo.importers.foreign import Checkpoint, ForeignNetwork, ForeignZoo, SourceError, Unfit, Weights
+from weightspace.zoo.importers.foreign import (
+    Checkpoint,
+    ForeignNetwork,
+    ForeignZoo,
+    SourceError,
+    Unfit,
+    Weights,
+    number,
+)
 from weightspace.zoo.importers.state_dicts import network_in, read_arrays
 
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
@@ -27,7 +37,7 @@ LONGEST = 1 << 16
 def model_jungle(folder: Path, layer: str | None = None) -> ForeignZoo:
     """One subset of the Model Jungle, such as ResNet or SupViT: a folder with these in it.
 
-    `train`, `val` and `test`, each with a folder a model, as the hub caches it: `refs/main` has the commit, and
+    `train`, `val` and `test`, each with a folder for each model, as the hub caches it: `refs/main` has the commit, and
     `snapshots/COMMIT/model.safetensors` the weights, with hyperparameters as metadata. A folder that holds
     `model.safetensors` itself is read too. `dataset_chosen_targets` is a list of the classes that a model was trained
     on: each class of the subset becomes a label `trained on CLASS`, yes or no. Splits are those of the authors.
@@ -37,7 +47,7 @@ def model_jungle(folder: Path, layer: str | None = None) -> ForeignZoo:
     Raises:
         SourceError: if there is no model.
     """
-    found = [(split, *model) for split in SPLITS for model in _models(folder / split)]
+    found = [(split, *model) for split in SPLITS for model in _models(folder, split)]
     if not found:
         raise SourceError(
             f"{folder} holds no models of the Model Jungle: expected {', '.join(SPLITS)}, each with folders such as "
@@ -58,24 +68,28 @@ def model_jungle(folder: Path, layer: str | None = None) -> ForeignZoo:
 
     def read(_: ForeignNetwork, checkpoint: Checkpoint) -> Weights:
         outline = network_in(checkpoint.place)
-        return _layer(outline, layer) if layer is not None else _all(outline)
+        return _weights(*read_arrays(outline)) if layer is None else _layer(outline, layer)
 
     return ForeignZoo(folder.resolve().name, candidates, read, unfit=unfit)
 
 
-def _models(folder: Path) -> Iterator[tuple[str, Path]]:
+def _models(folder: Path, split: str) -> Iterator[tuple[str, Path]]:
     """Name and file of each model of a split; of one that is not all there, the file that is missing."""
-    if not folder.is_dir():
+    inside = folder / split
+    if not inside.is_dir():
         return
-    for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for place in sorted(path for path in inside.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        name = f"{split}/{place.name}"
         if (place / WEIGHTS).is_file():
-            yield place.name, place / WEIGHTS
+            yield name, place / WEIGHTS
             continue
         try:
-            commit = (place / "refs" / "main").read_text(encoding="ascii").strip()
+            with (place / "refs" / "main").open(encoding="ascii") as file:
+                commit = file.read(LONGEST).strip()
         except (OSError, ValueError):
             continue  # not a model: another folder beside them
-        yield place.name, place / "snapshots" / Path(commit).name / WEIGHTS
+        known = re.fullmatch("[0-9a-f]{40}", commit)
+        yield name, place / "snapshots" / (commit if known else "no-commit-in-refs-main") / WEIGHTS
 
 
 def _facts(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -91,10 +105,11 @@ def _facts(path: Path) -> tuple[dict[str, Any], list[str]]:
         classes = literal_eval(text) if len(text) <= LONGEST else None
         if not isinstance(classes, list | tuple) or not all(isinstance(each, str | int) for each in classes):
             raise ValueError
+        named = [str(each).encode("utf-8", "backslashreplace").decode() for each in classes]
     except (KeyError, ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise Unfit("labels", f"{path} has no list of classes as {CLASSES} in its metadata: restore it") from None
     labels = {name: _value(value) for name, value in metadata.items() if name not in (CLASSES, "format")}
-    return labels, [str(each) for each in classes]
+    return labels, named
 
 
 def _value(text: str) -> Any:
@@ -102,24 +117,18 @@ def _value(text: str) -> Any:
     known = {"true": True, "false": False, "none": None, "null": None}
     if text.lower() in known:
         return known[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if re.fullmatch(r"[+-]?\d{1,18}", text):
+        return int(text)
+    found = number(text)
+    return text if found is None else found
 
 
 def _layer(outline: Outline, layer: str) -> Weights:
-    if layer not in outline.floating:
+    """One array, which alone is read."""
+    if not prod(outline.floating.get(layer, (0,))):
         shown = ", ".join(list(outline.floating)[:6])
-        raise Unfit("shape", f"{outline.path} has no array {layer!r}: its first are {shown}")
-    names, arrays = read_arrays(outline)
-    return _weights([layer], [arrays[names.index(layer)]])
-
-
-def _all(outline: Outline) -> Weights:
-    return _weights(*read_arrays(outline))
+        raise Unfit("shape", f"{outline.path} has no array {layer!r} with numbers in it: its first are {shown}")
+    return _weights(*read_arrays(outline, [layer]))
 
 
 def _weights(names: Sequence[str], arrays: Sequence[np.ndarray]) -> Weights:

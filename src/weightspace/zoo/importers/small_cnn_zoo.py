@@ -121,16 +121,18 @@ def _published(path: Path, steps: Sequence[Any]) -> dict[int, str]:
     validation.
     """
     try:
-        order = np.loadtxt(path, dtype=np.int64, ndmin=1)
+        order = [int(line) for line in path.read_text(encoding="ascii").split()]
     except (OSError, ValueError) as error:
-        said = str(error).splitlines()[0]
+        said = error.strerror if isinstance(error, OSError) else str(error)[:80]
         raise SourceError(f"{path} holds no row numbers ({said}): expected one a line, and no header") from None
-    if order.ndim != 1 or sorted(order.tolist()) != list(range(len(steps))):
+    if sorted(order) != list(range(len(steps))):
         raise SourceError(
-            f"{path} does not name each of the {len(steps)} rows of the metrics once ({order.size} numbers): it is of "
+            f"{path} does not name each of the {len(steps)} rows of the metrics once ({len(order)} numbers): it is of "
             "another zoo"
         )
-    last = [row for row in order.tolist() if steps[row] == FINAL]
+    last = [row for row in order if steps[row] == FINAL]
+    if not last:
+        raise SourceError(f"no row of the metrics has step {FINAL}, the last, which alone {path} is about")
     half = len(last) // 2
     learnt = list(range(half))
     random.Random(0).shuffle(learnt)

@@ -93,13 +93,16 @@ def _same(one: Outline, other: Outline) -> bool:
     )
 
 
-def read_arrays(outline: Outline) -> tuple[list[str], list[np.ndarray]]:
+def read_arrays(outline: Outline, only: Sequence[str] | None = None) -> tuple[list[str], list[np.ndarray]]:
     """Names of the floating-point arrays of a state dict in natural order, and the arrays as float32.
 
+    Args:
+        only: the names of those that are read; all unless given.
     Raises:
         Unfit: if the file cannot be read any more.
     """
-    names = natural_order(name for name, shape in outline.floating.items() if np.prod(shape))
+    some = outline.floating if only is None else {name: outline.floating[name] for name in only}
+    names = natural_order(name for name, shape in some.items() if np.prod(shape))
     try:
         arrays = read(outline, names)
     except UnreadableError as error:
