@@ -234,7 +234,7 @@ def test_pruning_takes_out_the_channel_with_the_largest_bound_and_no_other(clean
 
 def quick_repair(monkeypatch: pytest.MonkeyPatch) -> None:
     """The verb with the settings of these tests."""
-    monkeypatch.setattr(repairing, "RepairSettings", lambda seed, **limits: replace(SETTINGS, **limits, seed=seed))
+    monkeypatch.setattr(repairing, "RepairSettings", lambda seed: replace(SETTINGS, seed=seed))
 
 
 def test_the_verb_writes_a_repaired_file_beside_its_report_and_leaves_the_given_one(

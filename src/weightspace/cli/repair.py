@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,8 +63,10 @@ def repair(
     check_destinations(file, {"--out": out, "--report": page, "the JSON of --report": page.with_suffix(".json")})
     if limit is not None and not 0 < limit <= 1:
         raise ValueError(f"--limit takes a share above 0 and up to 1, not {limit}")
-    limits = {} if limit is None else {"limit": limit, "limit_without_images": limit}
-    outcome = repair_file(file, images, out, RepairSettings(**limits, seed=seed), mean, deviation)
+    settings = RepairSettings(seed=seed)
+    if limit is not None:
+        settings = replace(settings, limit=limit, limit_without_images=limit)
+    outcome = repair_file(file, images, out, settings, mean, deviation)
     found = outcome.found
     if not found.abstained or report is not None:
         write_report(outcome, page)
