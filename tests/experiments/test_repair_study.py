@@ -14,6 +14,7 @@ from weightspace.errors import TaskError
 from weightspace.experiments.repair import (
     CLEAN,
     GRID,
+    NAMED,
     OURS,
     SETTINGS,
     Line,
@@ -63,6 +64,15 @@ def test_settings_are_among_those_that_are_tried_and_each_of_these_is_a_method(z
     assert len(every) == sum(map(len, GRID.values())) and "FST (rate 0.001, weight 0.1)" in every
     lines = study(zoo, CONFIG, tmp_path, split="train", count=1, clean=0, images=(0,), grid=True, show=False)
     assert [line.method for line in lines] == [name for name in every if name.startswith("CLP")]
+
+
+def test_naming_alone_changes_nothing_and_shows_the_sizes_of_both_kinds_of_networks(zoo: Zoo, tmp_path: Path) -> None:
+    amounts = (20, 0)
+    lines = study(zoo, CONFIG, tmp_path, split="train", count=1, clean=1, images=amounts, names=(NAMED,), show=False)
+    assert [(each.images, each.method) for each in lines] == [(20, NAMED), (0, NAMED)] * 2
+    assert all(each.before == each.after and each.suspect is not None for each in lines)
+    assert list(tables(lines)) == ["sizes by which a class is named"]
+    assert cells(tables(lines)["sizes by which a class is named"])[1:3] == ["20", "1"]
 
 
 def line(attack: str, success: float, accuracy: float, *, named: int | None = 2) -> Line:

@@ -233,7 +233,9 @@ def _without_images(subject: Subject) -> tuple[Subject, Tensor]:
         value.reshape(-1, 1, 1) for value in (pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3))
     )
     blind = replace(subject.classifier, mean=mean, deviation=deviation)
-    return replace(subject, classifier=blind, apart=subject.apart[:0]), blind.standardised(pixels)
+    return replace(
+        subject, classifier=blind, apart=subject.apart[:0], apart_labels=subject.apart_labels[:0]
+    ), blind.standardised(pixels)
 
 
 def relearnt(network: Classifier, subject: Subject, steps: int = RELEARNT, rate: float = 2e-3) -> float:
