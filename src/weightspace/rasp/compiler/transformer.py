@@ -478,7 +478,9 @@ class _Linear:
         self.all = len(self.rows) == len(weight)
 
     def __call__(self, flat: np.ndarray) -> np.ndarray:
-        result = (flat if self.all else flat[:, self.rows]) @ self.weight
+        # Kernels of a product may compute on lanes that hold no data, and raise its flag: a warning of finite numbers
+        with np.errstate(invalid="ignore"):
+            result = (flat if self.all else flat[:, self.rows]) @ self.weight
         return result if self.bias is None else result + self.bias
 
 
