@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,6 +137,10 @@ class Layout:
 
 
 _layouts: dict[Any, Layout] = {}
+
+
+_QUIET = partial(np.errstate, invalid="ignore")
+"""Kernels of a product may compute on lanes that hold no data, and raise a flag: numpy then warns of finite numbers."""
 
 
 def layout_of(tokens: int, max_seq_len: int, width: int, configuration: Configuration) -> Layout:
@@ -322,7 +326,8 @@ class CompiledTransformer:
         Returns:
             (batch, places, width) float32, without the place of BOS.
         """
-        *_, (_, stream) = self.stages(codes)
+        with _QUIET():
+            *_, (_, stream) = self.stages(codes)
         return stream[:, 1:]
 
     def stages(self, codes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -459,12 +464,13 @@ def final_stream(parts: Sequence[LayerParts], stream: np.ndarray, mask: np.ndarr
     """
     batch, places, width = stream.shape
     flat = stream.reshape(-1, width)
-    for heads, mlp in parts:
-        clock.look()
-        after = flat.copy() if heads else flat
-        for head in heads:
-            head.add(flat, after, head.pattern(flat, batch, mask))
-        flat = after if mlp is None else mlp.added(after)
+    with _QUIET():
+        for heads, mlp in parts:
+            clock.look()
+            after = flat.copy() if heads else flat
+            for head in heads:
+                head.add(flat, after, head.pattern(flat, batch, mask))
+            flat = after if mlp is None else mlp.added(after)
     return flat.reshape(batch, places, width)
 
 
@@ -478,9 +484,7 @@ class _Linear:
         self.all = len(self.rows) == len(weight)
 
     def __call__(self, flat: np.ndarray) -> np.ndarray:
-        # Kernels of a product may compute on lanes that hold no data, and raise its flag: a warning of finite numbers
-        with np.errstate(invalid="ignore"):
-            result = (flat if self.all else flat[:, self.rows]) @ self.weight
+        result = (flat if self.all else flat[:, self.rows]) @ self.weight
         return result if self.bias is None else result + self.bias
 
 
