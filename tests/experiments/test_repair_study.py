@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.backdoors.test_trials import CONFIG as SMALL
+from weightspace.backdoors.repairing.inversion import Search
 from weightspace.backdoors.repairing.subjects import Scores
 from weightspace.errors import TaskError
+from weightspace.experiments import repair
 from weightspace.experiments.repair import (
     CLEAN,
     GRID,
@@ -66,9 +69,14 @@ def test_settings_are_among_those_that_are_tried_and_each_of_these_is_a_method(z
     assert [line.method for line in lines] == [name for name in every if name.startswith("CLP")]
 
 
-def test_naming_alone_changes_nothing_and_shows_the_sizes_of_both_kinds_of_networks(zoo: Zoo, tmp_path: Path) -> None:
-    amounts = (20, 0)
-    lines = study(zoo, CONFIG, tmp_path, split="train", count=1, clean=1, images=amounts, names=(NAMED,), show=False)
+def test_naming_alone_changes_nothing_and_shows_the_sizes_of_both_kinds_of_networks(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = Search(steps=3, images=8, restarts=2)
+    for name in ("name_target", "name_by_both"):
+        monkeypatch.setattr(repair, name, partial(getattr(repair, name), search=quick))
+    options = {"split": "train", "count": 1, "clean": 1, "images": (20, 0)}
+    lines = study(zoo, CONFIG, tmp_path, names=(NAMED,), show=False, **options)
     assert [(each.images, each.method) for each in lines] == [(20, NAMED), (0, NAMED)] * 2
     assert all(each.before == each.after and each.suspect is not None for each in lines)
     assert list(tables(lines)) == ["sizes by which a class is named"]
