@@ -83,9 +83,9 @@ class ProvenanceReader:
         )
         check_enough(training)
         readers = tuple(SetReader(config, seed=seed, show=show) for seed in range(fits))
-        starts = (0, 1) if len(validation) >= FEW else (0, 0)
-        step = 2 if len(validation) >= FEW else 1
-        chooses, calibrates = (validation.select(np.arange(start, len(validation), step)) for start in starts)
+        rows = np.arange(len(validation))
+        halves = (rows[::2], rows[1::2]) if len(rows) >= FEW else (rows, rows)
+        chooses, calibrates = (validation.select(half) for half in halves)
         for one in readers:
             one.fit(training, chooses)
         records = {str(record): record for record in (n.metadata["architecture"] for n in training.networks)}

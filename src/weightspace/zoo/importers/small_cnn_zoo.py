@@ -95,7 +95,7 @@ def small_cnn_zoo(folder: Path, splits: Path | None = None) -> ForeignZoo:
             measures = {name: number(value) for name, value in metrics.row(place, measured).items()}
             stored.append(Checkpoint(steps[place], place, measures))
         if stored:
-            split = None if published is None else published[stored[-1].place]
+            split = None if published is None else published[stored[0].place]
             candidates.append(ForeignNetwork(network, labels, tuple(stored), split))
     images = {str(candidate.labels.get("images", "unknown")) for candidate in candidates}
 
