@@ -15,11 +15,11 @@ from weightspace.backdoors.repairing.inversion import KINDS, Kind, Search, Trigg
 
 LIMIT = 0.5
 """Share of the median class's size below which a trigger is believed, unless another limit is given. This one and the
-next were chosen on validation networks of the zoo `backdoors-small`, each by its own images alone; `weightspace backdoors
-repair ZOO --split validation --methods "naming alone"` shows the sizes."""
+next were chosen on validation networks of the zoo `backdoors-small`, each by its own images alone; `weightspace
+backdoors repair ZOO --split validation --methods "naming alone"` shows the sizes."""
 LIMIT_WITHOUT_IMAGES = 0.45
 """The same where images are synthetic, on which clean networks have classes with small triggers too. Chosen where these
-are standardised by their own statistics; by those of real images, as in `name_by_both`, more clean networks are below."""
+are standardised by their own statistics; by those of real images, as in `name_by_both`, more clean ones are below."""
 NAMING = Search(restarts=3)
 """From one start alone, sizes are so unsure that a clean network's smallest passes for a backdoor's."""
 LEAVES = 500
